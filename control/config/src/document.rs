@@ -1,0 +1,378 @@
+//! The document as it is written: one type for each mapping of `firewall.yaml`.
+//!
+//! Owns names and nesting; the doc comments are the descriptions of the JSON Schema. Values that need
+//! judgement (addresses, ports, names, durations) are kept as text here and judged in `resolve`, where every
+//! fault gets its place. Refuses fields it does not know.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::one_or_many::{NumberOrText, OneOrMany};
+
+/// One firewall: its interfaces, zones, address groups, services, policies and translations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a mapping")]
+#[schemars(title = "Bulkhead firewall configuration")]
+pub struct Document {
+    /// Version of this format: `bulkhead.dev/v1alpha1`.
+    #[schemars(extend("const" = crate::API_VERSION))]
+    pub api_version: String,
+    /// Always `Firewall`.
+    #[schemars(extend("const" = crate::KIND))]
+    pub kind: String,
+    /// What this firewall is called.
+    pub metadata: Metadata,
+    /// What this firewall does.
+    pub spec: Spec,
+}
+
+/// What the firewall is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a name"
+)]
+pub struct Metadata {
+    /// Name of this firewall in logs, metrics and the director.
+    #[schemars(regex(pattern = crate::schema::NAME))]
+    pub name: String,
+}
+
+/// What the firewall does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    default,
+    expecting = "a mapping"
+)]
+pub struct Spec {
+    /// How packets cross the firewall. Default: `routed`.
+    pub forwarding: Forwarding,
+    /// Where the programs attach on interfaces that do not say so themselves. Default: `auto`.
+    pub hook: Hook,
+    /// The data interfaces, at most 15. The management interface is not listed and never touched.
+    #[schemars(length(max = 15))]
+    pub interfaces: Vec<InterfaceEntry>,
+    /// Names for one or more interfaces; policies speak of zones.
+    pub zones: Vec<ZoneEntry>,
+    /// Named sets of addresses.
+    pub addresses: Vec<AddressGroup>,
+    /// Named protocols and ports, besides the builtin ones.
+    pub services: Vec<ServiceEntry>,
+    /// Ordered rules from zone to zone: the first match wins, what nothing matches is denied.
+    pub policies: Vec<PolicyEntry>,
+    /// Address translation.
+    pub nat: Nat,
+    /// Limits and timeouts of sessions.
+    pub sessions: Sessions,
+}
+
+/// How packets cross the firewall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Forwarding {
+    /// By the kernel's routing table.
+    #[default]
+    Routed,
+    /// Two interfaces spliced at layer 2. Not supported by this version.
+    Wire,
+}
+
+/// Where the programs attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// Whatever the preflight finds best for the interface, printed with the reason.
+    #[default]
+    Auto,
+    /// TCX only: keeps the offloads of veth and macvlan.
+    Tcx,
+    /// XDP for established sessions and drops, TCX for the rest.
+    Xdp,
+}
+
+/// One data interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a name and a zone"
+)]
+pub struct InterfaceEntry {
+    /// Name of the interface in the kernel, such as `net1`.
+    #[schemars(regex(pattern = crate::schema::NAME), length(max = 15))]
+    pub name: String,
+    /// The zone it belongs to.
+    pub zone: String,
+    /// Addresses to give it, as address/length (`10.2.0.1/24`). Without this field it keeps those it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Where the programs attach on this interface. Default: `spec.hook`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
+}
+
+/// One zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a name"
+)]
+pub struct ZoneEntry {
+    /// Name of the zone; `any` and `self` are reserved.
+    #[schemars(regex(pattern = crate::schema::NAME))]
+    pub name: String,
+    /// Services of the firewall itself that this zone may reach: names from `spec.services` or builtin ones (`ping`, `ssh`, `dns`, `all`, …). Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_inbound: Vec<String>,
+    /// Screen profile: `default`, the only one so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<String>,
+}
+
+/// One named set of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a name and members"
+)]
+pub struct AddressGroup {
+    /// Name of the group; `any` and `self` are reserved.
+    #[schemars(regex(pattern = crate::schema::NAME))]
+    pub name: String,
+    /// Addresses (`10.4.1.7`), prefixes (`2001:db8::/64`) and ranges (`10.4.2.1-10.4.2.9`), both families together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<String>>,
+    /// Members fetched from a list on a server. Not supported by this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<Feed>,
+    /// Members taken from pods by label. Not supported by this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<Pods>,
+}
+
+/// Where a group fetches its members. Not supported by this version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a url"
+)]
+pub struct Feed {
+    /// Address of the list.
+    pub url: String,
+    /// How often it is fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// How long the last good list is kept when fetching fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+}
+
+/// Which pods a group follows. Not supported by this version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a selector"
+)]
+pub struct Pods {
+    /// Label selector, such as `app=payments`.
+    pub selector: String,
+    /// Network attachment whose addresses count, as namespace/name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+}
+
+/// One named set of protocols and ports. A packet of any of the fields matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a name"
+)]
+pub struct ServiceEntry {
+    /// Name of the service; `any`, `all` and `self` are reserved. A builtin name may be given a new meaning.
+    #[schemars(regex(pattern = crate::schema::NAME))]
+    pub name: String,
+    /// TCP destination ports: numbers (443) and ranges (`1024-65535`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<OneOrMany<NumberOrText>>,
+    /// UDP destination ports: numbers (53) and ranges (`1024-65535`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp: Option<OneOrMany<NumberOrText>>,
+    /// ICMP types of IPv4: a name (`echo-request`), a number, `type/code`, or `any`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<OneOrMany<NumberOrText>>,
+    /// ICMPv6 types: a name (`echo-request`), a number, `type/code`, or `any`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmpv6: Option<OneOrMany<NumberOrText>>,
+    /// Whole IP protocols: a name (`gre`, `esp`, `sctp`) or a number from 0 to 255.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocols: Option<OneOrMany<NumberOrText>>,
+}
+
+/// One rule. The first rule that matches a new conversation decides about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with name, from, to and action"
+)]
+pub struct PolicyEntry {
+    /// Name of the policy in logs, counters and `explain`.
+    #[schemars(regex(pattern = crate::schema::NAME))]
+    pub name: String,
+    /// Zones the conversation comes from, or `any`.
+    pub from: OneOrMany<String>,
+    /// Zones the conversation goes to, or `any`.
+    pub to: OneOrMany<String>,
+    /// Who starts it: address groups, addresses, prefixes or ranges. Default: any address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<OneOrMany<String>>,
+    /// Whom it is for: address groups, addresses, prefixes or ranges. Default: any address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<OneOrMany<String>>,
+    /// What it speaks: services by name, own or builtin. Default: any service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<OneOrMany<String>>,
+    /// What happens to it.
+    pub action: Action,
+    /// When an event is written. Default: never; counters count always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<OneOrMany<LogEvent>>,
+}
+
+/// What a policy does with a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Let it through, replies included.
+    Permit,
+    /// Drop it silently.
+    Deny,
+    /// Drop it and tell the sender: a TCP reset, or ICMP administratively prohibited.
+    Reject,
+}
+
+/// When a policy writes an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogEvent {
+    /// When it denies or rejects.
+    Deny,
+    /// When a permitted session ends.
+    Close,
+    /// When a permitted session begins.
+    Create,
+}
+
+/// Address translation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    default,
+    expecting = "a mapping with source rules"
+)]
+pub struct Nat {
+    /// Ordered rules for the source address: the first match wins, what nothing matches keeps its address.
+    pub source: Vec<SourceNat>,
+}
+
+/// One source translation rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with name, from, to and translate"
+)]
+pub struct SourceNat {
+    /// Name of the rule.
+    #[schemars(regex(pattern = crate::schema::NAME))]
+    pub name: String,
+    /// Zones the conversation comes from, or `any`.
+    pub from: OneOrMany<String>,
+    /// Zones the conversation goes to, or `any`.
+    pub to: OneOrMany<String>,
+    /// What becomes of the source address.
+    pub translate: Translation,
+}
+
+/// What becomes of the source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Translation {
+    /// It becomes the address of the interface the packet leaves through.
+    Interface,
+    /// It stays; later rules are not asked.
+    Off,
+}
+
+/// Limits and timeouts of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    default,
+    expecting = "a mapping"
+)]
+pub struct Sessions {
+    /// How many sessions there may be at once. Default: 262144.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 67_108_864))]
+    pub max: Option<u32>,
+    /// How many of them may be half-open, so that a flood cannot push out established ones. Default: 65536, or `max` if that is less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 67_108_864))]
+    pub half_open: Option<u32>,
+    /// How long a session may be idle, as durations such as `90s`, `5m`, `2h`.
+    pub timeouts: TimeoutEntries,
+}
+
+/// How long a session may be idle.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    default,
+    expecting = "a mapping of durations"
+)]
+pub struct TimeoutEntries {
+    /// TCP before both sides have agreed. Default: `240s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub tcp_opening: Option<NumberOrText>,
+    /// TCP in use. Default: `7440s` (2 h 4 min, RFC 5382).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub tcp_established: Option<NumberOrText>,
+    /// TCP of which one side has said goodbye. Default: `240s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub tcp_closing: Option<NumberOrText>,
+    /// TCP after both goodbyes or a reset. Default: `10s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub tcp_closed: Option<NumberOrText>,
+    /// UDP without an answer so far. Default: `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub udp_one_way: Option<NumberOrText>,
+    /// UDP in both directions. Default: `300s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub udp_two_way: Option<NumberOrText>,
+    /// ICMP queries. Default: `60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub icmp: Option<NumberOrText>,
+    /// Every other protocol. Default: `600s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub other: Option<NumberOrText>,
+}

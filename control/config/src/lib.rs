@@ -1,0 +1,88 @@
+//! The typed configuration of Bulkhead: from the text of `firewall.yaml` to a resolved [`Config`].
+//!
+//! Owns the document's shape ([`Document`]), its JSON Schema ([`json_schema`]), every check that needs nothing
+//! but the text, and the sentence a person reads when a check fails ([`Diagnostic`]). Knows no kernel, no
+//! cluster and no data plane; what exists on a machine is asked by whoever knows it ([`check_interfaces`]).
+//! Refuses to stop at the first fault: one call reports all of them, each with its line and column, and a
+//! text with a single error yields no `Config` at all.
+//!
+//! YAML is read with `granit-parser`, the event parser beneath serde-saphyr, because a typed deserializer
+//! (serde-saphyr's `Spanned`, yaml_serde) gives up at the first wrong type and has no position for a key,
+//! while events carry a position for every key and every value.
+//!
+//! ```
+//! let text = "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: edge }\nspec:\n  zones: [{ name: web }]\n  interfaces: [{ name: net1, zone: wbe }]\n";
+//! let refused = bulkhead_config::parse("firewall.yaml", text).unwrap_err();
+//! assert_eq!(
+//!     refused.errors().next().unwrap().to_string(),
+//!     r#"firewall.yaml:6:36: interface "net1" names zone "wbe", which does not exist; did you mean "web"?"#,
+//! );
+//! ```
+#![forbid(unsafe_code)]
+
+mod address;
+mod config;
+mod diagnostic;
+mod document;
+mod fault;
+mod node;
+mod one_or_many;
+mod read;
+mod resolve;
+mod schema;
+mod service;
+mod suggest;
+mod yaml;
+
+pub use address::{IpPrefix, IpRange, Member};
+pub use config::{
+    Config, Group, GroupId, Interface, InterfaceAddress, NatRule, Policy, Selector, Service, ServiceId,
+    SessionLimits, Timeouts, Zone, ZoneId,
+};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use document::{
+    Action, AddressGroup, Document, Feed, Forwarding, Hook, InterfaceEntry, LogEvent, Metadata, Nat, Pods,
+    PolicyEntry, ServiceEntry, Sessions, SourceNat, Spec, TimeoutEntries, Translation, ZoneEntry,
+};
+pub use one_or_many::{NumberOrText, OneOrMany};
+pub use resolve::{MAX_INTERFACES, check_interfaces};
+pub use schema::json_schema;
+pub use service::{IcmpMatch, PortRange, ServiceMatch, builtin_names, builtin_service};
+pub use yaml::MAX_DOCUMENT_BYTES;
+
+/// The only `apiVersion` this version reads.
+pub const API_VERSION: &str = "bulkhead.dev/v1alpha1";
+/// The only `kind` this version reads.
+pub const KIND: &str = "Firewall";
+
+/// A text that passed every check.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// What was written.
+    pub document: Document,
+    /// What it means.
+    pub config: Config,
+    /// What is allowed but probably not meant.
+    pub warnings: Diagnostics,
+}
+
+/// Reads, checks and resolves one configuration.
+///
+/// `file` is only a name for diagnostics: nothing is opened. JSON is accepted, being YAML.
+///
+/// # Errors
+/// Every diagnostic of the text, warnings included, in the order of the lines, if at least one is an error.
+pub fn parse(file: &str, source: impl AsRef<[u8]>) -> Result<Parsed, Diagnostics> {
+    let mut diagnostics = Diagnostics::new(file);
+    let parsed = read::document(source.as_ref(), &mut diagnostics)
+        .and_then(|read| resolve::config(read, &mut diagnostics));
+    diagnostics.sort();
+    match parsed {
+        Some((document, config)) if !diagnostics.has_errors() => Ok(Parsed {
+            document,
+            config,
+            warnings: diagnostics,
+        }),
+        _ => Err(diagnostics),
+    }
+}

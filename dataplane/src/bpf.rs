@@ -1,0 +1,407 @@
+//! The BPF object: loading it with the configured sizes, attaching it, and its tables as typed maps.
+
+use std::os::fd::AsFd as _;
+
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Map, MapData, PerCpuArray, RingBuf},
+    programs::{
+        SchedClassifier, TcAttachType, Xdp, XdpMode,
+        tc::SchedClassifierLink,
+        xdp::XdpLink,
+    },
+};
+use bulkhead_abi as abi;
+use zerocopy::IntoBytes as _;
+
+use crate::table::{TableError, TypedMap};
+
+/// Why the object could not be loaded, attached or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The kernel refused the object or one of its maps.
+    #[error("cannot load the BPF object: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// The kernel refused a program, an attachment or a test run.
+    #[error("{operation}: {source}")]
+    Program {
+        /// What was tried.
+        operation: String,
+        /// The kernel's answer.
+        source: aya::programs::ProgramError,
+    },
+    /// The embedded object lacks something this build expects.
+    #[error("the embedded object has no {0}")]
+    Missing(&'static str),
+    /// A map could not be opened.
+    #[error("cannot open map {name}: {source}")]
+    Map {
+        /// The map's name.
+        name: &'static str,
+        /// What the loader says.
+        source: aya::maps::MapError,
+    },
+    /// A map operation failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// How many entries the tables may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Established sessions per family.
+    pub sessions: u32,
+    /// Half-open and one-way sessions per family.
+    pub half_open: u32,
+    /// Rules, summed over two generations.
+    pub rules: u32,
+    /// Addresses and prefixes per family, summed over two generations.
+    pub addresses: u32,
+    /// Routes per family.
+    pub routes: u32,
+    /// Neighbours.
+    pub neighbours: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            sessions: 262_144,
+            half_open: 65_536,
+            rules: 400_000,
+            addresses: 2_500_000,
+            routes: 65_536,
+            neighbours: 16_384,
+        }
+    }
+}
+
+/// The object's tables, typed.
+#[derive(Debug)]
+pub struct KernelMaps {
+    /// The live record.
+    pub live: TypedMap<u32, abi::Live>,
+    /// Settings by `generation & 1`.
+    pub settings: TypedMap<u32, abi::Settings>,
+    /// Established IPv4 flows.
+    pub flows4: TypedMap<abi::FlowKey4, abi::Flow>,
+    /// Established IPv6 flows.
+    pub flows6: TypedMap<abi::FlowKey6, abi::Flow>,
+    /// Half-open IPv4 flows.
+    pub half_open4: TypedMap<abi::FlowKey4, abi::Flow>,
+    /// Half-open IPv6 flows.
+    pub half_open6: TypedMap<abi::FlowKey6, abi::Flow>,
+    /// Interface to zone.
+    pub zones: TypedMap<abi::ZoneKey, u32>,
+    /// Exact IPv4 hosts.
+    pub hosts4: TypedMap<abi::HostKey4, u32>,
+    /// Exact IPv6 hosts.
+    pub hosts6: TypedMap<abi::HostKey6, u32>,
+    /// IPv4 prefixes.
+    pub prefixes4: TypedMap<abi::PrefixKey4, u32>,
+    /// IPv6 prefixes.
+    pub prefixes6: TypedMap<abi::PrefixKey6, u32>,
+    /// Services.
+    pub services: TypedMap<abi::ServiceKey, u32>,
+    /// Pages in use per rule vector.
+    pub vector_tops: TypedMap<abi::VectorKey, u64>,
+    /// Pages of rule vectors.
+    pub vector_pages: TypedMap<abi::VectorKey, abi::RulePage>,
+    /// Rules.
+    pub rules: TypedMap<abi::PolicyKey, abi::PolicyRule>,
+    /// Remembered decisions.
+    pub decisions: TypedMap<abi::DecisionKey, abi::Decision>,
+    /// Source NAT.
+    pub nat_rules: TypedMap<abi::NatKey, abi::NatRule>,
+    /// Interfaces.
+    pub interfaces: TypedMap<u32, abi::Interface>,
+    /// IPv4 routes.
+    pub routes4: TypedMap<abi::Route4Key, abi::RouteEntry>,
+    /// IPv6 routes.
+    pub routes6: TypedMap<abi::Route6Key, abi::RouteEntry>,
+    /// Neighbours.
+    pub neighbours: TypedMap<abi::NeighbourKey, u64>,
+}
+
+/// The loaded object.
+pub struct Object {
+    ebpf: Ebpf,
+    /// Its tables.
+    pub maps: KernelMaps,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+/// A program of the object that packets (or test runs) enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// XDP.
+    Xdp,
+    /// TCX ingress.
+    Ingress,
+    /// TCX egress.
+    Egress,
+    /// Control.
+    Control,
+}
+
+impl Program {
+    /// All programs.
+    pub const ALL: [Self; 4] = [Self::Xdp, Self::Ingress, Self::Egress, Self::Control];
+
+    /// Its name in the object.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "bulkhead_xdp",
+            Self::Ingress => "bulkhead_ingress",
+            Self::Egress => "bulkhead_egress",
+            Self::Control => "bulkhead_control",
+        }
+    }
+}
+
+/// What a test run returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRunOutcome {
+    /// The program's return code.
+    pub code: u32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// Mean time of one run.
+    pub duration: std::time::Duration,
+}
+
+/// The programs attached to one interface. Dropping it detaches them.
+#[derive(Debug)]
+pub struct Attachment {
+    /// TCX links (ingress, egress).
+    pub tcx: Vec<SchedClassifierLink>,
+    /// The XDP link.
+    pub xdp: Option<XdpLink>,
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, which: Program) -> Result<&'a mut P, BpfError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    ebpf.program_mut(which.name()).ok_or(BpfError::Missing(which.name()))?.try_into().map_err(|source| {
+        BpfError::Program { operation: format!("program {}", which.name()), source }
+    })
+}
+
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn open<K, V>(ebpf: &Ebpf, name: &'static str) -> Result<TypedMap<K, V>, BpfError>
+where
+    K: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy,
+    V: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy,
+{
+    let data = ebpf.map(name).and_then(data).ok_or(BpfError::Missing(name))?;
+    let info = data.info().map_err(|source| BpfError::Map { name, source })?;
+    Ok(TypedMap::open(name, data.fd().as_fd(), info.key_size() as usize, info.value_size() as usize)?)
+}
+
+impl Object {
+    /// Loads the embedded object into the kernel; nothing is attached yet.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map or a program; the verifier's log is part of the error.
+    pub fn load(sizes: &Sizes) -> Result<Self, BpfError> {
+        static OBJECT: &[u8] =
+            aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-programs.o"));
+        let flows = sizes.sessions.saturating_mul(2).max(2);
+        let half_open = sizes.half_open.saturating_mul(2).max(2);
+        let mut loader = EbpfLoader::new();
+        for (map, entries) in [
+            ("FLOWS4", flows),
+            ("FLOWS6", flows),
+            ("HALF_OPEN4", half_open),
+            ("HALF_OPEN6", half_open),
+            ("HOSTS4", sizes.addresses),
+            ("HOSTS6", sizes.addresses),
+            ("PREFIXES4", sizes.addresses),
+            ("PREFIXES6", sizes.addresses),
+            ("SERVICES", 1 << 20),
+            ("VECTOR_TOPS", sizes.addresses),
+            ("VECTOR_PAGES", sizes.addresses),
+            ("RULES", sizes.rules),
+            ("DECISIONS", 65_536),
+            ("ROUTES4", sizes.routes),
+            ("ROUTES6", sizes.routes),
+            ("NEIGHBOURS", sizes.neighbours),
+        ] {
+            loader.map_max_entries(map, entries.max(1));
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        let load = |which: Program, result: Result<(), aya::programs::ProgramError>| {
+            result.map_err(|source| BpfError::Program { operation: format!("load {}", which.name()), source })
+        };
+        for which in [Program::Ingress, Program::Egress, Program::Control] {
+            load(which, program::<SchedClassifier>(&mut ebpf, which)?.load())?;
+        }
+        load(Program::Xdp, program::<Xdp>(&mut ebpf, Program::Xdp)?.load())?;
+        let maps = KernelMaps {
+            live: open(&ebpf, "LIVE")?,
+            settings: open(&ebpf, "SETTINGS")?,
+            flows4: open(&ebpf, "FLOWS4")?,
+            flows6: open(&ebpf, "FLOWS6")?,
+            half_open4: open(&ebpf, "HALF_OPEN4")?,
+            half_open6: open(&ebpf, "HALF_OPEN6")?,
+            zones: open(&ebpf, "ZONES")?,
+            hosts4: open(&ebpf, "HOSTS4")?,
+            hosts6: open(&ebpf, "HOSTS6")?,
+            prefixes4: open(&ebpf, "PREFIXES4")?,
+            prefixes6: open(&ebpf, "PREFIXES6")?,
+            services: open(&ebpf, "SERVICES")?,
+            vector_tops: open(&ebpf, "VECTOR_TOPS")?,
+            vector_pages: open(&ebpf, "VECTOR_PAGES")?,
+            rules: open(&ebpf, "RULES")?,
+            decisions: open(&ebpf, "DECISIONS")?,
+            nat_rules: open(&ebpf, "NAT_RULES")?,
+            interfaces: open(&ebpf, "INTERFACES")?,
+            routes4: open(&ebpf, "ROUTES4")?,
+            routes6: open(&ebpf, "ROUTES6")?,
+            neighbours: open(&ebpf, "NEIGHBOURS")?,
+        };
+        let counters = ebpf.take_map("COUNTERS").ok_or(BpfError::Missing("COUNTERS"))?;
+        let counters =
+            PerCpuArray::try_from(counters).map_err(|source| BpfError::Map { name: "COUNTERS", source })?;
+        Ok(Self { ebpf, maps, counters })
+    }
+
+    /// Takes a ring buffer out of the object, once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn ring_buffer(&mut self, name: &'static str) -> Result<RingBuf<MapData>, BpfError> {
+        let map = self.ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
+        RingBuf::try_from(map).map_err(|source| BpfError::Map { name, source })
+    }
+
+    /// All counters, summed over CPUs, by slot.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn counters(&self) -> Result<Vec<u64>, BpfError> {
+        (0..abi::Reason::SLOTS)
+            .map(|slot| {
+                let values = self
+                    .counters
+                    .get(&slot, 0)
+                    .map_err(|source| BpfError::Map { name: "COUNTERS", source })?;
+                Ok(values.iter().sum())
+            })
+            .collect()
+    }
+
+    /// Attaches the TCX programs to an interface of this network namespace, egress first: from the first packet on
+    /// the firewall's own connections are remembered.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn attach_tcx(&mut self, interface: &str) -> Result<Attachment, BpfError> {
+        let mut links = Vec::new();
+        for (which, direction) in
+            [(Program::Egress, TcAttachType::Egress), (Program::Ingress, TcAttachType::Ingress)]
+        {
+            let fail = |source| BpfError::Program {
+                operation: format!("attach {} to {interface}", which.name()),
+                source,
+            };
+            let program = program::<SchedClassifier>(&mut self.ebpf, which)?;
+            let id = program.attach(interface, direction).map_err(fail)?;
+            links.push(program.take_link(id).map_err(fail)?);
+        }
+        Ok(Attachment { tcx: links, xdp: None })
+    }
+
+    /// Attaches the XDP program in native mode.
+    ///
+    /// # Errors
+    /// Whatever the kernel says: `EOPNOTSUPP` from a driver without XDP, `ERANGE` for an MTU, `ENOSPC` for queues.
+    pub fn attach_xdp(&mut self, interface: &str) -> Result<XdpLink, BpfError> {
+        let fail =
+            |source| BpfError::Program { operation: format!("attach XDP to {interface}"), source };
+        let program = program::<Xdp>(&mut self.ebpf, Program::Xdp)?;
+        let id = program.attach(interface, XdpMode::Driver).map_err(fail)?;
+        program.take_link(id).map_err(fail)
+    }
+
+    /// Runs a program on `packet` without attaching it (`BPF_PROG_TEST_RUN`).
+    ///
+    /// `ifindex` is the interface the packet seems to come from (0: loopback), `repeat` how often it runs.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn test_run(
+        &mut self,
+        which: Program,
+        packet: &[u8],
+        ifindex: u32,
+        repeat: u32,
+    ) -> Result<TestRunOutcome, BpfError> {
+        let fail = |source| BpfError::Program { operation: format!("test run of {}", which.name()), source };
+        let mut out = vec![0; packet.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.data_out = Some(&mut out);
+        options.repeat = repeat;
+        let xdp_context;
+        let skb_context;
+        if ifindex != 0 {
+            if which == Program::Xdp {
+                // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+                xdp_context = [0u32, packet.len() as u32, 0, ifindex, 0, 0];
+                options.ctx_in = Some(xdp_context.as_bytes());
+            } else {
+                // struct __sk_buff up to `ifindex`, the eleventh word; the kernel refuses other words than a few.
+                let mut words = [0u32; 11];
+                words[10] = ifindex;
+                skb_context = words;
+                options.ctx_in = Some(skb_context.as_bytes());
+            }
+        }
+        let result = if which == Program::Xdp {
+            program::<Xdp>(&mut self.ebpf, which)?.test_run(options)
+        } else {
+            program::<SchedClassifier>(&mut self.ebpf, which)?.test_run(options)
+        }
+        .map_err(fail)?;
+        out.truncate(result.data_size_out as usize);
+        Ok(TestRunOutcome { code: result.return_value, packet: out, duration: result.duration })
+    }
+
+    /// Sends a request to the control program; whether it did something.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn control(&mut self, request: &abi::ControlRequest) -> Result<bool, BpfError> {
+        let mut packet = vec![0; bulkhead_packet::ETHERNET_BYTES];
+        packet.extend_from_slice(request.as_bytes());
+        Ok(self.test_run(Program::Control, &packet, 0, 1)?.code == 1)
+    }
+
+    /// The verifier's instruction count per program.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>, BpfError> {
+        let mut counts = Vec::new();
+        for which in Program::ALL {
+            let fail =
+                |source| BpfError::Program { operation: format!("info of {}", which.name()), source };
+            let info = if which == Program::Xdp {
+                program::<Xdp>(&mut self.ebpf, which)?.info().map_err(fail)?
+            } else {
+                program::<SchedClassifier>(&mut self.ebpf, which)?.info().map_err(fail)?
+            };
+            counts.push((which.name(), info.verified_instruction_count().unwrap_or(0)));
+        }
+        Ok(counts)
+    }
+}

@@ -1,0 +1,218 @@
+//! `cargo xtask`: the one entry point to this repository.
+//!
+//! Owns the command line and hands each subcommand to its module. Assumes it is started by cargo (the alias in
+//! `.cargo/config.toml`), on Linux. Refuses to guess: what needs root, a tool or a tier that is missing is said,
+//! with the command that mends it, and ends in a non-zero status.
+#![forbid(unsafe_code)]
+
+mod arrows;
+mod fuzz;
+mod libtest;
+mod metadata;
+mod netns;
+mod process;
+mod report;
+mod setup;
+mod test;
+
+use std::{ffi::OsString, os::unix::process::CommandExt as _, process::ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+
+use crate::{metadata::Metadata, process::Workspace, setup::Want};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Build, check, test and measure Bulkhead"
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the build and the tests need; does nothing when all is present
+    Setup {
+        /// Only report; status 1 when something is missing
+        #[arg(long)]
+        check: bool,
+        /// Also cargo-fuzz
+        #[arg(long)]
+        fuzz: bool,
+    },
+    /// Build every default member, the eBPF objects included
+    Build {
+        /// Optimised
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build `bulkhead` and run its demo in network namespaces of its own (needs root)
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// Arguments of `bulkhead demo`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Build and run the side-by-side network benchmark (needs root); `--quick` takes under five minutes
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of `bulkhead-bench`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Format every crate
+    Fmt,
+    /// Formatting, clippy with warnings denied, and the arrows between the crates
+    Lint,
+    /// Check the arrows between the crates alone
+    Arrows,
+    /// Run the tests, tier by tier, and print a table
+    Test(test::Options),
+    /// Fuzz the parser, starting from the stored corpus
+    Fuzz {
+        /// How long to run each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(task: Task) -> Result<ExitCode> {
+    let ws = Workspace::find()?;
+    match task {
+        Task::Setup { check: true, fuzz } => return setup::check(Want { network: true, fuzz }),
+        Task::Setup { check: false, fuzz } => setup::ensure(&ws, Want { network: true, fuzz })?,
+        Task::Build { release } => {
+            setup::ensure(&ws, Want::default())?;
+            let mut build = ws.cargo();
+            build.arg("build");
+            if release {
+                build.arg("--release");
+            }
+            process::run(&mut build)?;
+        }
+        Task::Demo { args } => {
+            needs_root("demo", "it creates network namespaces and loads eBPF programs")?;
+            let args = std::iter::once(OsString::from("demo")).chain(args);
+            return Err(build_and_become(&ws, "bulkhead-agent", "bulkhead", args)?);
+        }
+        Task::Bench { args } => {
+            needs_root("bench", "it creates network namespaces and loads eBPF programs")?;
+            return Err(build_and_become(&ws, "bulkhead-bench", "bulkhead-bench", args)?);
+        }
+        Task::Fmt => format(&ws, false)?,
+        Task::Lint => return lint(&ws),
+        Task::Arrows => return arrows::run(&ws),
+        Task::Test(options) => return test::run(&ws, &options),
+        Task::Fuzz { seconds } => {
+            setup::ensure(
+                &ws,
+                Want {
+                    network: false,
+                    fuzz: true,
+                },
+            )?;
+            return fuzz::run(&ws, seconds);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lint(ws: &Workspace) -> Result<ExitCode> {
+    format(ws, true)?;
+    setup::ensure(ws, Want::default())?;
+    process::run(
+        ws.cargo()
+            .args(["clippy", "--all-targets", "--", "-D", "warnings"]),
+    )?;
+    arrows::run(ws)
+}
+
+/// Formats, or with `check` only looks. The fuzz crate is a workspace of its own and comes extra.
+fn format(ws: &Workspace, check: bool) -> Result<()> {
+    for manifest in [ws.root.join("Cargo.toml"), fuzz::dir(ws).join("Cargo.toml")] {
+        if manifest.is_file() {
+            let mut fmt = ws.cargo();
+            fmt.args(["fmt", "--all", "--manifest-path"]).arg(manifest);
+            if check {
+                fmt.arg("--check");
+                process::run(&mut fmt).context("not formatted, run `cargo xtask fmt`")?;
+            } else {
+                process::run(&mut fmt)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Builds `bin` of `package` for release and replaces this process by it, so that signals and the exit status are
+/// the program's own. Returns only the error of a failed `exec`.
+fn build_and_become(
+    ws: &Workspace,
+    package: &str,
+    bin: &str,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<anyhow::Error> {
+    setup::ensure(
+        ws,
+        Want {
+            network: true,
+            fuzz: false,
+        },
+    )?;
+    process::run(
+        ws.cargo()
+            .args(["build", "--release", "--package", package, "--bin", bin]),
+    )?;
+    let program = Metadata::load(ws)?.target_directory.join("release").join(bin);
+    let mut command = std::process::Command::new(&program);
+    command.args(args);
+    process::echo(&command);
+    Ok(anyhow::Error::new(command.exec()).context(format!("cannot run {}", program.display())))
+}
+
+fn needs_root(task: &str, why: &str) -> Result<()> {
+    if process::is_root()? {
+        return Ok(());
+    }
+    bail!(
+        "`cargo xtask {task}` needs root, because {why}: run `sudo -E env PATH=\"$PATH\" cargo xtask {task}`"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_demo_and_bench_pass_through() {
+        let Task::Demo { args } = Cli::parse_from(["cargo xtask", "demo", "--keep", "--help"]).task else {
+            panic!("not parsed as demo");
+        };
+        assert_eq!(args, ["--keep", "--help"]);
+        let Task::Bench { args } = Cli::parse_from(["cargo xtask", "bench", "--quick", "tcx"]).task else {
+            panic!("not parsed as bench");
+        };
+        assert_eq!(args, ["--quick", "tcx"]);
+    }
+}

@@ -1,0 +1,244 @@
+//! `cargo xtask test`: runs the tiers and adds them up.
+//!
+//! Owns which test belongs to which tier. A test whose name contains `netns_` or `prog_run_` needs the kernel and
+//! root and belongs to the tier `privileged`; every other one belongs to `unit`; none belongs to both. Refuses to
+//! call a run good in which the privileged tests did not run, unless that was asked for by name, and never in
+//! continuous integration.
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    fuzz,
+    libtest::{Parser, Summary},
+    netns,
+    process::{self, Stream, Workspace},
+    report::{self, TierReport},
+    setup::{self, Want},
+};
+
+/// Names of tests that need the kernel and root.
+const PRIVILEGED_NAMES: [&str; 2] = ["netns_", "prog_run_"];
+
+/// The command line of `cargo xtask test`.
+#[derive(Args)]
+pub struct Options {
+    /// Which tier to run
+    #[arg(long, value_enum, default_value_t = Tier::AllDefault)]
+    tier: Tier,
+    /// Leave the privileged tests out, loudly; refused when CI=true
+    #[arg(long)]
+    skip_privileged: bool,
+    /// How long to run each fuzz target
+    #[arg(long, default_value_t = 30)]
+    fuzz_seconds: u32,
+}
+
+/// A tier, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// No privileges needed
+    Unit,
+    /// netns_* and prog_run_*: loaded programs and network namespaces; needs root
+    Privileged,
+    /// The parser, for a bounded time, from the stored corpus
+    Fuzz,
+    /// unit, privileged and, where cargo-fuzz is installed or CI=true, fuzz
+    AllDefault,
+}
+
+/// What is to be done with one tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Decision {
+    Run,
+    /// Left out, without making the run a failure.
+    Skip(String),
+    /// Cannot run, and the run is a failure.
+    Refuse(String),
+}
+
+/// What the decision depends on.
+#[derive(Clone, Copy, Debug)]
+struct Circumstances {
+    ci: bool,
+    root: bool,
+    cargo_fuzz: bool,
+    skip_privileged: bool,
+}
+
+/// Runs what was asked for and prints the table.
+pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
+    let circumstances = Circumstances {
+        ci: process::is_ci(),
+        root: process::is_root()?,
+        cargo_fuzz: setup::has_cargo_fuzz(),
+        skip_privileged: options.skip_privileged,
+    };
+    let decisions = decide(options.tier, circumstances)?;
+    let runs = |tier| {
+        decisions
+            .iter()
+            .any(|(t, decision)| *t == tier && *decision == Decision::Run)
+    };
+    setup::ensure(
+        ws,
+        Want {
+            network: runs(Tier::Privileged),
+            fuzz: runs(Tier::Fuzz),
+        },
+    )?;
+
+    let mut reports = Vec::new();
+    for (tier, decision) in decisions {
+        let report = match decision {
+            Decision::Run => match tier {
+                Tier::Privileged => privileged(ws),
+                Tier::Fuzz => fuzz::tier(ws, options.fuzz_seconds),
+                Tier::Unit | Tier::AllDefault => unit(ws),
+            }
+            // The other tiers still run, and the table is printed.
+            .unwrap_or_else(|error| TierReport {
+                problems: vec![format!("{error:#}")],
+                ..TierReport::new(tier.name())
+            }),
+            Decision::Skip(why) => TierReport {
+                skipped: Some(why),
+                ..TierReport::new(tier.name())
+            },
+            Decision::Refuse(why) => TierReport {
+                problems: vec![why],
+                ..TierReport::new(tier.name())
+            },
+        };
+        reports.push(report);
+    }
+    println!("{}", report::render(&reports));
+    Ok(report::verdict(&reports))
+}
+
+impl Tier {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Privileged => "privileged",
+            Self::Fuzz => "fuzz",
+            Self::AllDefault => "all-default",
+        }
+    }
+}
+
+fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
+    if now.skip_privileged && now.ci {
+        bail!("--skip-privileged is refused when CI=true: run as root instead");
+    }
+    if now.skip_privileged && matches!(tier, Tier::Privileged | Tier::Fuzz) {
+        bail!("--skip-privileged makes no sense with --tier {}", tier.name());
+    }
+    let privileged = if now.skip_privileged {
+        Decision::Skip("the privileged tests did NOT run (--skip-privileged)".to_owned())
+    } else if now.root {
+        Decision::Run
+    } else {
+        Decision::Refuse(
+            "needs root: run `sudo -E env PATH=\"$PATH\" cargo xtask test`, or pass --skip-privileged"
+                .to_owned(),
+        )
+    };
+    // Setup installs cargo-fuzz where fuzzing was asked for; a plain `test` on a developer's machine does not.
+    let fuzz = if now.cargo_fuzz || now.ci || tier == Tier::Fuzz {
+        Decision::Run
+    } else {
+        Decision::Skip("cargo-fuzz is not installed: run `cargo xtask setup --fuzz`".to_owned())
+    };
+    Ok(match tier {
+        Tier::Unit => vec![(Tier::Unit, Decision::Run)],
+        Tier::Privileged => vec![(Tier::Privileged, privileged)],
+        Tier::Fuzz => vec![(Tier::Fuzz, fuzz)],
+        Tier::AllDefault => {
+            vec![
+                (Tier::Unit, Decision::Run),
+                (Tier::Privileged, privileged),
+                (Tier::Fuzz, fuzz),
+            ]
+        }
+    })
+}
+
+fn unit(ws: &Workspace) -> Result<TierReport> {
+    let skip = PRIVILEGED_NAMES.iter().flat_map(|name| ["--skip", name]);
+    let report = cargo_test(ws, Tier::Unit, &["--color=never"], skip)?;
+    Ok(require_tests(report))
+}
+
+/// One test at a time: they measure, and they share the machine's kernel.
+fn privileged(ws: &Workspace) -> Result<TierReport> {
+    let before = netns::ours()?;
+    let options = ["--color=never", "--test-threads=1", "--show-output"];
+    let mut report = cargo_test(ws, Tier::Privileged, &options, PRIVILEGED_NAMES)?;
+    let left: Vec<_> = netns::ours()?.difference(&before).cloned().collect();
+    if !left.is_empty() {
+        report.problems.push(format!(
+            "tests left network namespaces behind: {}",
+            left.join(", ")
+        ));
+    }
+    Ok(require_tests(report))
+}
+
+fn cargo_test<'a>(
+    ws: &Workspace,
+    tier: Tier,
+    options: &[&str],
+    filter: impl IntoIterator<Item = &'a str>,
+) -> Result<TierReport> {
+    let began = Instant::now();
+    let mut parser = Parser::default();
+    let mut cargo = ws.cargo();
+    // Without `--workspace`: the default members; `ebpf/programs` compiles only for BPF.
+    cargo
+        .args(["test", "--no-fail-fast", "--"])
+        .args(options)
+        .args(filter);
+    let status = process::follow(&mut cargo, Stream::Out, |line| parser.line(line))?;
+    let mut report = judge(tier, parser.finish(), status.success());
+    report.took = began.elapsed();
+    Ok(report)
+}
+
+fn judge(tier: Tier, summary: Summary, success: bool) -> TierReport {
+    let mut report = TierReport {
+        counts: summary.counts,
+        ..TierReport::new(tier.name())
+    };
+    report
+        .notes
+        .extend(summary.failures.iter().map(|name| format!("failed: {name}")));
+    report
+        .notes
+        .extend(summary.skips.iter().map(|skip| format!("skipped: {skip}")));
+    if summary.crashed_binaries > 0 {
+        report.problems.push(format!(
+            "test binaries that crashed before their result: {}",
+            summary.crashed_binaries
+        ));
+    }
+    if !success && summary.counts.failed == 0 && report.problems.is_empty() {
+        report
+            .problems
+            .push("`cargo test` failed without a failed test: see its messages above".to_owned());
+    }
+    report
+}
+
+/// A tier in which no test ran proves nothing.
+fn require_tests(mut report: TierReport) -> TierReport {
+    if report.counts.passed + report.counts.failed == 0 {
+        report.problems.push("no test ran".to_owned());
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Which tiers run, and what counts as a failure.
+
+use super::*;
+use crate::libtest::Counts;
+
+const ROOT: Circumstances = Circumstances {
+    ci: false,
+    root: true,
+    cargo_fuzz: true,
+    skip_privileged: false,
+};
+
+fn all(now: Circumstances) -> Vec<Decision> {
+    decide(Tier::AllDefault, now)
+        .expect("accepted")
+        .into_iter()
+        .map(|(_, decision)| decision)
+        .collect()
+}
+
+#[test]
+fn root_runs_everything() {
+    assert_eq!(all(ROOT), [Decision::Run, Decision::Run, Decision::Run]);
+}
+
+#[test]
+fn a_plain_user_fails_unless_the_privileged_tests_are_left_out_by_name() {
+    let user = Circumstances { root: false, ..ROOT };
+    assert!(matches!(&all(user)[1], Decision::Refuse(why) if why.contains("--skip-privileged")));
+    assert!(matches!(
+        &all(Circumstances {
+            skip_privileged: true,
+            ..user
+        })[1],
+        Decision::Skip(_)
+    ));
+}
+
+#[test]
+fn continuous_integration_skips_nothing() {
+    let ci = Circumstances {
+        ci: true,
+        cargo_fuzz: false,
+        ..ROOT
+    };
+    assert_eq!(
+        all(ci),
+        [Decision::Run, Decision::Run, Decision::Run],
+        "setup brings cargo-fuzz"
+    );
+    let error = decide(
+        Tier::AllDefault,
+        Circumstances {
+            skip_privileged: true,
+            ..ci
+        },
+    )
+    .expect_err("refused");
+    assert!(error.to_string().contains("CI=true"), "{error}");
+}
+
+#[test]
+fn without_cargo_fuzz_a_developer_is_told_and_an_explicit_fuzz_run_installs_it() {
+    let now = Circumstances {
+        cargo_fuzz: false,
+        ..ROOT
+    };
+    assert!(matches!(&all(now)[2], Decision::Skip(why) if why.contains("setup --fuzz")));
+    assert_eq!(
+        decide(Tier::Fuzz, now).expect("accepted"),
+        [(Tier::Fuzz, Decision::Run)]
+    );
+}
+
+#[test]
+fn one_tier_is_one_tier() {
+    let user = Circumstances { root: false, ..ROOT };
+    assert_eq!(
+        decide(Tier::Unit, user).expect("accepted"),
+        [(Tier::Unit, Decision::Run)]
+    );
+    assert!(
+        decide(
+            Tier::Privileged,
+            Circumstances {
+                skip_privileged: true,
+                ..ROOT
+            }
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn failing_to_compile_is_a_problem() {
+    let report = judge(Tier::Unit, Summary::default(), false);
+    assert_eq!(report.problems.len(), 1);
+}
+
+#[test]
+fn a_failed_test_is_counted_once() {
+    let counts = Counts {
+        passed: 3,
+        failed: 1,
+        skipped: 0,
+    };
+    let summary = Summary {
+        counts,
+        failures: vec!["a::b".to_owned()],
+        ..Summary::default()
+    };
+    let report = judge(Tier::Unit, summary, false);
+    assert_eq!(report.counts, counts);
+    assert_eq!(report.problems, [""; 0]);
+    assert_eq!(report.notes, ["failed: a::b"]);
+}
+
+#[test]
+fn skipped_tests_alone_are_no_run() {
+    let counts = Counts {
+        passed: 0,
+        failed: 0,
+        skipped: 4,
+    };
+    let report = require_tests(judge(
+        Tier::Privileged,
+        Summary {
+            counts,
+            ..Summary::default()
+        },
+        true,
+    ));
+    assert_eq!(report.problems, ["no test ran"]);
+}

@@ -1,0 +1,273 @@
+//! Flows: the two entries of a session, one per direction, each found by the packet as it arrives.
+//!
+//! An established packet touches its own direction's entry and no other. The partner is found by turning the
+//! translated tuple round. See `Flow::partner4` and `Flow::partner6`.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// IP protocol numbers the pipeline knows by name (IANA).
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Key of an IPv4 flow: the packet's tuple as it arrives, before translation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowKey4 {
+    /// Source address, network order.
+    pub source_be: u32,
+    /// Destination address, network order.
+    pub destination_be: u32,
+    /// Source port; for ICMP queries the identifier in both ports; 0 for other protocols.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// IP protocol, in a word of its own so that the key has no padding.
+    pub protocol: u32,
+}
+
+/// Key of an IPv6 flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowKey6 {
+    /// Source address, network order.
+    pub source_be: [u32; 4],
+    /// Destination address, network order.
+    pub destination_be: [u32; 4],
+    /// Source port, as in [`FlowKey4`].
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// IP protocol.
+    pub protocol: u32,
+}
+
+/// Where a session stands. Stored as a byte in both its flows; indexes [`crate::Settings::timeouts_ns`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum SessionState {
+    /// TCP: a SYN was seen, nothing came back.
+    TcpSynSent = 0,
+    /// TCP: the SYN was answered by a SYN+ACK.
+    TcpSynReceived = 1,
+    /// TCP: handshake complete.
+    TcpEstablished = 2,
+    /// TCP: at least one side sent FIN.
+    TcpClosing = 3,
+    /// TCP: a valid reset, or both FINs acknowledged.
+    TcpClosed = 4,
+    /// UDP: only the first side has sent.
+    UdpOneWay = 5,
+    /// UDP: both sides have sent.
+    UdpTwoWay = 6,
+    /// ICMP query, answered or not.
+    Icmp = 7,
+    /// Any other protocol.
+    Other = 8,
+}
+
+/// Number of [`SessionState`]s, hence of timeouts.
+pub const TIMEOUTS: usize = 9;
+
+impl SessionState {
+    /// All states in the order of their numbers.
+    pub const ALL: [Self; TIMEOUTS] = [
+        Self::TcpSynSent,
+        Self::TcpSynReceived,
+        Self::TcpEstablished,
+        Self::TcpClosing,
+        Self::TcpClosed,
+        Self::UdpOneWay,
+        Self::UdpTwoWay,
+        Self::Icmp,
+        Self::Other,
+    ];
+
+    /// The state with this number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        // A match, not a look into `ALL`: the BPF programs use this, and a table would be a map of its own to them.
+        match number {
+            0 => Some(Self::TcpSynSent),
+            1 => Some(Self::TcpSynReceived),
+            2 => Some(Self::TcpEstablished),
+            3 => Some(Self::TcpClosing),
+            4 => Some(Self::TcpClosed),
+            5 => Some(Self::UdpOneWay),
+            6 => Some(Self::UdpTwoWay),
+            7 => Some(Self::Icmp),
+            8 => Some(Self::Other),
+            _ => None,
+        }
+    }
+
+    /// The word used on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TcpSynSent => "syn-sent",
+            Self::TcpSynReceived => "syn-received",
+            Self::TcpEstablished => "established",
+            Self::TcpClosing => "closing",
+            Self::TcpClosed => "closed",
+            Self::UdpOneWay => "one-way",
+            Self::UdpTwoWay => "two-way",
+            Self::Icmp => "icmp",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What happens to a packet of this flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Disposition {
+    /// Goes out of another data interface.
+    Forward = 0,
+    /// Is for the firewall itself.
+    ToHost = 1,
+    /// Was sent by the firewall itself (only met by the egress program).
+    FromHost = 2,
+}
+
+/// How the flow's next hop is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Hop {
+    /// Not known: look at routes and neighbours again.
+    Unresolved = 0,
+    /// `bpf_redirect` to the egress interface.
+    Redirect = 1,
+    /// `bpf_redirect_peer`: the egress interface is a veth whose peer is in another namespace.
+    RedirectPeer = 2,
+}
+
+/// Bits of [`Flow::flags`].
+pub mod flow_flags {
+    /// This flow is the reply direction.
+    pub const REPLY: u8 = 1;
+    /// Addresses or ports change.
+    pub const TRANSLATED: u8 = 1 << 1;
+    /// TCP: this direction sent a FIN.
+    pub const FIN_SENT: u8 = 1 << 2;
+    /// The egress interface may receive redirected XDP frames.
+    pub const XDP_EGRESS: u8 = 1 << 3;
+    /// The policy asks for an event when the session closes.
+    pub const LOG_CLOSE: u8 = 1 << 4;
+    /// The UDP checksum of IPv4 may be absent; everything else must have one.
+    pub const IPV6: u8 = 1 << 5;
+}
+
+/// One direction of a session. 144 bytes; what an established packet needs is in the first 64 and, when it is
+/// translated, in the second.
+///
+/// Races: packets of one flow may run on several CPUs. `last_seen_ns`, `packets`, `bytes` and the TCP fields are
+/// written without atomics: the worst outcome is a count short by the packets that collided, or a window a segment
+/// behind. Fields that decide (state, generation, hop) are single stores of at most eight bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Flow {
+    /// When this direction last carried a packet, ns. Written by the packet path.
+    pub last_seen_ns: u64,
+    /// Packets carried.
+    pub packets: u64,
+    /// Bytes carried, layer 2 included.
+    pub bytes: u64,
+    /// Configuration generation that last permitted the session.
+    pub generation: u32,
+    /// [`crate::Live::fib_epoch`] at which the next hop was resolved.
+    pub fib_epoch: u32,
+    /// Egress interface index.
+    pub egress_ifindex: u32,
+    /// Ingress interface index.
+    pub ingress_ifindex: u32,
+    /// Destination MAC of the next hop.
+    pub next_hop_mac: [u8; 6],
+    /// MAC of the egress interface.
+    pub egress_mac: [u8; 6],
+    /// A [`SessionState`].
+    pub state: u8,
+    /// [`flow_flags`].
+    pub flags: u8,
+    /// A [`Disposition`].
+    pub disposition: u8,
+    /// A [`Hop`].
+    pub hop: u8,
+    /// MTU of the egress interface, bytes of layer 3.
+    pub mtu: u32,
+    /// MAC of the ingress interface: frames for another station are not ours (low four bytes of six).
+    pub ingress_mac_low: u32,
+
+    /// Source address after translation, network order.
+    pub new_source_be: [u32; 4],
+    /// Destination address after translation, network order.
+    pub new_destination_be: [u32; 4],
+    /// Source port (ICMP: identifier) after translation, host order.
+    pub new_source_port: u16,
+    /// Destination port after translation, host order.
+    pub new_destination_port: u16,
+    /// TCP: highest sequence number this side sent, plus one.
+    pub tcp_end: u32,
+    /// TCP: highest acknowledgement this side sent.
+    pub tcp_ack: u32,
+    /// TCP: window this side advertised last, unscaled by the shift below.
+    pub tcp_window: u16,
+    /// TCP: window scale this side announced.
+    pub tcp_scale: u8,
+    /// Zone the session's packets of this direction come from.
+    pub from_zone: u8,
+    /// Zone they go to.
+    pub to_zone: u8,
+    /// Protocol, for user space and for building the partner's key.
+    pub protocol: u8,
+    /// Low 16 bits of the ingress MAC, completing `ingress_mac_low`.
+    pub ingress_mac_high: u16,
+    /// Index of the policy that permitted the session, `u32::MAX` for none.
+    pub policy: u32,
+    /// Index of the source NAT rule, `u32::MAX` for none.
+    pub nat_rule: u32,
+    /// ICMP type and code of the session's first packet (`type << 8 | code`), what policy was asked about.
+    pub icmp_type_code: u32,
+    /// Number of the session, the same in both flows.
+    pub session_id: u64,
+    /// When the session was created, ns.
+    pub created_ns: u64,
+}
+
+const _: () = assert!(size_of::<Flow>() == 144 && size_of::<FlowKey4>() == 16 && size_of::<FlowKey6>() == 40);
+
+impl Flow {
+    /// Key of the other direction, IPv4: the translated tuple turned round.
+    #[must_use]
+    #[inline(always)]
+    pub fn partner4(&self) -> FlowKey4 {
+        FlowKey4 {
+            source_be: self.new_destination_be[0],
+            destination_be: self.new_source_be[0],
+            source_port: self.new_destination_port,
+            destination_port: self.new_source_port,
+            protocol: u32::from(self.protocol),
+        }
+    }
+
+    /// Key of the other direction, IPv6.
+    #[must_use]
+    #[inline(always)]
+    pub fn partner6(&self) -> FlowKey6 {
+        FlowKey6 {
+            source_be: self.new_destination_be,
+            destination_be: self.new_source_be,
+            source_port: self.new_destination_port,
+            destination_port: self.new_source_port,
+            protocol: u32::from(self.protocol),
+        }
+    }
+}

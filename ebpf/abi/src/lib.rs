@@ -1,0 +1,37 @@
+//! What the kernel programs and user space agree on: map keys and values, reasons, events.
+//!
+//! Leaf crate, `no_std`, no `unsafe`. Every type that crosses the boundary derives zerocopy's `IntoBytes`, which
+//! refuses padding at compile time, so no key is ever hashed with stray bytes in it.
+//!
+//! Conventions: addresses are the packet's bytes in memory order (`_be`; IPv4 in word 0, the others zero, wherever
+//! both families share a field); ports are host order; times are nanoseconds of the kernel's monotonic clock.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod event;
+mod flow;
+mod policy;
+mod reason;
+mod route;
+
+pub use event::{Event, EventKind, ControlRequest, SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
+pub use flow::{Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, protocol};
+pub use policy::{
+    Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey, PolicyRule,
+    PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, ServiceKey, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
+};
+pub use reason::Reason;
+pub use route::{Interface, Live, NeighbourKey, Route4Key, Route6Key, RouteEntry, RouteKind, Settings, interface_flags};
+
+/// Version of everything in this crate. A change of any layout or meaning raises it; maps pinned by another
+/// version are never adopted.
+pub const ABI_VERSION: u32 = 1;
+
+/// Zone number of the firewall itself: the destination of `hostInbound`, the source of its own connections.
+pub const ZONE_SELF: u8 = 0;
+
+/// The most data interfaces one instance guards.
+pub const MAX_DATA_INTERFACES: usize = 15;
+
+/// Mark on packets the slow path sends itself, so that the egress program lets them out without a session.
+pub const SLOW_PATH_MARK: u32 = 0x0b0c_4ead;

@@ -1,0 +1,186 @@
+//! The one list of reasons: counter index, event field, metric label, word on the command line.
+//!
+//! Each packet that enters a data interface ends in exactly one reason, which is counted. Numbers are never
+//! reused: they are stored in pinned counters and in logs.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal, $class:ident;)*) => {
+        /// Why a packet met the verdict it met.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word used on the command line, in events and as metric label.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Whether the packet went on (forwarded, delivered, handed to the kernel) or ended here.
+            #[must_use]
+            pub const fn is_drop(self) -> bool {
+                match self { $(Self::$variant => reasons!(@drop $class),)* }
+            }
+
+            /// The reason with this number.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+    (@drop pass) => { false };
+    (@drop drop) => { true };
+}
+
+reasons! {
+    /// Packet of an established session, forwarded.
+    Established = 0, "established", pass;
+    /// First packet of a session that a policy permits, forwarded.
+    SessionCreated = 1, "session_created", pass;
+    /// Packet of a session that is not established yet (half-open, one-way), forwarded.
+    HalfOpen = 2, "half_open", pass;
+    /// ICMP error that belongs to a session, forwarded.
+    RelatedIcmp = 3, "related_icmp", pass;
+    /// ARP, handed to the kernel.
+    Arp = 4, "arp", pass;
+    /// Neighbour or router discovery, handed to the kernel.
+    NeighbourDiscovery = 5, "neighbour_discovery", pass;
+    /// Addressed to the firewall itself and permitted by `hostInbound`, or the answer to its own connection.
+    ToHost = 6, "to_host", pass;
+    /// Sent by the firewall itself.
+    FromHost = 7, "from_host", pass;
+    /// Forwarded by XDP (established sessions only).
+    EstablishedXdp = 8, "established_xdp", pass;
+    /// Answer written by the slow path (ICMP error, TCP reset), on its way out.
+    SlowPathAnswer = 9, "slow_path_answer", pass;
+
+    /// Shorter than its own headers say.
+    Truncated = 32, "truncated", drop;
+    /// Neither IPv4, IPv6 nor ARP.
+    EtherTypeUnsupported = 33, "ethertype_unsupported", drop;
+    /// IPv4 header with a wrong version, header length or total length.
+    Ipv4HeaderInvalid = 34, "ipv4_header_invalid", drop;
+    /// IPv6 header with a wrong version or payload length.
+    Ipv6HeaderInvalid = 35, "ipv6_header_invalid", drop;
+    /// IPv6 extension chain longer than the parser follows, repeated where it may not, or out of order.
+    Ipv6ExtensionInvalid = 36, "ipv6_extension_invalid", drop;
+    /// TCP header with a data offset below 5 or beyond the packet.
+    TcpHeaderInvalid = 37, "tcp_header_invalid", drop;
+    /// TCP flags that no stack sends: none, SYN+FIN, SYN+RST, FIN without ACK.
+    TcpFlagsInvalid = 38, "tcp_flags_invalid", drop;
+    /// UDP length below 8 or beyond the packet.
+    UdpHeaderInvalid = 39, "udp_header_invalid", drop;
+    /// IP fragment: this version does not reassemble or track fragments.
+    Fragment = 40, "fragment", drop;
+    /// IPv4 source route option or IPv6 routing header: never followed.
+    SourceRoute = 41, "source_route", drop;
+    /// IPv4 header checksum wrong.
+    Ipv4ChecksumInvalid = 42, "ipv4_checksum_invalid", drop;
+    /// 802.1Q tag on an interface that is itself a data interface: guard the VLAN's own interface instead.
+    VlanTagged = 43, "vlan_tagged", drop;
+
+    /// Source address that must not be forwarded or delivered (loopback, multicast, unspecified, broadcast, our own).
+    SourceAddressInvalid = 48, "source_address_invalid", drop;
+    /// Destination address that is never forwarded (loopback, link-local, unspecified, multicast, broadcast).
+    DestinationAddressInvalid = 49, "destination_address_invalid", drop;
+    /// Frame addressed to another station.
+    NotForUs = 50, "not_for_us", drop;
+
+    /// No policy matched: denied by default.
+    DefaultDeny = 64, "default_deny", drop;
+    /// A policy says deny.
+    PolicyDeny = 65, "policy_deny", drop;
+    /// A policy says reject, and an answer was asked for.
+    PolicyReject = 66, "policy_reject", drop;
+    /// Addressed to the firewall itself and not permitted by the zone's `hostInbound`.
+    HostInboundDeny = 67, "host_inbound_deny", drop;
+    /// A live session that the configuration in force no longer permits.
+    PolicyChanged = 68, "policy_changed", drop;
+    /// The interface is in no zone, or no configuration is loaded yet.
+    NotConfigured = 69, "not_configured", drop;
+    /// Forwarded by the kernel out of a data interface from one that this firewall does not guard.
+    UnguardedIngress = 70, "unguarded_ingress", drop;
+
+    /// TCP packet without a session that is not a SYN.
+    TcpNoSession = 80, "tcp_no_session", drop;
+    /// TCP reset outside the receiver's window: does not end the session, is not forwarded.
+    TcpResetOutOfWindow = 81, "tcp_reset_out_of_window", drop;
+    /// TCP packet that the session's state does not allow.
+    TcpStateInvalid = 82, "tcp_state_invalid", drop;
+    /// ICMP error whose embedded packet belongs to no session.
+    IcmpNoSession = 83, "icmp_no_session", drop;
+    /// ICMP reply or other ICMP message that opens no session.
+    IcmpNotRequest = 84, "icmp_not_request", drop;
+    /// Packet of a session that arrived on an interface of another zone.
+    WrongZone = 85, "wrong_zone", drop;
+    /// Packet after the session was closed.
+    SessionClosed = 86, "session_closed", drop;
+
+    /// The session table is full.
+    SessionTableFull = 96, "session_table_full", drop;
+    /// No free port on the translated address.
+    NatPortsExhausted = 97, "nat_ports_exhausted", drop;
+    /// The egress interface has no address to translate to.
+    NatNoAddress = 98, "nat_no_address", drop;
+    /// The packet cannot be translated (a protocol without ports behind an address already in use).
+    NatUnsupported = 99, "nat_unsupported", drop;
+
+    /// No route to the destination.
+    NoRoute = 112, "no_route", drop;
+    /// The route leads out of an interface that this firewall does not guard.
+    EgressNotGuarded = 113, "egress_not_guarded", drop;
+    /// Larger than the egress interface's MTU; the sender is told.
+    MtuExceeded = 114, "mtu_exceeded", drop;
+    /// Hop limit used up; the sender is told.
+    TtlExceeded = 115, "ttl_exceeded", drop;
+    /// Writing the packet failed in the kernel.
+    RewriteFailed = 116, "rewrite_failed", drop;
+    /// The program could not reach one of its own tables: a defect, never traffic's fault.
+    Internal = 117, "internal", drop;
+}
+
+impl Reason {
+    /// Slots in the per-CPU counter array; every reason's number is below it.
+    pub const SLOTS: u32 = 160;
+    /// Counter of events that did not fit into the ring buffer.
+    pub const SLOT_EVENTS_LOST: u32 = 128;
+    /// Counter of denial events held back by the rate limit.
+    pub const SLOT_EVENTS_SUPPRESSED: u32 = 129;
+    /// Counter of slow-path requests held back by the rate limit.
+    pub const SLOT_SLOW_PATH_SUPPRESSED: u32 = 130;
+    /// Counter of slow-path requests that did not fit into the ring buffer.
+    pub const SLOT_SLOW_PATH_LOST: u32 = 131;
+    /// Counter of checksums completed in XDP before a redirect.
+    pub const SLOT_CHECKSUMS_REPAIRED: u32 = 132;
+    /// Counter of sessions removed by ageing.
+    pub const SLOT_SESSIONS_EXPIRED: u32 = 133;
+    /// Counter of sessions promoted from half-open to established.
+    pub const SLOT_SESSIONS_ESTABLISHED: u32 = 134;
+    /// Counter of translated ports that had to change because the original was taken.
+    pub const SLOT_NAT_PORTS_CHANGED: u32 = 135;
+    /// Counter of new sessions settled by the decision cache.
+    pub const SLOT_DECISION_CACHE_HITS: u32 = 136;
+    /// Counter of new sessions that walked the rule vectors.
+    pub const SLOT_DECISION_CACHE_MISSES: u32 = 137;
+
+    /// Names of the counters that are not packet reasons, by slot.
+    pub const EXTRA: &'static [(u32, &'static str)] = &[
+        (Self::SLOT_EVENTS_LOST, "events_lost"),
+        (Self::SLOT_EVENTS_SUPPRESSED, "events_suppressed"),
+        (Self::SLOT_SLOW_PATH_SUPPRESSED, "slow_path_suppressed"),
+        (Self::SLOT_SLOW_PATH_LOST, "slow_path_lost"),
+        (Self::SLOT_CHECKSUMS_REPAIRED, "checksums_repaired"),
+        (Self::SLOT_SESSIONS_EXPIRED, "sessions_expired"),
+        (Self::SLOT_SESSIONS_ESTABLISHED, "sessions_established"),
+        (Self::SLOT_NAT_PORTS_CHANGED, "nat_ports_changed"),
+        (Self::SLOT_DECISION_CACHE_HITS, "decision_cache_hits"),
+        (Self::SLOT_DECISION_CACHE_MISSES, "decision_cache_misses"),
+    ];
+}

@@ -1,0 +1,115 @@
+//! The mirror of the kernel's forwarding state, the per-generation settings and the switch between generations.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::TIMEOUTS;
+
+/// Which configuration is in force, and how fresh cached next hops are. One entry; each field is one store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Live {
+    /// Generation in force; 0: none is loaded, everything is denied.
+    pub generation: u32,
+    /// Raised by user space after every change to routes, neighbours or interfaces.
+    pub fib_epoch: u32,
+}
+
+/// Settings of one generation; slot `generation & 1` of a two-entry array.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Settings {
+    /// Idle timeouts by [`crate::SessionState`], ns.
+    pub timeouts_ns: [u64; TIMEOUTS],
+    /// Slow-path requests per second and CPU.
+    pub slow_path_rate: u32,
+    /// Denial events per second and CPU.
+    pub deny_event_rate: u32,
+}
+
+/// Bits of [`Interface::flags`].
+pub mod interface_flags {
+    /// A data interface of this firewall: packets may leave through it.
+    pub const DATA: u32 = 1;
+    /// A veth whose other end is in another namespace: `bpf_redirect_peer` reaches it.
+    pub const PEER: u32 = 1 << 1;
+    /// May be the target of an XDP redirect.
+    pub const XDP_TARGET: u32 = 1 << 2;
+}
+
+/// What the packet path needs to know of an interface. Written by user space from netlink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Interface {
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: u16,
+    /// MTU, bytes of layer 3.
+    pub mtu: u32,
+    /// [`interface_flags`].
+    pub flags: u32,
+    /// Primary IPv4 address, network order; 0: none.
+    pub address4_be: u32,
+    /// Primary global IPv6 address, network order; zero: none.
+    pub address6_be: [u32; 4],
+}
+
+/// Key of the IPv4 route trie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Route4Key {
+    /// Prefix length.
+    pub bits: u32,
+    /// Address, network order.
+    pub address_be: u32,
+}
+
+/// Key of the IPv6 route trie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Route6Key {
+    /// Prefix length.
+    pub bits: u32,
+    /// Address, network order.
+    pub address_be: [u32; 4],
+}
+
+/// What a route does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RouteKind {
+    /// Out of an interface, directly or through a gateway.
+    Unicast = 0,
+    /// To this host.
+    Local = 1,
+    /// Broadcast, multicast, anycast: never forwarded.
+    NotForwarded = 2,
+    /// Blackhole, unreachable, prohibit.
+    Reject = 3,
+}
+
+/// Value of the route tries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RouteEntry {
+    /// A [`RouteKind`].
+    pub kind: u32,
+    /// Egress interface index.
+    pub ifindex: u32,
+    /// 0: on link; 4 or 6: family of `gateway_be`.
+    pub gateway_family: u32,
+    /// Gateway, network order.
+    pub gateway_be: [u32; 4],
+}
+
+/// Key of the neighbour table; the value is a MAC address in the low 48 bits of a `u64`, first byte lowest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NeighbourKey {
+    /// Interface index.
+    pub ifindex: u32,
+    /// 4 or 6.
+    pub family: u32,
+    /// Address, network order.
+    pub address_be: [u32; 4],
+}

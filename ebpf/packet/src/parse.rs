@@ -1,0 +1,412 @@
+//! The parser: one pass over the header buffer, one [`Packet`] or one [`Reason`].
+
+use bulkhead_abi::{Reason, protocol};
+
+use crate::{ETHERNET_BYTES, HeaderBuffer, checksum};
+
+/// Ethernet types (IEEE 802 numbers).
+mod ethertype {
+    pub const IPV4: u16 = 0x0800;
+    pub const ARP: u16 = 0x0806;
+    pub const IPV6: u16 = 0x86dd;
+    pub const VLAN: u16 = 0x8100;
+    pub const QINQ: u16 = 0x88a8;
+}
+
+/// TCP flag bits (RFC 9293, section 3.1).
+pub mod tcp_flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+    /// Urgent.
+    pub const URG: u8 = 0x20;
+}
+
+/// What sort of frame it is, as far as the first decision needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Kind {
+    /// An IP packet to be judged.
+    #[default]
+    Ip,
+    /// ARP: the kernel's own business.
+    Arp,
+    /// Neighbour or multicast listener discovery on the link: the kernel's own business.
+    NeighbourDiscovery,
+}
+
+/// What an ICMP message is to a firewall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpKind {
+    /// Asks and expects an answer with the same identifier: opens a session.
+    Request,
+    /// Answers a request.
+    Reply,
+    /// Quotes the packet it is about.
+    Error,
+    /// Anything else.
+    Other,
+}
+
+/// The facts of a packet. Holds only what was accepted: every offset lies inside the buffer's valid bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Packet {
+    /// Source address, memory order; IPv4 in word 0.
+    pub source_be: [u32; 4],
+    /// Destination address.
+    pub destination_be: [u32; 4],
+    /// TCP sequence number.
+    pub seq: u32,
+    /// TCP acknowledgement number.
+    pub ack: u32,
+    /// Bytes of the layer 3 packet, from its header to its end (a GSO packet counts whole).
+    pub l3_bytes: u32,
+    /// Bytes after the TCP or UDP header.
+    pub payload_bytes: u32,
+    /// Source port, host order; ICMP queries: identifier.
+    pub source_port: u16,
+    /// Destination port, host order; ICMP queries: identifier.
+    pub destination_port: u16,
+    /// TCP window as sent.
+    pub window: u16,
+    /// Offset of the layer 3 header.
+    pub l3: u16,
+    /// Offset of the layer 4 header.
+    pub l4: u16,
+    /// ICMP `type << 8 | code`.
+    pub icmp: u16,
+    /// IPv4 flags and fragment offset.
+    pub ipv4_fragment: u16,
+    /// 4 or 6.
+    pub family: u8,
+    /// Protocol of the layer 4 header.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TCP flags.
+    pub tcp_flags: u8,
+    /// TCP header length, bytes.
+    pub tcp_header_bytes: u8,
+    /// What sort of frame.
+    pub kind: Kind,
+}
+
+impl Packet {
+    /// Whether IPv4 forbids fragmentation; IPv6 always does.
+    #[inline(always)]
+    #[must_use]
+    pub fn dont_fragment(&self) -> bool {
+        self.family == 6 || self.ipv4_fragment & 0x4000 != 0
+    }
+
+    /// What policy is asked about: destination port, ICMP type and code, or 0.
+    #[inline(always)]
+    #[must_use]
+    pub fn service_port(&self) -> u16 {
+        match self.protocol {
+            protocol::TCP | protocol::UDP => self.destination_port,
+            protocol::ICMP | protocol::ICMPV6 => self.icmp,
+            _ => 0,
+        }
+    }
+
+    /// How the ICMP message (if it is one) is to be treated.
+    #[inline(always)]
+    #[must_use]
+    pub fn icmp_kind(&self) -> IcmpKind {
+        icmp_kind(self.protocol, (self.icmp >> 8) as u8)
+    }
+}
+
+/// Classifies an ICMP type (RFC 792, 950, 4443).
+#[inline(always)]
+#[must_use]
+pub fn icmp_kind(protocol: u8, icmp_type: u8) -> IcmpKind {
+    match (protocol, icmp_type) {
+        (protocol::ICMP, 8 | 13 | 15 | 17) | (protocol::ICMPV6, 128) => IcmpKind::Request,
+        (protocol::ICMP, 0 | 14 | 16 | 18) | (protocol::ICMPV6, 129) => IcmpKind::Reply,
+        // Redirects (5) and source quench (4) are never passed on: RFC 6633, RFC 1812 5.2.7.2.
+        (protocol::ICMP, 3 | 11 | 12) | (protocol::ICMPV6, 1..=4) => IcmpKind::Error,
+        _ => IcmpKind::Other,
+    }
+}
+
+/// Parses the frame whose first bytes are in `headers`.
+///
+/// `frame_bytes` is the frame's whole length; `gso` says that it is an aggregate the kernel will segment, whose
+/// length fields may describe one segment or be zero.
+///
+/// # Errors
+/// The one reason why the frame cannot be judged.
+#[inline(always)]
+pub fn parse(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet) -> Result<(), Reason> {
+    *packet = Packet::default();
+    let ether_type = headers.be16(12).ok_or(Reason::Truncated)?;
+    packet.l3 = ETHERNET_BYTES as u16;
+    match ether_type {
+        ethertype::IPV4 => ipv4(headers, frame_bytes, gso, packet)?,
+        ethertype::IPV6 => ipv6(headers, frame_bytes, gso, packet)?,
+        ethertype::ARP => {
+            packet.kind = Kind::Arp;
+            return Ok(());
+        }
+        ethertype::VLAN | ethertype::QINQ => return Err(Reason::VlanTagged),
+        _ => return Err(Reason::EtherTypeUnsupported),
+    }
+    match packet.protocol {
+        protocol::TCP => tcp(headers, packet),
+        protocol::UDP => udp(headers, gso, packet),
+        protocol::ICMP if packet.family == 4 => icmp(headers, packet),
+        protocol::ICMPV6 if packet.family == 6 => icmp(headers, packet),
+        // ICMP of the other family is an unknown protocol; policy may still name it by number.
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn ipv4(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet) -> Result<(), Reason> {
+    const L3: usize = ETHERNET_BYTES;
+    let version_ihl = headers.byte(L3).ok_or(Reason::Truncated)?;
+    // The last word of a minimal header: everything below it is there too.
+    let destination = headers.word(L3 + 16).ok_or(Reason::Truncated)?;
+    let header_bytes = usize::from(version_ihl & 0x0f) * 4;
+    if version_ihl >> 4 != 4 || header_bytes < 20 {
+        return Err(Reason::Ipv4HeaderInvalid);
+    }
+    let on_wire = frame_bytes.saturating_sub(L3 as u32);
+    let mut total = u32::from(headers.be16(L3 + 2).ok_or(Reason::Truncated)?);
+    if total == 0 && gso {
+        total = on_wire;
+    }
+    if total > on_wire {
+        return Err(Reason::Truncated);
+    }
+    if (total as usize) < header_bytes {
+        return Err(Reason::Ipv4HeaderInvalid);
+    }
+    if !checksum::ipv4_header_valid(headers, L3, header_bytes / 4) {
+        return Err(Reason::Ipv4ChecksumInvalid);
+    }
+    if header_bytes > 20 && source_routed(headers, L3 + 20, header_bytes - 20) {
+        return Err(Reason::SourceRoute);
+    }
+    packet.family = 4;
+    packet.l3_bytes = total;
+    packet.ipv4_fragment = headers.be16(L3 + 6).ok_or(Reason::Truncated)?;
+    packet.ttl = headers.byte(L3 + 8).ok_or(Reason::Truncated)?;
+    packet.protocol = headers.byte(L3 + 9).ok_or(Reason::Truncated)?;
+    packet.source_be[0] = headers.word(L3 + 12).ok_or(Reason::Truncated)?;
+    packet.destination_be[0] = destination;
+    packet.l4 = (L3 + header_bytes) as u16;
+    // More fragments, or an offset: RFC 791, section 3.1.
+    if packet.ipv4_fragment & 0x3fff != 0 {
+        return Err(Reason::Fragment);
+    }
+    Ok(())
+}
+
+/// Walks IPv4 options for loose or strict source route (RFC 791; to be dropped by RFC 7126, 4.3 and 4.4).
+#[inline(never)]
+fn source_routed(headers: &HeaderBuffer, start: usize, bytes: usize) -> bool {
+    let end = start + bytes;
+    let mut at = start;
+    let mut steps = 0;
+    // Forty bytes hold at most forty single-byte options.
+    while steps < 40 {
+        if at >= end {
+            return false;
+        }
+        match headers.byte(at) {
+            Some(0) | None => return false,
+            Some(1) => at += 1,
+            Some(131 | 137) => return true,
+            Some(_) => match headers.byte(at + 1) {
+                // An option shorter than its own header would never end; treat it as an attempt to hide.
+                Some(0 | 1) => return true,
+                Some(length) => at += usize::from(length),
+                None => return false,
+            },
+        }
+        steps += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn ipv6(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet) -> Result<(), Reason> {
+    const L3: usize = ETHERNET_BYTES;
+    packet.destination_be = headers.address6(L3 + 24).ok_or(Reason::Truncated)?;
+    packet.source_be = headers.address6(L3 + 8).ok_or(Reason::Truncated)?;
+    if headers.byte(L3).ok_or(Reason::Truncated)? >> 4 != 6 {
+        return Err(Reason::Ipv6HeaderInvalid);
+    }
+    let on_wire = frame_bytes.saturating_sub(L3 as u32);
+    let payload = u32::from(headers.be16(L3 + 4).ok_or(Reason::Truncated)?);
+    // RFC 2675: zero announces a jumbogram, which only an aggregate inside this host can be.
+    let total = if payload == 0 && gso { on_wire } else { payload + 40 };
+    if total > on_wire {
+        return Err(Reason::Truncated);
+    }
+    packet.family = 6;
+    packet.l3_bytes = total;
+    packet.ttl = headers.byte(L3 + 7).ok_or(Reason::Truncated)?;
+    let next = headers.byte(L3 + 6).ok_or(Reason::Truncated)?;
+    packet.protocol = next;
+    packet.l4 = (L3 + 40) as u16;
+    // Most packets have no chain at all.
+    match next {
+        protocol::TCP | protocol::UDP | protocol::ICMPV6 => Ok(()),
+        _ => {
+            let found = extension_chain(headers, next, (L3 as u32 + total) as usize)?;
+            packet.protocol = (found >> 16) as u8;
+            packet.l4 = found as u16;
+            Ok(())
+        }
+    }
+}
+
+/// Follows the extension chain (RFC 8200, section 4) and returns `protocol << 16 | offset` of what ends it.
+#[inline(never)]
+fn extension_chain(headers: &HeaderBuffer, first: u8, end: usize) -> Result<u32, Reason> {
+    let mut next = first;
+    let mut at = ETHERNET_BYTES + 40;
+    let mut steps = 0;
+    // RFC 8200 names seven headers, destination options twice.
+    while steps < 8 {
+        match next {
+            // Hop-by-hop options stand first or nowhere.
+            0 if steps > 0 => return Err(Reason::Ipv6ExtensionInvalid),
+            0 | 60 => {
+                let following = headers.byte(at).ok_or(Reason::Ipv6ExtensionInvalid)?;
+                let length = headers.byte(at + 1).ok_or(Reason::Ipv6ExtensionInvalid)?;
+                next = following;
+                at += (usize::from(length) + 1) * 8;
+                if at > end || at >= crate::HEADER_BYTES {
+                    return Err(Reason::Ipv6ExtensionInvalid);
+                }
+            }
+            43 => return Err(Reason::SourceRoute),
+            44 => return Err(Reason::Fragment),
+            // Everything else, AH and ESP and "no next header" included, is what policy is asked about.
+            _ => return Ok(u32::from(next) << 16 | at as u32),
+        }
+        steps += 1;
+    }
+    Err(Reason::Ipv6ExtensionInvalid)
+}
+
+/// Bytes of the packet from layer 4 on.
+#[inline(always)]
+fn l4_bytes(packet: &Packet) -> u32 {
+    packet.l3_bytes.saturating_sub(u32::from(packet.l4 - packet.l3))
+}
+
+#[inline(always)]
+fn tcp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
+    let l4 = usize::from(packet.l4);
+    let available = l4_bytes(packet);
+    if available < 20 {
+        return Err(Reason::Truncated);
+    }
+    // The urgent pointer ends the fixed header: everything below it is there too.
+    headers.be16(l4 + 18).ok_or(Reason::Truncated)?;
+    let header_bytes = headers.byte(l4 + 12).ok_or(Reason::Truncated)? >> 4 << 2;
+    if header_bytes < 20 || u32::from(header_bytes) > available {
+        return Err(Reason::TcpHeaderInvalid);
+    }
+    let flags = headers.byte(l4 + 13).ok_or(Reason::Truncated)?;
+    packet.source_port = headers.be16(l4).ok_or(Reason::Truncated)?;
+    packet.destination_port = headers.be16(l4 + 2).ok_or(Reason::Truncated)?;
+    packet.seq = headers.be32(l4 + 4).ok_or(Reason::Truncated)?;
+    packet.ack = headers.be32(l4 + 8).ok_or(Reason::Truncated)?;
+    packet.window = headers.be16(l4 + 14).ok_or(Reason::Truncated)?;
+    packet.tcp_flags = flags;
+    packet.tcp_header_bytes = header_bytes;
+    packet.payload_bytes = available - u32::from(header_bytes);
+    let syn = flags & tcp_flags::SYN != 0;
+    let invalid = flags & 0x3f == 0
+        || (syn && flags & (tcp_flags::FIN | tcp_flags::RST) != 0)
+        || (flags & (tcp_flags::FIN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::FIN);
+    if invalid { Err(Reason::TcpFlagsInvalid) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn udp(headers: &HeaderBuffer, gso: bool, packet: &mut Packet) -> Result<(), Reason> {
+    let l4 = usize::from(packet.l4);
+    let available = l4_bytes(packet);
+    if available < 8 {
+        return Err(Reason::Truncated);
+    }
+    headers.be16(l4 + 6).ok_or(Reason::Truncated)?;
+    packet.source_port = headers.be16(l4).ok_or(Reason::Truncated)?;
+    packet.destination_port = headers.be16(l4 + 2).ok_or(Reason::Truncated)?;
+    let length = u32::from(headers.be16(l4 + 4).ok_or(Reason::Truncated)?);
+    // A GSO aggregate may carry the length of one segment; a single packet's must be exact enough to trust.
+    if length < 8 || (length > available && !gso) {
+        return Err(Reason::UdpHeaderInvalid);
+    }
+    packet.payload_bytes = available - 8;
+    Ok(())
+}
+
+#[inline(always)]
+fn icmp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
+    let l4 = usize::from(packet.l4);
+    if l4_bytes(packet) < 8 {
+        return Err(Reason::Truncated);
+    }
+    headers.be16(l4 + 6).ok_or(Reason::Truncated)?;
+    packet.icmp = headers.be16(l4).ok_or(Reason::Truncated)?;
+    packet.payload_bytes = l4_bytes(packet) - 8;
+    match packet.icmp_kind() {
+        IcmpKind::Request | IcmpKind::Reply => {
+            let id = headers.be16(l4 + 4).ok_or(Reason::Truncated)?;
+            packet.source_port = id;
+            packet.destination_port = id;
+        }
+        IcmpKind::Error | IcmpKind::Other => {}
+    }
+    if packet.family == 6 {
+        // Router and neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810) live on
+        // one link; the kernel checks their hop limit.
+        let multicast_listener = matches!(packet.icmp >> 8, 130..=132 | 143) && packet.ttl == 1;
+        if matches!(packet.icmp >> 8, 133..=137) || multicast_listener {
+            packet.kind = Kind::NeighbourDiscovery;
+        }
+    }
+    Ok(())
+}
+
+/// The window scale option of a SYN (RFC 7323, section 2), capped at 14; 0 without the option.
+#[inline(never)]
+#[must_use]
+pub fn tcp_window_scale(headers: &HeaderBuffer, packet: &Packet) -> u8 {
+    let mut at = usize::from(packet.l4) + 20;
+    let end = usize::from(packet.l4) + usize::from(packet.tcp_header_bytes);
+    let mut steps = 0;
+    // Forty bytes of options; a dozen real ones at most, the rest padding.
+    while steps < 24 {
+        if at >= end {
+            return 0;
+        }
+        match headers.byte(at) {
+            Some(0) | None => return 0,
+            Some(1) => at += 1,
+            Some(3) => return headers.byte(at + 2).unwrap_or(0).min(14),
+            Some(_) => match headers.byte(at + 1) {
+                Some(length) if length >= 2 => at += usize::from(length),
+                _ => return 0,
+            },
+        }
+        steps += 1;
+    }
+    0
+}

@@ -1,0 +1,126 @@
+//! What the firewall itself sends through a data interface: its own connections get sessions, so that their answers
+//! come back without a rule; answers to permitted visitors belong to the visitor's session.
+//!
+//! The firewall's own packets are never held back here. What the kernel forwards from an interface this firewall does
+//! not guard is.
+
+use bulkhead_abi::{Disposition, Reason, SLOW_PATH_MARK, SessionState, ZONE_SELF, protocol};
+use bulkhead_packet::{IcmpKind, Kind, parse, tcp_flags};
+
+use crate::{
+    Clock, Frame, Question, Tables, Verdict, Work,
+    ingress::touch,
+    open,
+    session::{self, step},
+    tcp::Step,
+};
+
+/// Judges a frame about to leave through the data interface `work.ifindex`.
+///
+/// `mark` is the packet's mark; `ours` says that the ingress program redirected it (it was judged already);
+/// `from_outside` that it entered this host through an interface.
+#[inline(always)]
+pub fn host_egress<F: Frame, E: Tables + Clock>(
+    frame: &mut F,
+    env: &E,
+    work: &mut Work,
+    mark: u32,
+    from_outside: bool,
+) -> Verdict {
+    if mark == SLOW_PATH_MARK {
+        return Verdict::pass(Reason::SlowPathAnswer);
+    }
+    if parse(&work.headers, frame.bytes(), frame.gso_segment_bytes() != 0, &mut work.packet).is_err() {
+        // Our own fragments and odd protocols; nothing to remember.
+        return if from_outside {
+            Verdict::drop(Reason::UnguardedIngress)
+        } else {
+            Verdict::pass(Reason::FromHost)
+        };
+    }
+    match work.packet.kind {
+        Kind::Ip => {}
+        Kind::Arp => return Verdict::pass(Reason::Arp),
+        Kind::NeighbourDiscovery => return Verdict::pass(Reason::NeighbourDiscovery),
+    }
+    if from_outside {
+        return Verdict::drop(Reason::UnguardedIngress);
+    }
+    remember(frame, env, work);
+    Verdict::pass(Reason::FromHost)
+}
+
+/// Creates or moves on the session of a packet of the firewall's own.
+#[inline(never)]
+fn remember<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) {
+    let live = env.live();
+    work.generation = live.generation;
+    work.fib_epoch = live.fib_epoch;
+    work.now_ns = env.now_ns();
+    if work.generation == 0 || !env.interface(work.ifindex, &mut work.egress) {
+        return;
+    }
+    let packet = &work.packet;
+    let family = packet.family;
+    work.key = bulkhead_abi::FlowKey6 {
+        source_be: packet.source_be,
+        destination_be: packet.destination_be,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        protocol: u32::from(packet.protocol),
+    };
+    if session::find(env, work) {
+        let partner_table = session::read(env, family, &work.partner_key, &mut work.partner);
+        let state = SessionState::from_number(work.flow.state);
+        if let Some(state) = state
+            && partner_table != 2
+            && work.partner.session_id == work.flow.session_id
+        {
+            let next = match step(work, state) {
+                // The kernel knows its own connections best; nothing is learned from what does not fit.
+                Step::Refuse(_) => return,
+                Step::Restart => {
+                    session::close(env, work, Reason::SessionClosed);
+                    return create(frame, env, work);
+                }
+                Step::Stay => (state, false),
+                Step::Become(next) => (next, false),
+                Step::Establish => (session::established_state(work.packet.protocol), true),
+            };
+            session::store(env, work, next.0, frame.bytes(), partner_table);
+            if next.1 {
+                // A full table shows at the next packet from outside, which is then refused.
+                let _promoted = session::promote(env, family, work);
+            }
+            return;
+        }
+        session::remove(env, family, &work.key, &work.partner_key);
+    }
+    create(frame, env, work);
+}
+
+/// Creates the session of the firewall's own connection, if this packet opens one.
+#[inline(never)]
+fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) {
+    let packet = &work.packet;
+    let opens = match packet.protocol {
+        protocol::TCP => packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN,
+        protocol::ICMP | protocol::ICMPV6 => packet.icmp_kind() == IcmpKind::Request,
+        _ => true,
+    };
+    let Some(to_zone) = env.zone(work.generation, work.ifindex) else {
+        return;
+    };
+    if !opens || open::is_group(packet.family, &packet.destination_be) {
+        return;
+    }
+    work.question = Question { from_zone: ZONE_SELF, to_zone, ..Question::default() };
+    work.policy = u32::MAX;
+    work.out_ifindex = work.ifindex;
+    work.ifindex = 0;
+    open::prepare(env, work, Disposition::FromHost, 0);
+    touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
+    if open::enter(env, work, false).is_ok() {
+        open::announce(env, work, Reason::FromHost);
+    }
+}

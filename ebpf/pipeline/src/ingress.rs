@@ -1,0 +1,183 @@
+//! Entry of a frame, and the short way of an established session.
+
+use bulkhead_abi::{Disposition, Flow, FlowKey6, Hop, Reason, SessionState, flow_flags, protocol};
+use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
+
+use crate::{Action, Checksum, Clock, Frame, Table, Tables, Verdict, Work, forward, open, related, session};
+
+/// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
+/// configurable timeout, so the short way needs no settings.
+pub const SILENCE_NS: u64 = 1_000_000_000;
+
+/// Judges a frame that entered a data interface (TCX: the whole way).
+///
+/// `work.headers` holds the frame's first bytes, `work.ifindex` the interface it came in on.
+#[inline(always)]
+pub fn ingress<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
+    match parse(&work.headers, frame.bytes(), frame.gso_segment_bytes() != 0, &mut work.packet) {
+        Ok(()) => {}
+        Err(reason) => return Verdict::drop(reason),
+    }
+    match work.packet.kind {
+        Kind::Ip => {}
+        Kind::Arp => return Verdict::pass(Reason::Arp),
+        Kind::NeighbourDiscovery => return Verdict::pass(Reason::NeighbourDiscovery),
+    }
+    if let Some(verdict) = short_way(frame, env, work, false) {
+        return verdict;
+    }
+    long_way(frame, env, work)
+}
+
+/// The part that needs no skb: established sessions and drops of malformed packets (XDP).
+#[inline(always)]
+pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
+    match parse(&work.headers, frame.bytes(), false, &mut work.packet) {
+        Ok(()) => {}
+        Err(reason) => return Verdict::drop(reason),
+    }
+    if work.packet.kind == Kind::Ip
+        && let Some(verdict) = short_way(frame, env, work, true)
+    {
+        return verdict;
+    }
+    Verdict { action: Action::NextHook, reason: Reason::Established }
+}
+
+/// What the short way found, inside the flow's closure.
+#[derive(PartialEq, Eq)]
+enum Found {
+    /// Anything out of the ordinary.
+    Unusual,
+    Redirect,
+    RedirectPeer,
+}
+
+/// One lookup, one rewrite, out. `None`: the flow is unknown, or anything about it is out of the ordinary.
+#[inline(always)]
+fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Option<Verdict> {
+    let live = env.live();
+    work.generation = live.generation;
+    work.fib_epoch = live.fib_epoch;
+    work.now_ns = env.now_ns();
+    let packet = &work.packet;
+    work.key = FlowKey6 {
+        source_be: packet.source_be,
+        destination_be: packet.destination_be,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        protocol: u32::from(packet.protocol),
+    };
+    let segment = frame.gso_segment_bytes();
+    let l3_bytes = if segment == 0 { packet.l3_bytes } else { segment + header_bytes(packet) };
+    let bytes = frame.bytes();
+    let mut checksum = Checksum::default();
+    let mut end = 0;
+    let Work { headers, packet, key, now_ns, generation, fib_epoch, ifindex, out_ifindex, .. } = work;
+    let found = env.with_flow(Table::Established, packet.family, key, |flow| {
+        let ready = flow.generation == *generation
+            && flow.fib_epoch == *fib_epoch
+            && flow.ingress_ifindex == *ifindex
+            && flow.hop != Hop::Unresolved as u8
+            && flow.disposition == Disposition::Forward as u8
+            && ordinary(flow, packet)
+            && flow.mtu >= l3_bytes
+            && packet.ttl > 1
+            && now_ns.wrapping_sub(flow.last_seen_ns) < SILENCE_NS
+            && station_is_ours(headers, flow)
+            && (!xdp || flow.flags & flow_flags::XDP_EGRESS != 0);
+        if !ready {
+            return Found::Unusual;
+        }
+        touch(flow, packet, *now_ns, bytes);
+        end = forward::rewrite(headers, packet, flow, &mut checksum);
+        *out_ifindex = flow.egress_ifindex;
+        if flow.hop == Hop::RedirectPeer as u8 { Found::RedirectPeer } else { Found::Redirect }
+    });
+    let peer = match found {
+        Some(Found::Redirect) => false,
+        Some(Found::RedirectPeer) => true,
+        Some(Found::Unusual) | None => return None,
+    };
+    if xdp && !forward::complete_checksum(frame, work) {
+        return Some(Verdict::drop(Reason::RewriteFailed));
+    }
+    if !frame.write_back(&mut work.headers, end, &checksum) {
+        return Some(Verdict::drop(Reason::RewriteFailed));
+    }
+    if xdp {
+        return Some(Verdict { action: Action::Redirect, reason: Reason::EstablishedXdp });
+    }
+    let action = if peer { Action::RedirectPeer } else { Action::Redirect };
+    Some(Verdict { action, reason: Reason::Established })
+}
+
+/// Layer 3 and 4 header bytes, what each segment of an aggregate repeats.
+#[inline(always)]
+pub(crate) fn header_bytes(packet: &Packet) -> u32 {
+    let l4 = match packet.protocol {
+        protocol::TCP => u32::from(packet.tcp_header_bytes),
+        _ => 8,
+    };
+    u32::from(packet.l4) - u32::from(packet.l3) + l4
+}
+
+/// Whether packet and state are those of a conversation in full flow.
+#[inline(always)]
+fn ordinary(flow: &Flow, packet: &Packet) -> bool {
+    match packet.protocol {
+        protocol::TCP => {
+            flow.state == SessionState::TcpEstablished as u8
+                && packet.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST | tcp_flags::ACK)
+                    == tcp_flags::ACK
+        }
+        protocol::UDP => flow.state == SessionState::UdpTwoWay as u8,
+        // An ICMP error's tuple has no ports and is nobody's session.
+        protocol::ICMP | protocol::ICMPV6 => {
+            !matches!(packet.icmp_kind(), IcmpKind::Error | IcmpKind::Other) && flow.state == SessionState::Icmp as u8
+        }
+        _ => flow.state == SessionState::Other as u8,
+    }
+}
+
+/// Whether the frame is addressed to the interface it came in on.
+#[inline(always)]
+fn station_is_ours(headers: &HeaderBuffer, flow: &Flow) -> bool {
+    let b = &headers.bytes;
+    u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) == flow.ingress_mac_low
+        && u16::from_ne_bytes([b[4], b[5]]) == flow.ingress_mac_high
+}
+
+/// Accounts a packet in its own direction.
+///
+/// Races with other CPUs carrying the same flow: a count may be lost and the TCP edges may lag by a segment; both are
+/// only read by people and by the check of resets, which then refuses a reset the peer will repeat.
+#[inline(always)]
+pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now_ns: u64, bytes: u32) {
+    flow.last_seen_ns = now_ns;
+    flow.packets += 1;
+    flow.bytes += u64::from(bytes);
+    if packet.protocol == protocol::TCP {
+        crate::tcp::track(flow, packet);
+    }
+}
+
+/// Everything that is not an established session in full flow.
+#[inline(never)]
+fn long_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
+    if work.generation == 0 || !env.interface(work.ifindex, &mut work.ingress) {
+        return Verdict::drop(Reason::NotConfigured);
+    }
+    if matches!(work.packet.protocol, protocol::ICMP | protocol::ICMPV6)
+        && work.packet.icmp_kind() == IcmpKind::Error
+    {
+        return related::related(frame, env, work);
+    }
+    if session::find(env, work) {
+        match session::proceed(frame, env, work) {
+            session::Outcome::Verdict(verdict) => return verdict,
+            session::Outcome::Gone => {}
+        }
+    }
+    open::open(frame, env, work)
+}

@@ -1,0 +1,120 @@
+//! The packet's way as plain code: parse, session, route, zones, policy, NAT, forward.
+//!
+//! Owns every decision about a packet. Knows no BPF: what it needs from the outside comes in through three traits,
+//! [`Frame`] (the packet), [`Tables`] (maps) and [`Clock`] (time, randomness, numbers), so the same code is compiled
+//! into the XDP and TCX programs and into host tests.
+//!
+//! Read it in the packet's order: [`ingress`], `session` (a known conversation), `open` (a new one), `policy`,
+//! `nat`, `forward`. [`host_egress`] sees what the firewall itself sends; [`control`] is user space's way to touch
+//! sessions without racing the packet path.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod control;
+mod egress;
+mod forward;
+mod ingress;
+mod nat;
+mod open;
+mod policy;
+mod related;
+mod session;
+mod tcp;
+mod traits;
+
+pub use egress::host_egress;
+pub use ingress::{established, ingress};
+pub use policy::{Question, decide};
+pub use traits::{Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, take_token};
+
+use bulkhead_abi::{Event, Flow, FlowKey6, Interface, Reason, RouteEntry};
+use bulkhead_packet::{Embedded, HeaderBuffer, Packet};
+
+/// What becomes of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Action {
+    /// Ends here.
+    Drop,
+    /// Goes on to the kernel of this host.
+    Pass,
+    /// Leaves through [`Work::out_ifindex`].
+    Redirect,
+    /// Appears at the peer of the veth [`Work::out_ifindex`].
+    RedirectPeer,
+    /// Leaves through [`Work::out_ifindex`]; the kernel resolves [`Work::route`]'s gateway (or the destination).
+    RedirectNeighbour,
+    /// XDP only: not settled here, the TCX program judges it.
+    NextHook,
+}
+
+/// The pipeline's answer: what becomes of the packet, and the one reason to count.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Verdict {
+    /// What becomes of it.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Verdict {
+    /// The packet ends here.
+    #[inline(always)]
+    pub const fn drop(reason: Reason) -> Self {
+        Self { action: Action::Drop, reason }
+    }
+
+    /// The packet goes to the kernel.
+    #[inline(always)]
+    pub const fn pass(reason: Reason) -> Self {
+        Self { action: Action::Pass, reason }
+    }
+}
+
+/// Everything one packet needs while it is judged. Too large for the 512-byte stack of a BPF program, so it lives in
+/// a per-CPU scratch entry; nothing in it survives the packet. `headers` comes first: a store of a variable range of
+/// it must stay inside the entry for the verifier, which knows only the range's bounds.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Work {
+    /// The frame's first bytes; rewritten here before they are stored back.
+    pub headers: HeaderBuffer,
+    /// The parsed packet.
+    pub packet: Packet,
+    /// What an ICMP error quotes.
+    pub embedded: Embedded,
+    /// The packet's tuple as flow key.
+    pub key: FlowKey6,
+    /// Key of the other direction.
+    pub partner_key: FlowKey6,
+    /// The packet's own flow, copied out of its table.
+    pub flow: Flow,
+    /// The other direction's flow.
+    pub partner: Flow,
+    /// Route to the destination.
+    pub route: RouteEntry,
+    /// Facts of the interface the packet came in on.
+    pub ingress: Interface,
+    /// Facts of the interface it leaves through.
+    pub egress: Interface,
+    /// The event being written.
+    pub event: Event,
+    /// The question put to policy.
+    pub question: Question,
+    /// Now, ns.
+    pub now_ns: u64,
+    /// Ingress interface index.
+    pub ifindex: u32,
+    /// Egress interface index for the redirect verdicts.
+    pub out_ifindex: u32,
+    /// Generation that judges this packet.
+    pub generation: u32,
+    /// FIB epoch at the packet's arrival.
+    pub fib_epoch: u32,
+    /// Configured policy that decided; `u32::MAX`: none.
+    pub policy: u32,
+    /// Whether [`Work::flow`] stands in the half-open table (1) or the established one (0).
+    pub half_open: u32,
+}

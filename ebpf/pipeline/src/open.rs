@@ -1,0 +1,403 @@
+//! The first packet of a conversation: may it, from where to where, under which name, and into the tables.
+
+use bulkhead_abi::{
+    Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, PolicyRule, Reason, RouteEntry, RouteKind,
+    SessionState, SlowPathKind, ZONE_SELF, flow_flags, protocol,
+};
+use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
+
+use crate::{
+    Clock, Frame, Insert, Limiter, Question, Table, Tables, Verdict, Work, decide, forward,
+    ingress::touch,
+    nat::{self, Reserved},
+};
+
+/// Settles a packet without a session.
+#[inline(never)]
+pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
+    let Some(from_zone) = env.zone(work.generation, work.ifindex) else {
+        return Verdict::drop(Reason::NotConfigured);
+    };
+    work.policy = u32::MAX;
+    let group_station = work.headers.bytes[0] & 1 != 0;
+    let group_address = is_group(work.packet.family, &work.packet.destination_be);
+    if !station_is_ours(work) && !group_station || group_station != group_address {
+        return Verdict::drop(Reason::NotForUs);
+    }
+    if let Err(reason) = may_open(&work.packet) {
+        return Verdict::drop(reason);
+    }
+    if is_never_a_source(work.packet.family, &work.packet.source_be) && !group_address {
+        return Verdict::drop(Reason::SourceAddressInvalid);
+    }
+    let family = work.packet.family;
+    let destination_be = work.packet.destination_be;
+    let kind = if group_address {
+        RouteKind::NotForwarded
+    } else {
+        match forward::find_route(env, work, family, &destination_be) {
+            Ok(kind) => kind,
+            Err(reason) => {
+                if reason == Reason::NoRoute {
+                    forward::ask(frame, env, work, SlowPathKind::NoRoute, 0);
+                }
+                return deny(env, work, reason, from_zone, ZONE_SELF);
+            }
+        }
+    };
+    let to_zone = if kind == RouteKind::Unicast {
+        if is_link_scope(family, &destination_be) {
+            return Verdict::drop(Reason::DestinationAddressInvalid);
+        }
+        if is_link_scope(family, &work.packet.source_be) {
+            return Verdict::drop(Reason::SourceAddressInvalid);
+        }
+        match env.zone(work.generation, work.out_ifindex) {
+            Some(zone) => zone,
+            None => return Verdict::drop(Reason::EgressNotGuarded),
+        }
+    } else {
+        ZONE_SELF
+    };
+    if !group_address && is_own_address(env, work) {
+        return Verdict::drop(Reason::SourceAddressInvalid);
+    }
+    work.question = Question {
+        source_be: work.packet.source_be,
+        destination_be,
+        generation: work.generation,
+        port: work.packet.service_port(),
+        protocol: work.packet.protocol,
+        family,
+        from_zone,
+        to_zone,
+    };
+    let number = decide(env, &work.question);
+    let Some(rule) = env.rule(work.generation, number, true) else {
+        let reason = if to_zone == ZONE_SELF { Reason::HostInboundDeny } else { Reason::DefaultDeny };
+        return deny(env, work, reason, from_zone, to_zone);
+    };
+    work.policy = rule.policy;
+    if rule.action == PolicyAction::Reject as u8 {
+        forward::ask(frame, env, work, SlowPathKind::Reject, 0);
+        return deny(env, work, Reason::PolicyReject, from_zone, to_zone);
+    }
+    if rule.action != PolicyAction::Permit as u8 {
+        return deny(env, work, Reason::PolicyDeny, from_zone, to_zone);
+    }
+    if kind == RouteKind::NotForwarded {
+        // Broadcast and multicast to the firewall itself: no answer comes back to this address, hence no session.
+        return Verdict::pass(Reason::ToHost);
+    }
+    admit(frame, env, work, &rule)
+}
+
+/// Creates the session that `rule` permits and sends its first packet on.
+#[inline(never)]
+fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, rule: &PolicyRule) -> Verdict {
+    let forwarded = work.question.to_zone != ZONE_SELF;
+    if forwarded && let Err(reason) = forward::fits(frame, env, work, work.egress.mtu) {
+        return Verdict::drop(reason);
+    }
+    let disposition = if forwarded { Disposition::Forward } else { Disposition::ToHost };
+    prepare(env, work, disposition, rule.log);
+    let mut translated = false;
+    if forwarded {
+        let key = NatKey {
+            generation: work.generation,
+            zones: u32::from(work.question.from_zone) << 16 | u32::from(work.question.to_zone),
+        };
+        match nat::source_address(env, &key, work.packet.family, &work.egress) {
+            Ok(None) => {}
+            Ok(Some((rule, address_be))) => {
+                translated = true;
+                work.flow.new_source_be = address_be;
+                work.flow.nat_rule = rule;
+                work.flow.flags |= flow_flags::TRANSLATED;
+            }
+            Err(reason) => return deny(env, work, reason, work.question.from_zone, work.question.to_zone),
+        }
+    }
+    if forwarded {
+        let mut flow = work.flow;
+        forward::fill_hop(env, work, &mut flow, work.packet.family, work.ifindex);
+        work.flow = flow;
+    }
+    touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
+    match enter(env, work, translated) {
+        Ok(()) => {}
+        Err(reason) => return deny(env, work, reason, work.question.from_zone, work.question.to_zone),
+    }
+    announce(env, work, Reason::SessionCreated);
+    if !forwarded {
+        return Verdict::pass(Reason::ToHost);
+    }
+    forward::send(frame, work, Reason::SessionCreated)
+}
+
+/// Fills `work.flow` with the session's first direction as far as it is known before translation.
+#[inline(always)]
+pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: Disposition, log: u8) {
+    let packet = &work.packet;
+    let station = &work.ingress.mac;
+    let mut flags = 0;
+    if packet.family == 6 {
+        flags |= flow_flags::IPV6;
+    }
+    if log & bulkhead_abi::log_flags::CLOSE != 0 {
+        flags |= flow_flags::LOG_CLOSE;
+    }
+    let tcp = packet.protocol == protocol::TCP;
+    let scale = if tcp { bulkhead_packet::tcp_window_scale(&work.headers, packet) } else { 0 };
+    work.flow = Flow {
+        generation: work.generation,
+        fib_epoch: work.fib_epoch,
+        egress_ifindex: if disposition == Disposition::ToHost { 0 } else { work.out_ifindex },
+        ingress_ifindex: work.ifindex,
+        state: first_state(packet.protocol) as u8,
+        flags,
+        disposition: disposition as u8,
+        mtu: work.egress.mtu,
+        ingress_mac_low: u32::from_ne_bytes([station[0], station[1], station[2], station[3]]),
+        ingress_mac_high: u16::from_ne_bytes([station[4], station[5]]),
+        new_source_be: packet.source_be,
+        new_destination_be: packet.destination_be,
+        new_source_port: packet.source_port,
+        new_destination_port: packet.destination_port,
+        tcp_scale: scale,
+        from_zone: work.question.from_zone,
+        to_zone: work.question.to_zone,
+        protocol: packet.protocol,
+        policy: work.policy,
+        nat_rule: u32::MAX,
+        icmp_type_code: u32::from(packet.icmp),
+        session_id: env.session_id(),
+        created_ns: work.now_ns,
+        ..Flow::default()
+    };
+}
+
+/// Enters both flows into the half-open table, the reply first because its key is the reservation.
+///
+/// # Errors
+/// The reason why the session cannot be.
+#[inline(never)]
+pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: bool) -> Result<(), Reason> {
+    let family = work.packet.family;
+    let flow = &work.flow;
+    work.partner_key = crate::session::partner_key(flow);
+    let disposition = match flow.disposition {
+        d if d == Disposition::ToHost as u8 => Disposition::FromHost,
+        d if d == Disposition::FromHost as u8 => Disposition::ToHost,
+        _ => Disposition::Forward,
+    };
+    let station = &work.egress.mac;
+    work.partner = Flow {
+        // Filled at the reply's first packet: its next hop is where the first packet came from.
+        hop: 0,
+        fib_epoch: flow.fib_epoch,
+        generation: flow.generation,
+        egress_ifindex: if disposition == Disposition::ToHost { 0 } else { flow.ingress_ifindex },
+        ingress_ifindex: flow.egress_ifindex,
+        ingress_mac_low: u32::from_ne_bytes([station[0], station[1], station[2], station[3]]),
+        ingress_mac_high: u16::from_ne_bytes([station[4], station[5]]),
+        state: flow.state,
+        flags: flow.flags | flow_flags::REPLY,
+        disposition: disposition as u8,
+        mtu: work.ingress.mtu,
+        last_seen_ns: work.now_ns,
+        new_source_be: work.key.destination_be,
+        new_destination_be: work.key.source_be,
+        new_source_port: work.key.destination_port,
+        new_destination_port: work.key.source_port,
+        from_zone: flow.to_zone,
+        to_zone: flow.from_zone,
+        protocol: flow.protocol,
+        policy: flow.policy,
+        nat_rule: flow.nat_rule,
+        icmp_type_code: flow.icmp_type_code,
+        session_id: flow.session_id,
+        created_ns: flow.created_ns,
+        ..Flow::default()
+    };
+    let ports = matches!(flow.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6);
+    let may_change = translated && ports;
+    match nat::reserve(env, family, &mut work.partner_key, &work.partner, may_change) {
+        Reserved::Port(port) => {
+            if translated && ports {
+                work.flow.new_source_port = port;
+                if matches!(work.flow.protocol, protocol::ICMP | protocol::ICMPV6) {
+                    work.flow.new_destination_port = port;
+                }
+            }
+        }
+        Reserved::Full => return Err(Reason::SessionTableFull),
+        Reserved::Exhausted => return collided(env, work, translated, ports),
+    }
+    match env.insert_flow(Table::HalfOpen, family, &work.key, &work.flow) {
+        Insert::Done => Ok(()),
+        Insert::Full => {
+            env.remove_flow(Table::HalfOpen, family, &work.partner_key);
+            Err(Reason::SessionTableFull)
+        }
+        Insert::Exists => {
+            // Another CPU created the same session with another port: give ours back, adopt the winner's.
+            env.remove_flow(Table::HalfOpen, family, &work.partner_key);
+            collided(env, work, translated, ports)
+        }
+    }
+}
+
+/// Another CPU was faster with the same first packet, or a different session holds the reply's tuple.
+#[inline(always)]
+fn collided<E: Tables>(env: &E, work: &mut Work, translated: bool, ports: bool) -> Result<(), Reason> {
+    let mut winner = Flow::default();
+    if crate::session::read(env, work.packet.family, &work.key, &mut winner) != 2 {
+        work.flow = winner;
+        return Ok(());
+    }
+    Err(if translated && !ports { Reason::NatUnsupported } else { Reason::NatPortsExhausted })
+}
+
+/// State of a session after its first packet.
+#[inline(always)]
+fn first_state(protocol: u8) -> SessionState {
+    match protocol {
+        protocol::TCP => SessionState::TcpSynSent,
+        protocol::UDP => SessionState::UdpOneWay,
+        protocol::ICMP | protocol::ICMPV6 => SessionState::Icmp,
+        _ => SessionState::Other,
+    }
+}
+
+/// Whether a packet may be the first of its conversation.
+#[inline(always)]
+fn may_open(packet: &Packet) -> Result<(), Reason> {
+    match packet.protocol {
+        protocol::TCP => {
+            let flags = packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN);
+            if flags == tcp_flags::SYN { Ok(()) } else { Err(Reason::TcpNoSession) }
+        }
+        protocol::ICMP | protocol::ICMPV6 if packet.icmp_kind() != IcmpKind::Request => Err(Reason::IcmpNotRequest),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the frame is addressed to the interface it came in on.
+#[inline(always)]
+pub(crate) fn station_is_ours(work: &Work) -> bool {
+    let b = &work.headers.bytes;
+    let m = &work.ingress.mac;
+    b[0] == m[0] && b[1] == m[1] && b[2] == m[2] && b[3] == m[3] && b[4] == m[4] && b[5] == m[5]
+}
+
+/// Multicast or limited broadcast.
+#[inline(always)]
+pub(crate) fn is_group(family: u8, address_be: &[u32; 4]) -> bool {
+    let first = address_be[0].to_ne_bytes()[0];
+    if family == 4 { first & 0xf0 == 224 || address_be[0] == u32::MAX } else { first == 0xff }
+}
+
+/// Addresses no packet may come from: unspecified, loopback, multicast, reserved, IPv4-mapped (RFC 6890, RFC 4291).
+#[inline(always)]
+fn is_never_a_source(family: u8, address_be: &[u32; 4]) -> bool {
+    let first = address_be[0].to_ne_bytes()[0];
+    if family == 4 {
+        first == 0 || first == 127 || first >= 224
+    } else {
+        let high_zero = address_be[0] == 0 && address_be[1] == 0;
+        let mapped = address_be[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff]) || address_be[2] == 0;
+        first == 0xff || (high_zero && mapped)
+    }
+}
+
+/// Link-local addresses, and destinations that are never forwarded: loopback, unspecified, reserved.
+#[inline(always)]
+fn is_link_scope(family: u8, address_be: &[u32; 4]) -> bool {
+    let bytes = address_be[0].to_ne_bytes();
+    if family == 4 {
+        (bytes[0] == 169 && bytes[1] == 254) || is_never_a_source(4, address_be)
+    } else {
+        (bytes[0] == 0xfe && bytes[1] & 0xc0 == 0x80) || is_never_a_source(6, address_be)
+    }
+}
+
+/// Whether the packet claims to come from one of our own addresses.
+#[inline(always)]
+fn is_own_address<E: Tables>(env: &E, work: &Work) -> bool {
+    let mut route = RouteEntry::default();
+    env.route(work.packet.family, &work.packet.source_be, &mut route) && route.kind == RouteKind::Local as u32
+}
+
+/// Tells user space that `work.flow` is a new session.
+#[inline(always)]
+pub(crate) fn announce<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
+    let Work { event, flow, key, packet, .. } = work;
+    describe(event, EventKind::Create, reason, flow, key, packet.family);
+    event.time_ns = work.now_ns;
+    event.generation = work.generation;
+    env.emit(&work.event);
+}
+
+/// Fills an event with a session's identity.
+#[inline(always)]
+pub(crate) fn describe(event: &mut Event, kind: EventKind, reason: Reason, flow: &Flow, key: &FlowKey6, family: u8) {
+    *event = Event {
+        session_id: flow.session_id,
+        source_be: key.source_be,
+        destination_be: key.destination_be,
+        new_source_be: flow.new_source_be,
+        new_destination_be: flow.new_destination_be,
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        new_source_port: flow.new_source_port,
+        new_destination_port: flow.new_destination_port,
+        ingress_ifindex: flow.ingress_ifindex,
+        egress_ifindex: flow.egress_ifindex,
+        policy: flow.policy,
+        nat_rule: flow.nat_rule,
+        kind: kind as u8,
+        reason: reason as u8,
+        family,
+        protocol: flow.protocol,
+        from_zone: flow.from_zone,
+        to_zone: flow.to_zone,
+        ..Event::default()
+    };
+}
+
+/// Drops a packet and tells user space, within the rate limit.
+#[inline(never)]
+fn deny<E: Tables>(env: &E, work: &mut Work, reason: Reason, from_zone: u8, to_zone: u8) -> Verdict {
+    if !env.permitted(work.generation, Limiter::DenyEvent, work.now_ns) {
+        env.count(Reason::SLOT_EVENTS_SUPPRESSED);
+        return Verdict::drop(reason);
+    }
+    let packet = &work.packet;
+    work.event = Event {
+        time_ns: work.now_ns,
+        source_be: packet.source_be,
+        destination_be: packet.destination_be,
+        new_source_be: packet.source_be,
+        new_destination_be: packet.destination_be,
+        source_port: packet.source_port,
+        destination_port: if packet.icmp != 0 { packet.icmp } else { packet.destination_port },
+        new_source_port: packet.source_port,
+        new_destination_port: packet.destination_port,
+        ingress_ifindex: work.ifindex,
+        egress_ifindex: work.out_ifindex,
+        policy: work.policy,
+        nat_rule: u32::MAX,
+        generation: work.generation,
+        kind: EventKind::Deny as u8,
+        reason: reason as u8,
+        family: packet.family,
+        protocol: packet.protocol,
+        from_zone,
+        to_zone,
+        tcp_flags: packet.tcp_flags,
+        ..Event::default()
+    };
+    env.emit(&work.event);
+    Verdict::drop(reason)
+}

@@ -1,0 +1,145 @@
+//! ICMP errors about a session's packets: found by what they quote, translated inside and out (RFC 5508, section 4).
+//!
+//! An error never opens, refreshes or ends a session.
+
+use bulkhead_abi::{Disposition, FlowKey6, Reason, RouteKind, flow_flags, protocol};
+use bulkhead_packet::{Embedded, HeaderBuffer, checksum, parse_embedded};
+
+use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, open, session};
+
+/// Settles an ICMP error.
+#[inline(never)]
+pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
+    let Work { headers, packet, embedded, .. } = work;
+    if let Err(reason) = parse_embedded(headers, packet, embedded) {
+        return Verdict::drop(reason);
+    }
+    if !open::station_is_ours(work) {
+        return Verdict::drop(Reason::NotForUs);
+    }
+    // The quoted packet as it left us, turned round, is the key of the flow that travels like this error.
+    work.key = FlowKey6 {
+        source_be: work.embedded.destination_be,
+        destination_be: work.embedded.source_be,
+        source_port: work.embedded.destination_port,
+        destination_port: work.embedded.source_port,
+        protocol: u32::from(work.embedded.protocol),
+    };
+    if !session::find(env, work)
+        || work.flow.generation != work.generation
+        || work.packet.destination_be != work.key.destination_be
+        || work.flow.disposition == Disposition::FromHost as u8
+    {
+        return Verdict::drop(Reason::IcmpNoSession);
+    }
+    let zone = env.zone(work.generation, work.ifindex);
+    if zone.is_none() || zone != env.zone(work.generation, work.flow.ingress_ifindex) {
+        return Verdict::drop(Reason::WrongZone);
+    }
+    if work.flow.disposition == Disposition::ToHost as u8 {
+        return Verdict::pass(Reason::ToHost);
+    }
+    let family = work.packet.family;
+    let destination_be = work.flow.new_destination_be;
+    match forward::find_route(env, work, family, &destination_be) {
+        Ok(RouteKind::Unicast) => {}
+        Ok(_) => return Verdict::drop(Reason::NoRoute),
+        Err(reason) => return Verdict::drop(reason),
+    }
+    if work.packet.ttl <= 1 {
+        // No error about an error (RFC 1122, 3.2.2).
+        return Verdict::drop(Reason::TtlExceeded);
+    }
+    let mut flow = work.flow;
+    forward::fill_hop(env, work, &mut flow, family, work.ifindex);
+    if flow.new_source_be == work.key.source_be {
+        // This side's addresses are not translated: the router that reports keeps its own.
+        flow.new_source_be = work.packet.source_be;
+    }
+    let translated = flow.flags & flow_flags::TRANSLATED != 0;
+    let Work { headers, packet, embedded, .. } = work;
+    let (pseudo, unbalanced) = forward::rewrite_network(headers, packet, &flow);
+    let mut checksum = Checksum { unbalanced, ..Checksum::default() };
+    let mut end = usize::from(packet.l4);
+    if translated {
+        checksum.at = end + 2;
+        checksum.ipv6 = family == 6;
+        checksum.pseudo = if family == 6 { pseudo } else { 0 };
+        let source_be = work.flow.new_source_be;
+        checksum.data = rewrite_quoted(
+            headers,
+            embedded,
+            family,
+            &source_be,
+            &flow.new_destination_be,
+            flow.new_source_port,
+            flow.new_destination_port,
+        );
+        end = usize::from(embedded.l4) + 18;
+        if end > usize::from(headers.len) {
+            end = usize::from(headers.len);
+        }
+    }
+    work.flow = flow;
+    forward::leave(frame, work, end, &checksum, Reason::RelatedIcmp)
+}
+
+/// Writes the original tuple into the quoted packet. It travelled the other way: its source is our destination.
+/// Returns the change of the ICMP message's sum.
+#[inline(always)]
+fn rewrite_quoted(
+    headers: &mut HeaderBuffer,
+    embedded: &Embedded,
+    family: u8,
+    new_source_be: &[u32; 4],
+    new_destination_be: &[u32; 4],
+    new_source_port: u16,
+    new_destination_port: u16,
+) -> u32 {
+    let (l3, l4) = (usize::from(embedded.l3), usize::from(embedded.l4));
+    let mut addresses = 0;
+    let mut i = 0;
+    while i < 4 {
+        addresses = checksum::replace32(addresses, embedded.source_be[i], new_destination_be[i]);
+        addresses = checksum::replace32(addresses, embedded.destination_be[i], new_source_be[i]);
+        i += 1;
+    }
+    let mut data = addresses;
+    if family == 4 {
+        headers.set_word(l3 + 12, new_destination_be[0]);
+        headers.set_word(l3 + 16, new_source_be[0]);
+        data = checksum::add(data, change_field(headers, l3 + 10, addresses));
+    } else {
+        headers.set_address6(l3 + 8, *new_destination_be);
+        headers.set_address6(l3 + 24, *new_source_be);
+    }
+    let Some((checksum_at, ports_at)) = forward::l4_fields(embedded.protocol) else {
+        return data;
+    };
+    let mut ports = checksum::replace16(0, embedded.source_port.to_be(), new_destination_port.to_be());
+    headers.set_be16(l4 + ports_at, new_destination_port);
+    if ports_at == 0 {
+        ports = checksum::replace16(ports, embedded.destination_port.to_be(), new_source_port.to_be());
+        headers.set_be16(l4 + 2, new_source_port);
+    }
+    data = checksum::add(data, ports);
+    let covered = if embedded.protocol == protocol::ICMP { ports } else { checksum::add(addresses, ports) };
+    // The quoted checksum, where it is quoted at all; a UDP checksum of zero means none.
+    match headers.be16(l4 + checksum_at) {
+        Some(0) if embedded.protocol == protocol::UDP => data,
+        Some(_) => checksum::add(data, change_field(headers, l4 + checksum_at, covered)),
+        None => data,
+    }
+}
+
+/// Applies a change to the checksum field at `at`; returns what that does to a sum over the field.
+#[inline(always)]
+fn change_field(headers: &mut HeaderBuffer, at: usize, change: u32) -> u32 {
+    let Some(field) = headers.be16(at) else {
+        return 0;
+    };
+    let before = field.to_be();
+    let after = checksum::apply(before, change);
+    headers.set_be16(at, u16::from_be(after));
+    checksum::replace16(0, before, after)
+}

@@ -1,0 +1,355 @@
+//! A packet of a known session that is not simply established traffic: state changes, refreshed next hops,
+//! re-judged policy, expiry, promotion from half-open to established.
+
+use bulkhead_abi::{
+    Disposition, EventKind, Flow, FlowKey6, PolicyAction, Reason, RouteKind, SessionState, ZONE_SELF, flow_flags,
+    protocol,
+};
+use bulkhead_packet::tcp_flags;
+
+use crate::{
+    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, forward,
+    ingress::touch,
+    open,
+    tcp::{self, Step},
+};
+
+/// What came of a known session.
+pub(crate) enum Outcome {
+    /// The packet is settled.
+    Verdict(Verdict),
+    /// The session is no more; the packet may open another.
+    Gone,
+}
+
+/// The table `work.flow` was found in.
+#[inline(always)]
+pub(crate) fn table_of(work: &Work) -> Table {
+    if work.half_open == 0 { Table::Established } else { Table::HalfOpen }
+}
+
+/// Key of the other direction.
+#[inline(always)]
+pub(crate) fn partner_key(flow: &Flow) -> FlowKey6 {
+    FlowKey6 {
+        source_be: flow.new_destination_be,
+        destination_be: flow.new_source_be,
+        source_port: flow.new_destination_port,
+        destination_port: flow.new_source_port,
+        protocol: u32::from(flow.protocol),
+    }
+}
+
+/// Copies a flow out of whichever table holds it. 0: established, 1: half-open, 2: none.
+#[inline(never)]
+pub(crate) fn read<E: Tables>(env: &E, family: u8, key: &FlowKey6, to: &mut Flow) -> u32 {
+    if env.with_flow(Table::Established, family, key, |flow| *to = *flow).is_some() {
+        0
+    } else if env.with_flow(Table::HalfOpen, family, key, |flow| *to = *flow).is_some() {
+        1
+    } else {
+        2
+    }
+}
+
+/// Looks the packet's tuple up in both tables; fills `work.flow` and `work.partner_key`.
+#[inline(always)]
+pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
+    work.half_open = read(env, work.packet.family, &work.key, &mut work.flow);
+    work.partner_key = partner_key(&work.flow);
+    work.half_open != 2
+}
+
+/// Removes both flows of the session in `work` from wherever they stand.
+#[inline(never)]
+pub(crate) fn remove<E: Tables>(env: &E, family: u8, key: &FlowKey6, partner_key: &FlowKey6) {
+    env.remove_flow(Table::Established, family, key);
+    env.remove_flow(Table::Established, family, partner_key);
+    env.remove_flow(Table::HalfOpen, family, key);
+    env.remove_flow(Table::HalfOpen, family, partner_key);
+}
+
+/// Settles a packet of the session in `work.flow`.
+#[inline(never)]
+pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Outcome {
+    let family = work.packet.family;
+    if !open::station_is_ours(work) {
+        return Outcome::Verdict(Verdict::drop(Reason::NotForUs));
+    }
+    if work.flow.disposition == Disposition::FromHost as u8 {
+        // Our own address as source, from outside.
+        return Outcome::Verdict(Verdict::drop(Reason::SourceAddressInvalid));
+    }
+    if work.flow.ingress_ifindex != work.ifindex && !same_zone(env, work) {
+        return Outcome::Verdict(Verdict::drop(Reason::WrongZone));
+    }
+    let partner_table = read(env, family, &work.partner_key, &mut work.partner);
+    if partner_table == 2 || work.partner.session_id != work.flow.session_id {
+        // Half of the session was evicted; the other half must not live on with a port that is no longer reserved.
+        env.remove_flow(table_of(work), family, &work.key);
+        return Outcome::Gone;
+    }
+    let Some(state) = SessionState::from_number(work.flow.state) else {
+        return Outcome::Verdict(Verdict::drop(Reason::Internal));
+    };
+    let last_seen_ns = work.flow.last_seen_ns.max(work.partner.last_seen_ns);
+    if work.now_ns.saturating_sub(last_seen_ns) > env.timeout_ns(work.generation, work.flow.state) {
+        close(env, work, Reason::SessionClosed);
+        return Outcome::Gone;
+    }
+    if work.flow.generation != work.generation || work.flow.fib_epoch != work.fib_epoch {
+        match refresh(env, work) {
+            Ok(true) => {}
+            Ok(false) => {
+                close(env, work, Reason::PolicyChanged);
+                return Outcome::Gone;
+            }
+            Err(reason) => {
+                if reason == Reason::PolicyChanged {
+                    close(env, work, reason);
+                }
+                return Outcome::Verdict(Verdict::drop(reason));
+            }
+        }
+    } else if work.flow.disposition == Disposition::Forward as u8 && work.flow.hop == 0 {
+        if let Err(reason) = resolve(env, work) {
+            return Outcome::Verdict(Verdict::drop(reason));
+        }
+    }
+    let step = step(work, state);
+    let next = match step {
+        Step::Refuse(reason) => return Outcome::Verdict(Verdict::drop(reason)),
+        Step::Restart => {
+            close(env, work, Reason::SessionClosed);
+            return Outcome::Gone;
+        }
+        Step::Stay => state,
+        Step::Become(next) => next,
+        Step::Establish => established_state(work.packet.protocol),
+    };
+    let to_host = work.flow.disposition == Disposition::ToHost as u8;
+    if !to_host && let Err(reason) = forward::fits(frame, env, work, work.flow.mtu) {
+        return Outcome::Verdict(Verdict::drop(reason));
+    }
+    store(env, work, next, frame.bytes(), partner_table);
+    let mut reason = if work.half_open == 0 { Reason::Established } else { Reason::HalfOpen };
+    if step == Step::Establish {
+        if !promote(env, family, work) {
+            return Outcome::Verdict(Verdict::drop(Reason::SessionTableFull));
+        }
+        reason = Reason::Established;
+    }
+    if to_host {
+        return Outcome::Verdict(Verdict::pass(Reason::ToHost));
+    }
+    Outcome::Verdict(forward::send(frame, work, reason))
+}
+
+/// Whether the packet's interface is in the zone the flow came from.
+#[inline(always)]
+fn same_zone<E: Tables>(env: &E, work: &Work) -> bool {
+    match env.zone(work.generation, work.ifindex) {
+        Some(zone) => env.zone(work.generation, work.flow.ingress_ifindex) == Some(zone),
+        None => false,
+    }
+}
+
+/// State of a conversation in which both sides have spoken.
+#[inline(always)]
+pub(crate) fn established_state(protocol: u8) -> SessionState {
+    match protocol {
+        protocol::TCP => SessionState::TcpEstablished,
+        protocol::UDP => SessionState::UdpTwoWay,
+        protocol::ICMP | protocol::ICMPV6 => SessionState::Icmp,
+        _ => SessionState::Other,
+    }
+}
+
+/// The step of any protocol. Without connections, the first answer establishes.
+#[inline(always)]
+pub(crate) fn step(work: &Work, state: SessionState) -> Step {
+    if work.packet.protocol == protocol::TCP {
+        return tcp::step(&work.packet, &work.flow, &work.partner, state);
+    }
+    if work.half_open != 0 && work.flow.flags & flow_flags::REPLY != 0 { Step::Establish } else { Step::Stay }
+}
+
+/// Finds the way of this direction again.
+///
+/// # Errors
+/// The reason why there is none.
+#[inline(always)]
+fn resolve<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
+    let family = work.packet.family;
+    let destination_be = work.flow.new_destination_be;
+    if forward::find_route(env, work, family, &destination_be)? != RouteKind::Unicast {
+        return Err(Reason::NoRoute);
+    }
+    let mut flow = work.flow;
+    forward::fill_hop(env, work, &mut flow, family, work.ifindex);
+    work.flow = flow;
+    Ok(())
+}
+
+/// Brings a flow up to the configuration and the routes in force. `Ok(false)`: the session cannot go on as it is.
+///
+/// # Errors
+/// [`Reason::PolicyChanged`] if policy no longer permits it, or why there is no way.
+#[inline(never)]
+fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<bool, Reason> {
+    let reply = work.flow.flags & flow_flags::REPLY != 0;
+    let forwarded = work.flow.disposition == Disposition::Forward as u8;
+    if forwarded {
+        let before = work.flow.egress_ifindex;
+        resolve(env, work)?;
+        if work.flow.egress_ifindex != before && (work.flow.flags | work.partner.flags) & flow_flags::TRANSLATED != 0
+        {
+            // The translated address belongs to the interface the session no longer leaves through.
+            return Ok(false);
+        }
+    }
+    work.flow.ingress_ifindex = work.ifindex;
+    let own_connection = reply && work.partner.disposition == Disposition::FromHost as u8;
+    if !own_connection {
+        judge(env, work, reply, forwarded)?;
+    }
+    work.flow.fib_epoch = work.fib_epoch;
+    work.flow.generation = work.generation;
+    Ok(true)
+}
+
+/// Puts the session's first packet to the policy in force.
+#[inline(always)]
+fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> Result<(), Reason> {
+    let (original, key) = if reply { (&work.partner, &work.partner_key) } else { (&work.flow, &work.key) };
+    // What the reply leaves through must still be the zone the conversation came from.
+    let from = if reply && forwarded { work.flow.egress_ifindex } else { original.ingress_ifindex };
+    let to = if reply { work.flow.ingress_ifindex } else { original.egress_ifindex };
+    let port = match original.protocol {
+        protocol::ICMP | protocol::ICMPV6 => original.icmp_type_code as u16,
+        protocol::TCP | protocol::UDP => key.destination_port,
+        _ => 0,
+    };
+    work.question = Question {
+        source_be: key.source_be,
+        destination_be: key.destination_be,
+        generation: work.generation,
+        port,
+        protocol: original.protocol,
+        family: work.packet.family,
+        from_zone: env.zone(work.generation, from).ok_or(Reason::PolicyChanged)?,
+        to_zone: if forwarded { env.zone(work.generation, to).ok_or(Reason::PolicyChanged)? } else { ZONE_SELF },
+    };
+    let rule = decide(env, &work.question);
+    match env.rule(work.generation, rule, false) {
+        Some(rule) if rule.action == PolicyAction::Permit as u8 => {
+            work.flow.policy = rule.policy;
+            let (from_zone, to_zone) = (work.question.from_zone, work.question.to_zone);
+            (work.flow.from_zone, work.flow.to_zone) = if reply { (to_zone, from_zone) } else { (from_zone, to_zone) };
+            Ok(())
+        }
+        _ => Err(Reason::PolicyChanged),
+    }
+}
+
+/// Writes the packet's effects into both flows.
+///
+/// Field by field, because another CPU may be doing the same for the other direction: state and flags are single
+/// bytes, and the later of two steps wins, which is also what the wire saw last. The session number is compared first:
+/// a half-open entry recycled since it was read belongs to somebody else.
+#[inline(always)]
+pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, bytes: u32, partner_table: u32) {
+    let family = work.packet.family;
+    touch(&mut work.flow, &work.packet, work.now_ns, bytes);
+    if work.packet.protocol == protocol::TCP {
+        if work.packet.tcp_flags & tcp_flags::FIN != 0 {
+            work.flow.flags |= flow_flags::FIN_SENT;
+        }
+        if work.packet.tcp_flags & tcp_flags::SYN != 0 {
+            work.flow.tcp_scale = bulkhead_packet::tcp_window_scale(&work.headers, &work.packet);
+        }
+    }
+    work.flow.state = next as u8;
+    let own = &work.flow;
+    let (packet, now_ns) = (&work.packet, work.now_ns);
+    env.with_flow(table_of(work), family, &work.key, |flow| {
+        if flow.session_id != own.session_id {
+            return;
+        }
+        touch(flow, packet, now_ns, bytes);
+        flow.tcp_scale = own.tcp_scale;
+        flow.next_hop_mac = own.next_hop_mac;
+        flow.egress_mac = own.egress_mac;
+        flow.egress_ifindex = own.egress_ifindex;
+        flow.ingress_ifindex = own.ingress_ifindex;
+        flow.mtu = own.mtu;
+        flow.hop = own.hop;
+        flow.flags = own.flags;
+        flow.policy = own.policy;
+        flow.from_zone = own.from_zone;
+        flow.to_zone = own.to_zone;
+        flow.state = own.state;
+        flow.fib_epoch = own.fib_epoch;
+        flow.generation = own.generation;
+    });
+    if work.partner.state != next as u8 {
+        work.partner.state = next as u8;
+        let table = if partner_table == 0 { Table::Established } else { Table::HalfOpen };
+        env.with_flow(table, family, &work.partner_key, |flow| {
+            if flow.session_id == own.session_id {
+                flow.state = next as u8;
+            }
+        });
+    }
+}
+
+/// Moves a session whose two sides have both spoken into the table that never evicts. False: that table is full.
+///
+/// Another CPU may do the same at once: whoever finds the key taken leaves it, the copies differ by one packet's counts.
+#[inline(never)]
+pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> bool {
+    match env.insert_flow(Table::Established, family, &work.partner_key, &work.partner) {
+        Insert::Full => return false,
+        Insert::Done | Insert::Exists => {}
+    }
+    match env.insert_flow(Table::Established, family, &work.key, &work.flow) {
+        Insert::Full => {
+            env.remove_flow(Table::Established, family, &work.partner_key);
+            return false;
+        }
+        Insert::Done => env.count(Reason::SLOT_SESSIONS_ESTABLISHED),
+        Insert::Exists => {}
+    }
+    env.remove_flow(Table::HalfOpen, family, &work.key);
+    env.remove_flow(Table::HalfOpen, family, &work.partner_key);
+    true
+}
+
+/// Ends the session in `work` and says so.
+#[inline(never)]
+pub(crate) fn close<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
+    remove(env, work.packet.family, &work.key, &work.partner_key);
+    let reply = work.flow.flags & flow_flags::REPLY != 0;
+    describe_close(work, reply, reason);
+    env.emit(&work.event);
+}
+
+/// Fills `work.event` with the end of the session in `work.flow` and `work.partner`.
+#[inline(always)]
+fn describe_close(work: &mut Work, reply: bool, reason: Reason) {
+    let (original, key, other) = if reply {
+        (&work.partner, &work.partner_key, &work.flow)
+    } else {
+        (&work.flow, &work.key, &work.partner)
+    };
+    let event = &mut work.event;
+    open::describe(event, EventKind::Close, reason, original, key, work.packet.family);
+    event.time_ns = work.now_ns;
+    event.packets = original.packets;
+    event.bytes = original.bytes;
+    event.reply_packets = other.packets;
+    event.reply_bytes = other.bytes;
+    event.created_ns = original.created_ns;
+    event.state = original.state;
+    event.generation = original.generation;
+}

@@ -1,0 +1,176 @@
+//! What the pipeline needs from the world: a frame, tables, a clock.
+
+use bulkhead_abi::{
+    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, NatKey, NatRule, NeighbourKey, PolicyRule,
+    RouteEntry, SlowPathKind, VectorKey,
+};
+use bulkhead_packet::{HeaderBuffer, checksum};
+
+/// A pending change of a layer 4 checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checksum {
+    /// Offset of the checksum field; 0: there is none to change.
+    pub at: usize,
+    /// Change of the pseudo header (addresses), unfolded, memory order.
+    pub pseudo: u32,
+    /// Change of bytes the checksum covers itself (ports, identifiers, quoted headers).
+    pub data: u32,
+    /// A UDP checksum of zero means "none" and stays (RFC 768).
+    pub udp: bool,
+    /// The packet is IPv6: no header checksum balances the address change.
+    pub ipv6: bool,
+    /// Change of bytes that no checksum in the packet balances (the IPv6 hop limit), for hooks that keep a sum of
+    /// the whole packet as the hardware computed it.
+    pub unbalanced: u32,
+}
+
+/// The packet as the hook holds it.
+pub trait Frame {
+    /// Length of the whole frame, bytes.
+    fn bytes(&self) -> u32;
+
+    /// Payload bytes of one segment if the frame is an aggregate the kernel will segment, else 0.
+    fn gso_segment_bytes(&self) -> u32;
+
+    /// Stores `headers.bytes[..end]` back over the frame and changes the layer 4 checksum. False: nothing may be sent.
+    fn write_back(&mut self, headers: &mut HeaderBuffer, end: usize, checksum: &Checksum) -> bool;
+
+    /// Completes the checksum field at `at` if it holds only `pseudo` (folded), the sum of the pseudo header, where the
+    /// hook would lose the mark that says so (XDP). The layer 4 packet is `l4_bytes` long from `l4` on. True if the
+    /// frame may go on.
+    fn complete_checksum(&mut self, headers: &mut HeaderBuffer, l4: usize, l4_bytes: u32, at: usize, pseudo: u16)
+    -> bool;
+
+    /// Hands the packet as it arrived to the slow path. False if it was lost.
+    fn ask_slow_path(&mut self, kind: SlowPathKind, ifindex: u32, mtu: u32) -> bool;
+}
+
+/// Which session table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Sessions both sides have spoken in. Never evicts.
+    Established,
+    /// Half-open and one-way sessions. Evicts the least recently used.
+    HalfOpen,
+}
+
+/// Outcome of an insertion that must not overwrite.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// Inserted.
+    Done,
+    /// The key was there already.
+    Exists,
+    /// The table is full.
+    Full,
+}
+
+/// Which rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Limiter {
+    /// Requests to the slow path.
+    SlowPath = 0,
+    /// Denial events.
+    DenyEvent = 1,
+}
+
+/// The maps. Lookups that return numbers return 0 (or class 0) for what is absent.
+///
+/// Values of session tables are only reachable inside a closure: what is needed is copied out before another map is
+/// touched, because the kernel may recycle the entry (hash nodes are reused without a grace period).
+pub trait Tables {
+    /// The live record.
+    fn live(&self) -> Live;
+    /// Idle timeout of a `SessionState`, given by number; ns.
+    fn timeout_ns(&self, generation: u32, state: u8) -> u64;
+    /// Takes one token of a per-CPU rate limit; false: over the limit.
+    fn permitted(&self, generation: u32, limiter: Limiter, now_ns: u64) -> bool;
+    /// Zone of an interface.
+    fn zone(&self, generation: u32, ifindex: u32) -> Option<u8>;
+    /// Facts of an interface; false if unknown.
+    fn interface(&self, ifindex: u32, to: &mut Interface) -> bool;
+    /// Class of an address: the exact host if listed, else the longest prefix, else 0.
+    fn address_class(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u32;
+    /// Class of a protocol and port.
+    fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32;
+    /// One bit per page that has rules of this class.
+    fn vector_top(&self, key: &VectorKey) -> u64;
+    /// One bit per word of the page that has rules of this class.
+    fn vector_summary(&self, key: &VectorKey) -> u64;
+    /// One word of a page.
+    fn vector_word(&self, key: &VectorKey, word: u32) -> u64;
+    /// A rule; counts a hit if `hit`.
+    fn rule(&self, generation: u32, rule: u32, hit: bool) -> Option<PolicyRule>;
+    /// A remembered decision.
+    fn cached_decision(&self, key: &DecisionKey) -> Option<Decision>;
+    /// Remembers a decision; may fail without consequence.
+    fn cache_decision(&self, key: &DecisionKey, decision: Decision);
+    /// The source NAT rule of a zone pair; counts a hit.
+    fn nat_rule(&self, key: &NatKey) -> Option<NatRule>;
+    /// Runs `f` on a flow, if there is one.
+    fn with_flow<R>(&self, table: Table, family: u8, key: &FlowKey6, f: impl FnOnce(&mut Flow) -> R) -> Option<R>;
+    /// Inserts a flow under a key that must be free.
+    fn insert_flow(&self, table: Table, family: u8, key: &FlowKey6, flow: &Flow) -> Insert;
+    /// Removes a flow.
+    fn remove_flow(&self, table: Table, family: u8, key: &FlowKey6);
+    /// Longest-prefix route; false if none.
+    fn route(&self, family: u8, address_be: &[u32; 4], to: &mut RouteEntry) -> bool;
+    /// MAC of a neighbour, first byte lowest.
+    fn neighbour(&self, key: &NeighbourKey) -> Option<u64>;
+    /// Adds one to a counter.
+    fn count(&self, slot: u32);
+    /// Tells user space.
+    fn emit(&self, event: &Event);
+    /// Calls `f` with 0, 1, … until it returns true or `times` is reached.
+    fn repeat(&self, times: u32, f: impl FnMut(u32) -> bool);
+}
+
+/// Time, chance and numbers.
+pub trait Clock {
+    /// Monotonic time, ns. Coarse (a few ms) is enough.
+    fn now_ns(&self) -> u64;
+    /// A random number.
+    fn random(&self) -> u32;
+    /// A number no other session has.
+    fn session_id(&self) -> u64;
+}
+
+/// A token bucket of one second's depth. `state` packs the time of the last refill (ms, high half) and the tokens
+/// left (low half). Per CPU, so nobody else writes it.
+#[inline(always)]
+pub fn take_token(state: &mut u64, rate: u32, now_ns: u64) -> bool {
+    let now_ms = (now_ns / 1_000_000) as u32;
+    let elapsed_ms = now_ms.wrapping_sub((*state >> 32) as u32).min(1000);
+    let refill = u64::from(elapsed_ms) * u64::from(rate) / 1000;
+    let held = (*state & 0xffff_ffff).min(u64::from(rate));
+    let tokens = (held + refill).min(u64::from(rate));
+    // Time only moves on when it bought a token: else a slow trickle would never refill.
+    let stamp = if refill > 0 || elapsed_ms == 1000 { u64::from(now_ms) } else { *state >> 32 };
+    if tokens == 0 {
+        *state = stamp << 32;
+        return false;
+    }
+    *state = stamp << 32 | (tokens - 1);
+    true
+}
+
+/// Applies a pending change to the checksum field in the header buffer, for hooks whose packets carry finished
+/// checksums. False: the field is not in the buffer.
+#[inline(always)]
+pub fn apply_checksum(headers: &mut HeaderBuffer, change: &Checksum) -> bool {
+    let Some(field) = headers.be16(change.at) else {
+        return false;
+    };
+    if change.udp && field == 0 {
+        return true;
+    }
+    let sum = checksum::add(change.pseudo, change.data);
+    let mut finished = checksum::apply(field.to_be(), sum);
+    if change.udp && finished == 0 {
+        finished = 0xffff;
+    }
+    headers.set_be16(change.at, u16::from_be(finished));
+    true
+}

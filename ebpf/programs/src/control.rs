@@ -1,0 +1,61 @@
+//! The control program: user space asks, the kernel side decides and acts.
+//!
+//! A store from here is one instruction, where a map update from user space is a memory copy that another CPU may see
+//! half done.
+
+use aya_ebpf::programs::TcContext;
+use bulkhead_abi::{ControlRequest, FlowKey6};
+use bulkhead_pipeline::control::expire;
+
+use crate::{maps, scratch, tables::Kernel, work};
+
+/// Serves one request. Returns 1 if something was done.
+#[inline(always)]
+pub fn serve(ctx: &TcContext) -> i32 {
+    let Some(work) = work(scratch::CONTROL) else {
+        return 0;
+    };
+    // The request stands behind an Ethernet header of zeros.
+    let Ok(request) = ctx.load::<ControlRequest>(bulkhead_packet::ETHERNET_BYTES) else {
+        return 0;
+    };
+    let k = request.key;
+    match request.operation {
+        1 | 2 => {
+            let Some(live) = maps::LIVE.get_ptr_mut(0) else {
+                return 0;
+            };
+            // SAFETY: the pointer comes from a successful lookup; each field is one aligned four-byte store, so a
+            // packet reads the old number or the new one.
+            unsafe {
+                if request.operation == 1 {
+                    (&raw mut (*live).generation).write_volatile(request.argument);
+                } else {
+                    (&raw mut (*live).fib_epoch).write_volatile(request.argument);
+                }
+            }
+            1
+        }
+        3 | 5 => {
+            let key = FlowKey6 {
+                source_be: [k[0], 0, 0, 0],
+                destination_be: [k[1], 0, 0, 0],
+                source_port: k[2] as u16,
+                destination_port: (k[2] >> 16) as u16,
+                protocol: k[3],
+            };
+            i32::from(expire(&Kernel, work, 4, &key, request.operation == 5))
+        }
+        4 | 6 => {
+            let key = FlowKey6 {
+                source_be: [k[0], k[1], k[2], k[3]],
+                destination_be: [k[4], k[5], k[6], k[7]],
+                source_port: k[8] as u16,
+                destination_port: (k[8] >> 16) as u16,
+                protocol: k[9],
+            };
+            i32::from(expire(&Kernel, work, 6, &key, request.operation == 6))
+        }
+        _ => 0,
+    }
+}

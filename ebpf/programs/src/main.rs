@@ -1,0 +1,192 @@
+//! The BPF objects. Thin: each entry point wraps its context, runs the pipeline and turns the verdict into the hook's
+//! return code. What decides lives in `bulkhead-pipeline`.
+//!
+//! | program | hook | does |
+//! |---|---|---|
+//! | `bulkhead_xdp` | XDP | established sessions, malformed packets; everything else goes on |
+//! | `bulkhead_ingress` | TCX ingress | the whole pipeline |
+//! | `bulkhead_egress` | TCX egress | the firewall's own packets |
+//! | `bulkhead_control` | test run | user space: switch generations, expire sessions |
+#![no_std]
+#![no_main]
+// Atomic addition, see `tables::atomic_increment`.
+#![feature(asm_experimental_arch)]
+
+mod control;
+mod maps;
+mod tables;
+mod tc;
+mod xdp;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        TC_ACT_OK, TC_ACT_SHOT, __sk_buff, bpf_redir_neigh,
+        xdp_action::{XDP_DROP, XDP_PASS},
+    },
+    helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use bulkhead_abi::{Reason, SLOW_PATH_MARK};
+use bulkhead_pipeline::{Action, Tables as _, Verdict, Work, established, host_egress, ingress};
+
+use crate::{tables::Kernel, tc::SkbFrame, xdp::XdpFrame};
+
+/// Mark of packets that the ingress program redirected, for the egress program they then meet. Nothing outside can set
+/// it: a packet loses its mark when it changes namespaces, and a device's packets have none.
+const REDIRECTED_MARK: u32 = 0x0b0c_4eaf;
+
+/// Slots of the scratch map.
+mod scratch {
+    pub const INGRESS: u32 = 0;
+    pub const EGRESS: u32 = 1;
+    pub const XDP: u32 = 2;
+    pub const CONTROL: u32 = 3;
+}
+
+/// This CPU's scratch entry of a program.
+#[inline(always)]
+fn work(slot: u32) -> Option<&'static mut Work> {
+    // SAFETY: a per-CPU entry used by one program only, and a program is not interrupted by itself: all of them run with
+    // bottom halves disabled. The reference dies with the packet.
+    maps::SCRATCH.get_ptr_mut(slot).map(|work| unsafe { &mut *work })
+}
+
+/// TCX ingress: the whole pipeline.
+#[classifier]
+pub fn bulkhead_ingress(ctx: TcContext) -> i32 {
+    let Some(work) = work(scratch::INGRESS) else {
+        return TC_ACT_SHOT;
+    };
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    let Some(mut frame) = SkbFrame::load(skb, &mut work.headers) else {
+        Kernel.count(Reason::Truncated as u32);
+        return TC_ACT_SHOT;
+    };
+    // SAFETY: the context is valid while the program runs.
+    let tagged = unsafe {
+        work.ifindex = (*skb).ifindex;
+        (*skb).vlan_present != 0
+    };
+    let verdict = if tagged { Verdict::drop(Reason::VlanTagged) } else { ingress(&mut frame, &Kernel, work) };
+    settle(skb, work, verdict)
+}
+
+/// The verdict as TCX's return code.
+#[inline(always)]
+fn settle(skb: *mut __sk_buff, work: &Work, verdict: Verdict) -> i32 {
+    Kernel.count(verdict.reason as u32);
+    let code = match verdict.action {
+        Action::Pass => i64::from(TC_ACT_OK),
+        Action::Redirect => {
+            // SAFETY: the context is valid and `mark` writable; see REDIRECTED_MARK.
+            unsafe { (*skb).mark = REDIRECTED_MARK };
+            // SAFETY: no preconditions; an unknown interface drops the packet.
+            unsafe { bpf_redirect(work.out_ifindex, 0) }
+        }
+        // SAFETY: as above; user space sets the flag only for a veth whose peer lives in another namespace.
+        Action::RedirectPeer => unsafe { bpf_redirect_peer(work.out_ifindex, 0) },
+        Action::RedirectNeighbour => {
+            // SAFETY: as for Redirect.
+            unsafe { (*skb).mark = REDIRECTED_MARK };
+            redirect_neighbour(work)
+        }
+        Action::Drop | Action::NextHook => i64::from(TC_ACT_SHOT),
+    };
+    code as i32
+}
+
+/// Lets the kernel resolve the next hop; the packet waits in its queue meanwhile.
+#[inline(never)]
+fn redirect_neighbour(work: &Work) -> i64 {
+    /// `AF_INET` and `AF_INET6` (include/linux/socket.h).
+    const AF_INET: u32 = 2;
+    const AF_INET6: u32 = 10;
+    // SAFETY: all-zero is a valid bpf_redir_neigh.
+    let mut next_hop: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    let (family, address_be) = match work.route.gateway_family {
+        0 => (u32::from(work.packet.family), work.flow.new_destination_be),
+        family => (family, work.route.gateway_be),
+    };
+    if family == 4 {
+        next_hop.nh_family = AF_INET;
+        next_hop.__bindgen_anon_1.ipv4_nh = address_be[0];
+    } else {
+        next_hop.nh_family = AF_INET6;
+        next_hop.__bindgen_anon_1.ipv6_nh = address_be;
+    }
+    // SAFETY: the parameters are fully initialised and of the size given.
+    unsafe {
+        bpf_redirect_neigh(
+            work.out_ifindex,
+            &raw mut next_hop,
+            size_of::<bpf_redir_neigh>() as i32,
+            0,
+        )
+    }
+}
+
+/// TCX egress: the firewall's own packets, and a stop for what the kernel forwards behind our back.
+#[classifier]
+pub fn bulkhead_egress(ctx: TcContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: the context is valid while the program runs.
+    let (mark, from_outside, ifindex) = unsafe { ((*skb).mark, (*skb).ingress_ifindex != 0, (*skb).ifindex) };
+    if mark == REDIRECTED_MARK {
+        return TC_ACT_OK;
+    }
+    let Some(work) = work(scratch::EGRESS) else {
+        return TC_ACT_SHOT;
+    };
+    let Some(mut frame) = SkbFrame::load(skb, &mut work.headers) else {
+        return if from_outside { TC_ACT_SHOT } else { TC_ACT_OK };
+    };
+    work.ifindex = ifindex;
+    let verdict = host_egress(&mut frame, &Kernel, work, mark, from_outside && mark != SLOW_PATH_MARK);
+    Kernel.count(verdict.reason as u32);
+    if verdict.action == Action::Pass { TC_ACT_OK } else { TC_ACT_SHOT }
+}
+
+/// XDP: the part that needs no socket buffer. What it does not settle goes on to TCX, never around it.
+#[xdp(frags)]
+pub fn bulkhead_xdp(ctx: XdpContext) -> u32 {
+    let Some(work) = work(scratch::XDP) else {
+        return XDP_PASS;
+    };
+    let Some(mut frame) = XdpFrame::load(ctx.ctx, &mut work.headers) else {
+        Kernel.count(Reason::Truncated as u32);
+        return XDP_DROP;
+    };
+    work.ifindex = ctx.ingress_ifindex() as u32;
+    let verdict = established(&mut frame, &Kernel, work);
+    match verdict.action {
+        Action::NextHook | Action::Pass | Action::RedirectNeighbour | Action::RedirectPeer => XDP_PASS,
+        Action::Drop => {
+            Kernel.count(verdict.reason as u32);
+            XDP_DROP
+        }
+        Action::Redirect => {
+            Kernel.count(verdict.reason as u32);
+            // SAFETY: no preconditions; an interface that cannot take the frame drops it.
+            unsafe { bpf_redirect(work.out_ifindex, 0) as u32 }
+        }
+    }
+}
+
+/// User space's requests, as packets of a test run; see [`control`]. Returns 1 if something was done.
+#[classifier]
+pub fn bulkhead_control(ctx: TcContext) -> i32 {
+    control::serve(&ctx)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // A reachable panic must fail in the verifier, which refuses a loop without end.
+    loop {}
+}
+
+/// The kernel refuses some helpers to programs without a licence compatible with its own.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

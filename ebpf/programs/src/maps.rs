@@ -1,0 +1,114 @@
+//! Map definitions. Sizes here are the smallest sensible ones; user space sets the configured ones before loading.
+//!
+//! Session tables of established sessions allocate as they grow: a table sized for a million sessions costs nothing
+//! until they come. Half-open tables evict, hence are preallocated, hence small.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+};
+use bulkhead_abi::{
+    Decision, DecisionKey, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
+    NeighbourKey, PolicyKey, PolicyRule, Reason, RouteEntry, RulePage, Settings, VectorKey, ZoneKey,
+};
+use bulkhead_pipeline::Work;
+
+/// Allocate entries as they come.
+const NO_PREALLOC: u32 = 1;
+
+/// The live record.
+#[map]
+pub static LIVE: Array<Live> = Array::with_max_entries(1, 0);
+/// Settings of the two youngest generations.
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
+
+/// Established IPv4 flows.
+#[map]
+pub static FLOWS4: HashMap<FlowKey4, Flow> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Established IPv6 flows.
+#[map]
+pub static FLOWS6: HashMap<FlowKey6, Flow> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Half-open IPv4 flows.
+#[map]
+pub static HALF_OPEN4: LruHashMap<FlowKey4, Flow> = LruHashMap::with_max_entries(1024, 0);
+/// Half-open IPv6 flows.
+#[map]
+pub static HALF_OPEN6: LruHashMap<FlowKey6, Flow> = LruHashMap::with_max_entries(1024, 0);
+
+/// Interface to zone, by generation.
+#[map]
+pub static ZONES: HashMap<ZoneKey, u32> = HashMap::with_max_entries(64, NO_PREALLOC);
+/// Exact IPv4 hosts to address class, by generation.
+#[map]
+pub static HOSTS4: HashMap<HostKey4, u32> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Exact IPv6 hosts to address class, by generation.
+#[map]
+pub static HOSTS6: HashMap<HostKey6, u32> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// IPv4 prefixes to address class; the trie's data is generation and address.
+#[map]
+pub static PREFIXES4: LpmTrie<[u32; 2], u32> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+/// IPv6 prefixes to address class.
+#[map]
+pub static PREFIXES6: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+/// Protocol and port prefixes to service class; the trie's data is generation, zero, protocol, port.
+#[map]
+pub static SERVICES: LpmTrie<[u32; 2], u32> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+/// One bit per page of a rule vector.
+#[map]
+pub static VECTOR_TOPS: HashMap<VectorKey, u64> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Pages of rule vectors.
+#[map]
+pub static VECTOR_PAGES: HashMap<VectorKey, RulePage> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Rules, by generation.
+#[map]
+pub static RULES: HashMap<PolicyKey, PolicyRule> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Remembered decisions.
+#[map]
+pub static DECISIONS: LruHashMap<DecisionKey, Decision> = LruHashMap::with_max_entries(1024, 0);
+/// Source NAT by zone pair and generation.
+#[map]
+pub static NAT_RULES: HashMap<NatKey, NatRule> = HashMap::with_max_entries(1024, NO_PREALLOC);
+
+/// Facts of interfaces.
+#[map]
+pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(64, NO_PREALLOC);
+/// IPv4 routes.
+#[map]
+pub static ROUTES4: LpmTrie<u32, RouteEntry> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+/// IPv6 routes.
+#[map]
+pub static ROUTES6: LpmTrie<[u32; 4], RouteEntry> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+/// Neighbours.
+#[map]
+pub static NEIGHBOURS: HashMap<NeighbourKey, u64> = HashMap::with_max_entries(1024, NO_PREALLOC);
+
+/// Counters, by [`Reason`] and slot.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::SLOTS, 0);
+/// Token buckets, by limiter.
+#[map]
+pub static LIMITERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+/// Numbers for new sessions.
+#[map]
+pub static SESSION_IDS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// What a program needs per packet, one entry per program: an XDP and a TCX program never share one packet's run, but
+/// the control program runs whenever user space asks.
+#[map]
+pub static SCRATCH: PerCpuArray<Work> = PerCpuArray::with_max_entries(4, 0);
+/// Bytes being summed.
+#[map]
+pub static SUM_CHUNK: PerCpuArray<[u8; crate::xdp::CHUNK]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Session and denial events.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Requests to the slow path.
+#[map]
+pub static SLOW_PATH: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// Key of a trie.
+#[inline(always)]
+pub fn trie_key<T>(bits: u32, data: T) -> Key<T> {
+    Key::new(bits, data)
+}

@@ -1,0 +1,331 @@
+//! The pipeline's tables and clock over BPF maps and helpers: the one place that dereferences map values.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns,
+        generated::bpf_loop,
+    },
+    maps::{HashMap, LruHashMap},
+};
+use bulkhead_abi::{
+    Decision, DecisionKey, Event, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
+    NeighbourKey, PolicyKey, PolicyRule, RouteEntry, VectorKey, ZoneKey,
+};
+use bulkhead_pipeline::{Clock, Insert, Limiter, Table, Tables, take_token};
+use core::{ffi::c_void, ptr};
+
+use crate::maps;
+
+/// `BPF_NOEXIST` (include/uapi/linux/bpf.h).
+const BPF_NOEXIST: u64 = 1;
+/// `BPF_RB_NO_WAKEUP`: readers poll; waking them would cost every new session an interrupt.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+/// `EEXIST`.
+const EEXIST: i32 = 17;
+
+/// The running kernel.
+pub struct Kernel;
+
+#[inline(always)]
+fn key4(key: &FlowKey6) -> FlowKey4 {
+    FlowKey4 {
+        source_be: key.source_be[0],
+        destination_be: key.destination_be[0],
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        protocol: key.protocol,
+    }
+}
+
+#[inline(always)]
+fn flow_ptr(table: Table, family: u8, key: &FlowKey6) -> Option<*mut Flow> {
+    match (table, family) {
+        (Table::Established, 4) => maps::FLOWS4.get_ptr_mut(&key4(key)),
+        (Table::Established, _) => maps::FLOWS6.get_ptr_mut(key),
+        (Table::HalfOpen, 4) => maps::HALF_OPEN4.get_ptr_mut(&key4(key)),
+        (Table::HalfOpen, _) => maps::HALF_OPEN6.get_ptr_mut(key),
+    }
+}
+
+#[inline(always)]
+fn inserted(result: Result<(), i32>) -> Insert {
+    match result {
+        Ok(()) => Insert::Done,
+        Err(error) if error == -EEXIST => Insert::Exists,
+        Err(_) => Insert::Full,
+    }
+}
+
+/// A copy of a value.
+#[inline(always)]
+fn copied<K, V: Copy>(map: &HashMap<K, V>, key: &K) -> Option<V> {
+    // SAFETY: the pointer comes from a successful lookup, and the verifier keeps it valid until the program ends. The
+    // value may be changed meanwhile by user space, which replaces whole entries of generations not yet live.
+    map.get_ptr(key).map(|value| unsafe { *value })
+}
+
+#[inline(always)]
+fn copied_lru<K, V: Copy>(map: &LruHashMap<K, V>, key: &K) -> Option<V> {
+    // SAFETY: as in `copied`; the one value read this way is eight bytes with a tag (see `Decision`), so that an entry
+    // recycled under the reader is recognised.
+    map.get_ptr(key).map(|value| unsafe { *value })
+}
+
+impl Tables for Kernel {
+    #[inline(always)]
+    fn live(&self) -> Live {
+        maps::LIVE.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn timeout_ns(&self, generation: u32, state: u8) -> u64 {
+        match maps::SETTINGS.get(generation & 1) {
+            Some(settings) => settings.timeouts_ns.get(usize::from(state)).copied().unwrap_or(0),
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn permitted(&self, generation: u32, limiter: Limiter, now_ns: u64) -> bool {
+        let Some(settings) = maps::SETTINGS.get(generation & 1) else {
+            return false;
+        };
+        let rate = match limiter {
+            Limiter::SlowPath => settings.slow_path_rate,
+            Limiter::DenyEvent => settings.deny_event_rate,
+        };
+        match maps::LIMITERS.get_ptr_mut(limiter as u32) {
+            // SAFETY: a per-CPU entry, and programs of this object do not interrupt one another: all run with bottom
+            // halves disabled.
+            Some(state) => take_token(unsafe { &mut *state }, rate, now_ns),
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn zone(&self, generation: u32, ifindex: u32) -> Option<u8> {
+        copied(&maps::ZONES, &ZoneKey { generation, ifindex }).map(|zone| zone as u8)
+    }
+
+    #[inline(always)]
+    fn interface(&self, ifindex: u32, to: &mut Interface) -> bool {
+        match copied(&maps::INTERFACES, &ifindex) {
+            Some(interface) => {
+                *to = interface;
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn address_class(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u32 {
+        if family == 4 {
+            let address_be = address_be[0];
+            copied(&maps::HOSTS4, &HostKey4 { generation, address_be })
+                .or_else(|| maps::PREFIXES4.get(&maps::trie_key(64, [generation, address_be])).copied())
+                .unwrap_or(0)
+        } else {
+            let a = *address_be;
+            copied(&maps::HOSTS6, &HostKey6 { generation, address_be: a })
+                .or_else(|| {
+                    maps::PREFIXES6.get(&maps::trie_key(160, [generation, a[0], a[1], a[2], a[3]])).copied()
+                })
+                .unwrap_or(0)
+        }
+    }
+
+    #[inline(always)]
+    fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32 {
+        let [high, low] = port.to_be_bytes();
+        let service = u32::from_ne_bytes([0, protocol, high, low]);
+        maps::SERVICES.get(&maps::trie_key(64, [generation, service])).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn vector_top(&self, key: &VectorKey) -> u64 {
+        copied(&maps::VECTOR_TOPS, key).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn vector_summary(&self, key: &VectorKey) -> u64 {
+        match maps::VECTOR_PAGES.get_ptr(key) {
+            // SAFETY: as in `copied`.
+            Some(page) => unsafe { (*page).summary },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn vector_word(&self, key: &VectorKey, word: u32) -> u64 {
+        match maps::VECTOR_PAGES.get_ptr(key) {
+            // SAFETY: as in `copied`; the index is masked to the array's length.
+            Some(page) => unsafe { (*page).words[(word & 63) as usize] },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn rule(&self, generation: u32, rule: u32, hit: bool) -> Option<PolicyRule> {
+        let found = maps::RULES.get_ptr_mut(&PolicyKey { generation, rule })?;
+        if hit {
+            // SAFETY: valid as in `copied`; the addition is atomic, since every CPU counts here.
+            unsafe { atomic_increment(&raw mut (*found).hits) };
+        }
+        // SAFETY: as in `copied`; apart from `hits` the value never changes.
+        Some(unsafe { *found })
+    }
+
+    #[inline(always)]
+    fn cached_decision(&self, key: &DecisionKey) -> Option<Decision> {
+        copied_lru(&maps::DECISIONS, key)
+    }
+
+    #[inline(always)]
+    fn cache_decision(&self, key: &DecisionKey, decision: Decision) {
+        // A decision that is not remembered is made again.
+        let _remembered = maps::DECISIONS.insert(key, decision, 0);
+    }
+
+    #[inline(always)]
+    fn nat_rule(&self, key: &NatKey) -> Option<NatRule> {
+        let found = maps::NAT_RULES.get_ptr_mut(key)?;
+        // SAFETY: as in `rule`.
+        unsafe {
+            atomic_increment(&raw mut (*found).hits);
+            Some(*found)
+        }
+    }
+
+    #[inline(always)]
+    fn with_flow<R>(&self, table: Table, family: u8, key: &FlowKey6, f: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+        // SAFETY: the pointer comes from a successful lookup and the closure touches no other map. Other CPUs may
+        // write the same fields: `Flow` says which races exist and what their worst outcome is. The reference does
+        // not leave the closure.
+        flow_ptr(table, family, key).map(|flow| f(unsafe { &mut *flow }))
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, table: Table, family: u8, key: &FlowKey6, flow: &Flow) -> Insert {
+        match (table, family) {
+            (Table::Established, 4) => inserted(maps::FLOWS4.insert(&key4(key), flow, BPF_NOEXIST)),
+            (Table::Established, _) => inserted(maps::FLOWS6.insert(key, flow, BPF_NOEXIST)),
+            (Table::HalfOpen, 4) => inserted(maps::HALF_OPEN4.insert(&key4(key), flow, BPF_NOEXIST)),
+            (Table::HalfOpen, _) => inserted(maps::HALF_OPEN6.insert(key, flow, BPF_NOEXIST)),
+        }
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, table: Table, family: u8, key: &FlowKey6) {
+        // Absent is as good as removed.
+        let _removed = match (table, family) {
+            (Table::Established, 4) => maps::FLOWS4.remove(&key4(key)),
+            (Table::Established, _) => maps::FLOWS6.remove(key),
+            (Table::HalfOpen, 4) => maps::HALF_OPEN4.remove(&key4(key)),
+            (Table::HalfOpen, _) => maps::HALF_OPEN6.remove(key),
+        };
+    }
+
+    #[inline(always)]
+    fn route(&self, family: u8, address_be: &[u32; 4], to: &mut RouteEntry) -> bool {
+        let found = if family == 4 {
+            maps::ROUTES4.get(&maps::trie_key(32, address_be[0]))
+        } else {
+            maps::ROUTES6.get(&maps::trie_key(128, *address_be))
+        };
+        match found {
+            Some(entry) => {
+                *to = *entry;
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn neighbour(&self, key: &NeighbourKey) -> Option<u64> {
+        copied(&maps::NEIGHBOURS, key)
+    }
+
+    #[inline(always)]
+    fn count(&self, slot: u32) {
+        if let Some(counter) = maps::COUNTERS.get_ptr_mut(slot) {
+            // SAFETY: a per-CPU entry; see `permitted`.
+            unsafe { *counter += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn emit(&self, event: &Event) {
+        if maps::EVENTS.output::<Event>(event, BPF_RB_NO_WAKEUP).is_err() {
+            self.count(bulkhead_abi::Reason::SLOT_EVENTS_LOST);
+        }
+    }
+
+    #[inline(always)]
+    fn repeat(&self, times: u32, mut f: impl FnMut(u32) -> bool) {
+        extern "C" fn step<F: FnMut(u32) -> bool>(index: u32, state: *mut c_void) -> i64 {
+            // SAFETY: `state` is the closure below, which outlives the loop; bpf_loop calls from this thread only.
+            let f = unsafe { &mut *state.cast::<F>() };
+            i64::from(f(index))
+        }
+        fn of<F: FnMut(u32) -> bool>(_: &F) -> extern "C" fn(u32, *mut c_void) -> i64 {
+            step::<F>
+        }
+        let callback = of(&f) as *mut c_void;
+        // SAFETY: the callback has bpf_loop's signature (kernel/bpf/bpf_iter.c, bpf_loop) and gets its own state back.
+        unsafe { bpf_loop(times, callback, ptr::from_mut(&mut f).cast(), 0) };
+    }
+}
+
+/// An atomic addition of one (`BPF_ATOMIC | BPF_ADD`). The target has the instruction but no compare-and-swap, so the
+/// standard library offers no `fetch_add` for it.
+///
+/// # Safety
+/// `counter` must point to an aligned `u64` inside a live map value.
+#[inline(always)]
+unsafe fn atomic_increment(counter: *mut u64) {
+    // SAFETY: one instruction on memory the caller vouches for.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64) };
+}
+
+/// The same number, of which the compiler knows nothing any more: checks behind it stay where they stand, on the very
+/// register the verifier will look at.
+#[inline(always)]
+pub fn opaque(number: usize) -> usize {
+    let mut number = number;
+    // SAFETY: a register moved to itself. Without any instruction the line information would name one address twice,
+    // which the kernel refuses.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+    number
+}
+
+impl Clock for Kernel {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: no arguments, no preconditions.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: no arguments, no preconditions.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn session_id(&self) -> u64 {
+        // SAFETY: no arguments, no preconditions.
+        let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
+        match maps::SESSION_IDS.get_ptr_mut(0) {
+            Some(last) => {
+                // SAFETY: a per-CPU entry; see `permitted`.
+                let next = unsafe { *last + 1 };
+                // SAFETY: as above.
+                unsafe { *last = next };
+                cpu << 48 | next
+            }
+            None => 0,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The frame as TCX holds it: a socket buffer that knows how far its checksum has come.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
+};
+use bulkhead_abi::{SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
+use bulkhead_packet::{HEADER_BYTES, HeaderBuffer};
+use bulkhead_pipeline::{Checksum, Frame};
+use core::ptr;
+
+use crate::{maps, tables::opaque};
+
+/// `BPF_F_PSEUDO_HDR`: the change concerns the pseudo header, which an unfinished checksum holds already.
+const PSEUDO_HEADER: u64 = 1 << 4;
+/// `BPF_F_MARK_MANGLED_0`: zero means "no checksum" and stays; a result of zero is sent as all ones.
+const MANGLED_ZERO: u64 = 1 << 5;
+
+/// A socket buffer.
+pub struct SkbFrame {
+    skb: *mut __sk_buff,
+}
+
+impl SkbFrame {
+    /// Wraps the context and copies the frame's first bytes into `headers`. `None` if the kernel cannot read them.
+    #[inline(always)]
+    pub fn load(skb: *mut __sk_buff, headers: &mut HeaderBuffer) -> Option<Self> {
+        let frame = Self { skb };
+        let mut length = frame.bytes();
+        if length > HEADER_BYTES as u32 {
+            length = HEADER_BYTES as u32;
+        }
+        if length < 14 {
+            return None;
+        }
+        // SAFETY: `bytes` has HEADER_BYTES bytes and `length` is at most that.
+        let result = unsafe { bpf_skb_load_bytes(skb.cast(), 0, headers.bytes.as_mut_ptr().cast(), length) };
+        headers.len = length as u16;
+        if result == 0 { Some(frame) } else { None }
+    }
+
+    /// Stores `headers.bytes[from..to]`.
+    #[inline(always)]
+    fn store(&mut self, headers: &HeaderBuffer, from: usize, to: usize) -> bool {
+        let length = opaque(to.wrapping_sub(from));
+        if from >= HEADER_BYTES || length == 0 || length > HEADER_BYTES {
+            return false;
+        }
+        // SAFETY: the range starts inside the buffer, and `Work` continues for more than HEADER_BYTES behind it, which
+        // is all the verifier asks; that it ends inside the buffer too is the pipeline's arithmetic (l4 + 18 at most).
+        let result = unsafe {
+            bpf_skb_store_bytes(self.skb, from as u32, headers.bytes.as_ptr().add(from).cast(), length as u32, 0)
+        };
+        result == 0
+    }
+}
+
+impl Frame for SkbFrame {
+    #[inline(always)]
+    fn bytes(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn gso_segment_bytes(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn write_back(&mut self, headers: &mut HeaderBuffer, end: usize, checksum: &Checksum) -> bool {
+        if checksum.at == 0 || checksum.at >= end {
+            if !self.store(headers, 0, end) {
+                return false;
+            }
+        } else {
+            // The checksum lies inside the range: store around it, the helper below changes it in place.
+            if !self.store(headers, 0, checksum.at) || !self.store(headers, checksum.at + 2, end) {
+                return false;
+            }
+        }
+        if checksum.at != 0 {
+            let flags = if checksum.udp { MANGLED_ZERO } else { 0 };
+            // SAFETY: offsets are checked by the helper. Ports first: that change is skipped where the sum is unfinished.
+            let data = unsafe {
+                bpf_l4_csum_replace(self.skb, checksum.at as u32, 0, u64::from(checksum.data), flags)
+            };
+            if data != 0 {
+                return false;
+            }
+            if checksum.pseudo != 0 {
+                // SAFETY: as above.
+                let pseudo = unsafe {
+                    let flags = flags | PSEUDO_HEADER;
+                    bpf_l4_csum_replace(self.skb, checksum.at as u32, 0, u64::from(checksum.pseudo), flags)
+                };
+                if pseudo != 0 {
+                    return false;
+                }
+            }
+        }
+        let mut unbalanced = checksum.unbalanced;
+        if checksum.ipv6 {
+            // The helper took the pseudo header's change off the hardware's sum of the packet, which is right for IPv4,
+            // whose header checksum moves the other way, and wrong here.
+            unbalanced = bulkhead_packet::checksum::add(unbalanced, checksum.pseudo);
+        }
+        if unbalanced != 0 {
+            // SAFETY: no preconditions; refused (and not needed) unless the hardware summed the whole packet.
+            unsafe { bpf_csum_update(self.skb, unbalanced) };
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn complete_checksum(&mut self, _: &mut HeaderBuffer, _: usize, _: u32, _: usize, _: u16) -> bool {
+        // The socket buffer carries the mark along.
+        true
+    }
+
+    #[inline(always)]
+    fn ask_slow_path(&mut self, kind: SlowPathKind, ifindex: u32, mtu: u32) -> bool {
+        let Some(mut entry) = maps::SLOW_PATH.reserve::<SlowPathRequest>(0) else {
+            return false;
+        };
+        let request = entry.as_mut_ptr();
+        let mut length = self.bytes();
+        if length > SLOW_PATH_BYTES as u32 {
+            length = SLOW_PATH_BYTES as u32;
+        }
+        if length < 14 {
+            entry.discard(0);
+            return false;
+        }
+        // SAFETY: the reservation is exactly one SlowPathRequest, exclusively ours until submitted; bytes of `packet`
+        // beyond `length` stay as the ring buffer had them and are never read by user space.
+        let result = unsafe {
+            (&raw mut (*request).kind).write(kind as u32);
+            (&raw mut (*request).ifindex).write(ifindex);
+            (&raw mut (*request).mtu).write(mtu);
+            (&raw mut (*request).length).write(length);
+            bpf_skb_load_bytes(self.skb.cast(), 0, ptr::from_mut(&mut (*request).packet).cast(), length)
+        };
+        if result == 0 {
+            entry.submit(0);
+            true
+        } else {
+            entry.discard(0);
+            false
+        }
+    }
+}
