@@ -41,7 +41,10 @@ impl KernelCounters {
 
     /// All counters that have grown since `before`, with how much.
     pub fn delta(&self, before: &Self) -> Counters {
-        let grown = self.0.iter().map(|(name, value)| (name.clone(), value.wrapping_sub(before.get(name))));
+        let grown = self
+            .0
+            .iter()
+            .map(|(name, value)| (name.clone(), value.wrapping_sub(before.get(name))));
         grown.filter(|(_, by)| *by != 0).collect()
     }
 
@@ -57,7 +60,8 @@ impl KernelCounters {
 fn paired(text: &str, counters: &mut Counters) {
     let lines: Vec<&str> = text.lines().collect();
     for pair in lines.chunks_exact(2) {
-        let (Some((prefix, names)), Some((_, values))) = (pair[0].split_once(": "), pair[1].split_once(": ")) else {
+        let (Some((prefix, names)), Some((_, values))) = (pair[0].split_once(": "), pair[1].split_once(": "))
+        else {
             continue;
         };
         for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
@@ -86,9 +90,15 @@ mod tests {
     #[test]
     fn both_file_formats_are_read() {
         let mut counters = Counters::new();
-        paired("Tcp: MaxConn InCsumErrors\nTcp: -1 3\nUdp: InErrors\nUdp: 4\n", &mut counters);
+        paired(
+            "Tcp: MaxConn InCsumErrors\nTcp: -1 3\nUdp: InErrors\nUdp: 4\n",
+            &mut counters,
+        );
         listed("Ip6InReceives                   \t59\n", &mut counters);
         let expected = [("TcpInCsumErrors", 3), ("UdpInErrors", 4), ("Ip6InReceives", 59)];
-        assert_eq!(counters, expected.map(|(name, value)| (name.to_owned(), value)).into());
+        assert_eq!(
+            counters,
+            expected.map(|(name, value)| (name.to_owned(), value)).into()
+        );
     }
 }

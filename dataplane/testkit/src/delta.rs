@@ -17,7 +17,11 @@ pub struct CounterDelta {
 impl CounterDelta {
     /// Compares two moments. A counter that is missing from one of them counts as 0 there.
     pub const fn between(before: Counters, after: Counters) -> Self {
-        Self { before, after, ignored: BTreeSet::new() }
+        Self {
+            before,
+            after,
+            ignored: BTreeSet::new(),
+        }
     }
 
     /// Leaves these out of account: what others on the wire cause at their own time, such as neighbour
@@ -35,7 +39,12 @@ impl CounterDelta {
         names
             .into_iter()
             .filter(|name| !self.ignored.contains(*name))
-            .map(|name| (name.as_str(), value(&self.after, name) - value(&self.before, name)))
+            .map(|name| {
+                (
+                    name.as_str(),
+                    value(&self.after, name) - value(&self.before, name),
+                )
+            })
             .filter(|(_, by)| *by != 0)
             .collect()
     }
@@ -44,8 +53,11 @@ impl CounterDelta {
     /// the whole state.
     pub fn check(&self, expected: &[(&str, u64)]) -> Result<(), String> {
         let changes = self.changes();
-        let expected: BTreeMap<&str, i128> =
-            expected.iter().map(|(name, by)| (*name, i128::from(*by))).filter(|(_, by)| *by != 0).collect();
+        let expected: BTreeMap<&str, i128> = expected
+            .iter()
+            .map(|(name, by)| (*name, i128::from(*by)))
+            .filter(|(_, by)| *by != 0)
+            .collect();
         if changes == expected {
             return Ok(());
         }
@@ -58,7 +70,10 @@ impl CounterDelta {
             }
         }
         report.push_str("as expected:\n");
-        for (name, by) in changes.iter().filter(|(name, by)| expected.get(*name) == Some(*by)) {
+        for (name, by) in changes
+            .iter()
+            .filter(|(name, by)| expected.get(*name) == Some(*by))
+        {
             let _infallible = writeln!(report, "  {name}: {by:+}");
         }
         report.push_str("all counters that are not 0:\n");
@@ -101,7 +116,12 @@ impl<R: FnMut() -> Counters> Script<R> {
     /// Begins with the state that `read` gives now.
     pub fn new(mut read: R) -> Self {
         let last = read();
-        Self { read, ignored: Vec::new(), last, steps: 0 }
+        Self {
+            read,
+            ignored: Vec::new(),
+            last,
+            steps: 0,
+        }
     }
 
     /// Leaves these counters out of account in every step.
@@ -123,7 +143,10 @@ impl<R: FnMut() -> Counters> Script<R> {
         let now = (self.read)();
         let before = std::mem::replace(&mut self.last, now.clone());
         let ignored: Vec<&str> = self.ignored.iter().map(String::as_str).collect();
-        if let Err(report) = CounterDelta::between(before, now).ignoring(&ignored).check(expected) {
+        if let Err(report) = CounterDelta::between(before, now)
+            .ignoring(&ignored)
+            .check(expected)
+        {
             panic!("step {} ({what}): {report}", self.steps);
         }
         value
@@ -135,15 +158,25 @@ mod tests {
     use super::*;
 
     fn counters(pairs: &[(&str, u64)]) -> Counters {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect()
     }
 
     #[test]
     fn only_what_is_named_may_change() {
-        let delta = CounterDelta::between(counters(&[("a", 1), ("b", 2)]), counters(&[("a", 4), ("b", 2), ("c", 1)]));
+        let delta = CounterDelta::between(
+            counters(&[("a", 1), ("b", 2)]),
+            counters(&[("a", 4), ("b", 2), ("c", 1)]),
+        );
         delta.expect(&[("a", 3), ("c", 1), ("b", 0)]);
         let report = delta.check(&[("a", 2), ("d", 1)]).expect_err("three differences");
-        for line in ["a: changed by +3, expected +2", "c: changed by +1, expected +0", "d: changed by +0, expected +1"] {
+        for line in [
+            "a: changed by +3, expected +2",
+            "c: changed by +1, expected +0",
+            "d: changed by +0, expected +1",
+        ] {
             assert!(report.contains(line), "{report}");
         }
         delta.ignoring(&["c"]).expect(&[("a", 3)]);

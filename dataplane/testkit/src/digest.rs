@@ -16,7 +16,12 @@ const PRIME: u64 = 0x0000_0100_0000_01b3;
 
 impl Digest {
     pub(crate) const fn new() -> Self {
-        Self { state: 0xcbf2_9ce4_8422_2325, carry: [0; 8], carried: 0, length: 0 }
+        Self {
+            state: 0xcbf2_9ce4_8422_2325,
+            carry: [0; 8],
+            carried: 0,
+            length: 0,
+        }
     }
 
     pub(crate) fn update(&mut self, mut bytes: &[u8]) {
@@ -96,7 +101,12 @@ mod tests {
         for cut in 0..=content.len() {
             let (left, right) = content.split_at(cut);
             assert_eq!(digest(&[left, right]), whole, "cut at {cut}");
-            assert_eq!(digest(&[&left[..cut / 2], &left[cut / 2..], right]), whole, "cut at {}, {cut}", cut / 2);
+            assert_eq!(
+                digest(&[&left[..cut / 2], &left[cut / 2..], right]),
+                whole,
+                "cut at {}, {cut}",
+                cut / 2
+            );
         }
     }
 

@@ -11,7 +11,9 @@ pub fn query(id: u16, name: &str) -> Option<Vec<u8>> {
         message.extend(word.to_be_bytes());
     }
     for label in name.trim_end_matches('.').split('.') {
-        let length = u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length))?;
+        let length = u8::try_from(label.len())
+            .ok()
+            .filter(|length| (1..64).contains(length))?;
         message.push(length);
         message.extend(label.as_bytes());
     }
@@ -39,7 +41,14 @@ pub fn respond(query: &[u8], text: &str) -> Option<Vec<u8>> {
     }
     message.extend(query.get(HEADER_BYTES..end)?);
     // The name is that of the question; time to live 0.
-    for word in [0xc000 | HEADER_BYTES as u16, TYPE_TXT, CLASS_IN, 0, 0, u16::from(length) + 1] {
+    for word in [
+        0xc000 | HEADER_BYTES as u16,
+        TYPE_TXT,
+        CLASS_IN,
+        0,
+        0,
+        u16::from(length) + 1,
+    ] {
         message.extend(word.to_be_bytes());
     }
     message.push(length);

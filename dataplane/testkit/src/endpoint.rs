@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect,
-    getsockopt, recvmsg, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind,
+    connect, getsockopt, recvmsg, setsockopt, socket, sockopt,
 };
 
 use crate::namespace::Namespace;
@@ -31,7 +31,11 @@ pub struct Client<'a> {
 impl<'a> Client<'a> {
     /// A client with any source address and two seconds of patience.
     pub const fn new(namespace: &'a Namespace) -> Self {
-        Self { namespace, source: None, timeout: Duration::from_secs(2) }
+        Self {
+            namespace,
+            source: None,
+            timeout: Duration::from_secs(2),
+        }
     }
 
     /// Binds to this address and, unless 0, this port.
@@ -63,8 +67,17 @@ impl<'a> Client<'a> {
         let source = self.source;
         self.namespace
             .run(move || {
-                let family = if peer.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-                let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol)?;
+                let family = if peer.is_ipv4() {
+                    AddressFamily::Inet
+                } else {
+                    AddressFamily::Inet6
+                };
+                let fd = socket(
+                    family,
+                    kind,
+                    SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+                    protocol,
+                )?;
                 if peer.is_ipv4() {
                     setsockopt(&fd, sockopt::Ipv4RecvErr, &true)?;
                 } else {
@@ -85,7 +98,11 @@ impl<'a> Client<'a> {
 }
 
 /// Waits for the socket. `None`: the deadline passed.
-pub(crate) fn wait(socket: &impl AsFd, events: PollFlags, deadline: Instant) -> io::Result<Option<PollFlags>> {
+pub(crate) fn wait(
+    socket: &impl AsFd,
+    events: PollFlags,
+    deadline: Instant,
+) -> io::Result<Option<PollFlags>> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
@@ -100,7 +117,10 @@ pub(crate) fn wait(socket: &impl AsFd, events: PollFlags, deadline: Instant) -> 
 }
 
 /// Waits until the socket is readable, or says what came instead.
-pub(crate) fn readable<T>(socket: &impl AsFd, deadline: Instant) -> Result<std::result::Result<(), Outcome<T>>> {
+pub(crate) fn readable<T>(
+    socket: &impl AsFd,
+    deadline: Instant,
+) -> Result<std::result::Result<(), Outcome<T>>> {
     match wait(socket, PollFlags::POLLIN, deadline).context("cannot wait for a socket")? {
         None => Ok(Err(Outcome::TimedOut)),
         Some(events) if events.contains(PollFlags::POLLERR) => Ok(Err(failure(socket, None))),
@@ -118,7 +138,10 @@ pub(crate) fn failure<T>(socket: &impl AsFd, errno: Option<Errno>) -> Outcome<T>
         (None, None) => pending,
     };
     match (icmp, Errno::from_raw(errno)) {
-        (Some((icmp, _)), _) => Outcome::Unreachable { icmp: Some(icmp), errno },
+        (Some((icmp, _)), _) => Outcome::Unreachable {
+            icmp: Some(icmp),
+            errno,
+        },
         (None, Errno::ECONNREFUSED | Errno::ECONNRESET) => Outcome::Refused,
         (None, Errno::ETIMEDOUT) => Outcome::TimedOut,
         (None, _) => Outcome::Unreachable { icmp: None, errno },
@@ -132,12 +155,14 @@ pub(crate) fn queued_error(socket: &impl AsFd) -> Option<(IcmpError, i32)> {
     let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6, libc::timeval);
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     let message =
-        recvmsg::<SockaddrStorage>(socket.as_fd().as_raw_fd(), &mut pieces, Some(&mut control), flags).ok()?;
+        recvmsg::<SockaddrStorage>(socket.as_fd().as_raw_fd(), &mut pieces, Some(&mut control), flags)
+            .ok()?;
     message.cmsgs().ok()?.find_map(|control| {
         let (error, from) = match control {
-            ControlMessageOwned::Ipv4RecvErr(error, from) => {
-                (error, from.map(|from| IpAddr::from(from.sin_addr.s_addr.to_ne_bytes())))
-            }
+            ControlMessageOwned::Ipv4RecvErr(error, from) => (
+                error,
+                from.map(|from| IpAddr::from(from.sin_addr.s_addr.to_ne_bytes())),
+            ),
             ControlMessageOwned::Ipv6RecvErr(error, from) => {
                 (error, from.map(|from| IpAddr::from(from.sin6_addr.s6_addr)))
             }
@@ -148,6 +173,14 @@ pub(crate) fn queued_error(socket: &impl AsFd) -> Option<(IcmpError, i32)> {
         }
         let errno = error.ee_errno.cast_signed();
         let mtu = if errno == libc::EMSGSIZE { error.ee_info } else { 0 };
-        Some((IcmpError { from, kind: error.ee_type, code: error.ee_code, mtu }, errno))
+        Some((
+            IcmpError {
+                from,
+                kind: error.ee_type,
+                code: error.ee_code,
+                mtu,
+            },
+            errno,
+        ))
     })
 }

@@ -87,7 +87,10 @@ fn fetch(
     began: Instant,
 ) -> io::Result<Option<HttpResponse>> {
     let local = stream.local_addr()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n"
+    )?;
     let (head, mut body) = read_head(stream)?;
     stream.take(BODY_BYTES).read_to_end(&mut body)?;
     Ok(parse(&head, body, local, began.elapsed()))
@@ -96,12 +99,20 @@ fn fetch(
 fn parse(head: &str, body: Vec<u8>, local: SocketAddr, elapsed: Duration) -> Option<HttpResponse> {
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
     let header = |name: &str| {
-        head.lines().filter_map(|line| line.split_once(": ")).find(|(key, _)| key.eq_ignore_ascii_case(name))
+        head.lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
     };
     let length: usize = header("content-length")?.1.parse().ok()?;
     let seen_as = header(SEEN_HEADER)?.1.parse().ok()?;
     let body = String::from_utf8(body).ok().filter(|body| body.len() == length)?;
-    Some(HttpResponse { status, body, seen_as, local, elapsed })
+    Some(HttpResponse {
+        status,
+        body,
+        seen_as,
+        local,
+        elapsed,
+    })
 }
 
 /// Reads up to the empty line. Returns the head and what of the body came with it.
@@ -119,7 +130,9 @@ fn read_head(stream: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
         }
         bytes.extend_from_slice(&chunk[..length]);
         if bytes.len() > HEAD_BYTES {
-            return Err(io::Error::other(format!("a head of more than {HEAD_BYTES} bytes")));
+            return Err(io::Error::other(format!(
+                "a head of more than {HEAD_BYTES} bytes"
+            )));
         }
     }
 }
@@ -133,7 +146,10 @@ mod tests {
         let local = SocketAddr::from(([10, 0, 0, 1], 40000));
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Seen-As: 10.0.0.9:7\r\n\r\n";
         let whole = parse(head, b"hello".to_vec(), local, Duration::ZERO).expect("a response");
-        assert_eq!((whole.status, whole.seen_as.to_string().as_str()), (200, "10.0.0.9:7"));
+        assert_eq!(
+            (whole.status, whole.seen_as.to_string().as_str()),
+            (200, "10.0.0.9:7")
+        );
         assert_eq!(parse(head, b"hell".to_vec(), local, Duration::ZERO), None);
     }
 }

@@ -59,16 +59,31 @@ impl Namespace {
     pub fn named(name: String) -> Result<Self> {
         let path = Path::new(DIRECTORY).join(&name);
         fs::create_dir_all(DIRECTORY).with_context(|| format!("cannot make {DIRECTORY}"))?;
-        fs::OpenOptions::new().write(true).create_new(true).open(&path).with_context(|| {
-            format!("cannot make {}; is it left over? `ip netns delete {name}` removes it", path.display())
-        })?;
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .with_context(|| {
+                format!(
+                    "cannot make {}; is it left over? `ip netns delete {name}` removes it",
+                    path.display()
+                )
+            })?;
         let made = on_a_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace; is this root?")?;
-            mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                .with_context(|| format!("cannot bind a network namespace to {}", path.display()))
+            mount(
+                Some("/proc/thread-self/ns/net"),
+                &path,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .with_context(|| format!("cannot bind a network namespace to {}", path.display()))
         });
         let handle = made.and_then(|()| {
-            fs::File::open(&path).map(OwnedFd::from).with_context(|| format!("cannot open {}", path.display()))
+            fs::File::open(&path)
+                .map(OwnedFd::from)
+                .with_context(|| format!("cannot open {}", path.display()))
         });
         let handle = match handle {
             Ok(handle) => handle,
@@ -77,7 +92,12 @@ impl Namespace {
                 return Err(error);
             }
         };
-        let namespace = Self { name, path, handle, keep: false };
+        let namespace = Self {
+            name,
+            path,
+            handle,
+            keep: false,
+        };
         for (key, value) in SYSCTLS {
             namespace.set_sysctl(key, value)?;
         }
@@ -111,8 +131,14 @@ impl Namespace {
     }
 
     /// Starts a thread that lives in the namespace.
-    pub fn spawn<R: Send + 'static>(&self, closure: impl FnOnce() -> R + Send + 'static) -> Result<JoinHandle<R>> {
-        let handle = self.handle.try_clone().context("cannot duplicate a namespace handle")?;
+    pub fn spawn<R: Send + 'static>(
+        &self,
+        closure: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<JoinHandle<R>> {
+        let handle = self
+            .handle
+            .try_clone()
+            .context("cannot duplicate a namespace handle")?;
         let name = self.name.clone();
         thread::Builder::new()
             .name(self.name.clone())
@@ -130,12 +156,14 @@ impl Namespace {
 
     /// An rtnetlink connection to the namespace, usable from any thread.
     pub fn netlink(&self) -> Result<Netlink> {
-        self.run(Netlink::connect).with_context(|| format!("cannot talk netlink in {}", self.name))
+        self.run(Netlink::connect)
+            .with_context(|| format!("cannot talk netlink in {}", self.name))
     }
 
     /// An ethtool handle for the namespace, usable from any thread.
     pub fn ethtool(&self) -> Result<Ethtool> {
-        self.run(Ethtool::open).with_context(|| format!("cannot open ethtool in {}", self.name))
+        self.run(Ethtool::open)
+            .with_context(|| format!("cannot open ethtool in {}", self.name))
     }
 
     /// Sets a sysctl, named with slashes or, where no interface name is in the way, with dots.
@@ -170,13 +198,23 @@ impl Namespace {
             Err(error) => return Err(error).with_context(|| format!("cannot list {DIRECTORY}")),
         };
         for entry in entries {
-            let name = entry.with_context(|| format!("cannot list {DIRECTORY}"))?.file_name();
+            let name = entry
+                .with_context(|| format!("cannot list {DIRECTORY}"))?
+                .file_name();
             let Some(name) = name.to_str() else { continue };
-            let Some(rest) = name.strip_prefix(prefix) else { continue };
-            let Some((rest, number)) = rest.rsplit_once('-') else { continue };
+            let Some(rest) = name.strip_prefix(prefix) else {
+                continue;
+            };
+            let Some((rest, number)) = rest.rsplit_once('-') else {
+                continue;
+            };
             // What lies between the prefix and the process is the role: PREFIX-ROLE-PID-NUMBER.
-            let Some((_, process)) = rest.rsplit_once('-') else { continue };
-            let (Ok(process), Ok(_)) = (process.parse::<u32>(), number.parse::<u32>()) else { continue };
+            let Some((_, process)) = rest.rsplit_once('-') else {
+                continue;
+            };
+            let (Ok(process), Ok(_)) = (process.parse::<u32>(), number.parse::<u32>()) else {
+                continue;
+            };
             if !Path::new("/proc").join(process.to_string()).exists() {
                 remove(&Path::new(DIRECTORY).join(name));
                 removed.push(name.to_owned());
@@ -219,6 +257,10 @@ fn on_a_thread<R: Send>(closure: impl FnOnce() -> R + Send) -> R {
 }
 
 fn sysctl_path(key: &str) -> PathBuf {
-    let key = if key.contains('/') { key.to_owned() } else { key.replace('.', "/") };
+    let key = if key.contains('/') {
+        key.to_owned()
+    } else {
+        key.replace('.', "/")
+    };
     Path::new("/proc/sys").join(key)
 }

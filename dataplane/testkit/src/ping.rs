@@ -27,7 +27,11 @@ pub struct PingSpec {
 impl Default for PingSpec {
     /// What `ping` sends.
     fn default() -> Self {
-        Self { payload_bytes: 56, ttl: 64, sequence: 1 }
+        Self {
+            payload_bytes: 56,
+            ttl: 64,
+            sequence: 1,
+        }
     }
 }
 
@@ -50,16 +54,26 @@ impl Client<'_> {
             IpAddr::V4(_) => (SockProtocol::Icmp, 8, 0),
             IpAddr::V6(_) => (SockProtocol::IcmpV6, 128, 129),
         };
-        let opened = self.open(SocketAddr::new(host, 0), SockType::Datagram, Some(protocol), |fd| {
-            let ttl = i32::from(spec.ttl);
-            match host {
-                IpAddr::V4(_) => setsockopt(fd, sockopt::Ipv4Ttl, &ttl),
-                IpAddr::V6(_) => setsockopt(fd, sockopt::Ipv6Ttl, &ttl),
-            }
-        })?;
+        let opened = self.open(
+            SocketAddr::new(host, 0),
+            SockType::Datagram,
+            Some(protocol),
+            |fd| {
+                let ttl = i32::from(spec.ttl);
+                match host {
+                    IpAddr::V4(_) => setsockopt(fd, sockopt::Ipv4Ttl, &ttl),
+                    IpAddr::V6(_) => setsockopt(fd, sockopt::Ipv6Ttl, &ttl),
+                }
+            },
+        )?;
         let socket = match opened {
             Ok(fd) => UdpSocket::from(fd),
-            Err(errno) => return Ok(Outcome::Unreachable { icmp: None, errno: errno as i32 }),
+            Err(errno) => {
+                return Ok(Outcome::Unreachable {
+                    icmp: None,
+                    errno: errno as i32,
+                });
+            }
         };
         // The kernel fills in identifier and checksum.
         let mut message = vec![0; HEADER_BYTES + spec.payload_bytes];
@@ -76,10 +90,14 @@ impl Client<'_> {
             if let Err(outcome) = readable(&socket, deadline)? {
                 return Ok(outcome);
             }
-            let Ok(length) = socket.recv(&mut buffer) else { continue };
+            let Ok(length) = socket.recv(&mut buffer) else {
+                continue;
+            };
             let reply = &buffer[..length];
             if reply.first() == Some(&reply_type) && reply.get(6..) == Some(&message[6..]) {
-                return Ok(Outcome::Answered(PingReply { elapsed: began.elapsed() }));
+                return Ok(Outcome::Answered(PingReply {
+                    elapsed: began.elapsed(),
+                }));
             }
         }
     }

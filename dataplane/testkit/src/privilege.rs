@@ -14,7 +14,10 @@ pub fn privileged() -> bool {
         return true;
     }
     let skip = std::env::var_os(SKIP_VARIABLE).is_some_and(|value| value == "1");
-    assert!(skip, "this test makes network namespaces and needs root; run it with sudo, or set {SKIP_VARIABLE}=1");
+    assert!(
+        skip,
+        "this test makes network namespaces and needs root; run it with sudo, or set {SKIP_VARIABLE}=1"
+    );
     eprintln!("skipped: needs root, and {SKIP_VARIABLE}=1 says to skip such tests");
     false
 }

@@ -57,8 +57,13 @@ impl RawPort {
         set_option(&socket, PACKET_AUXDATA).context("cannot set PACKET_AUXDATA")?;
         set_option(&socket, PACKET_IGNORE_OUTGOING).context("cannot set PACKET_IGNORE_OUTGOING")?;
         let index = i32::try_from(link.index).context("an interface index beyond 2^31")?;
-        bind(&socket, index).with_context(|| format!("cannot bind to {interface} in {}", namespace.name()))?;
-        Ok(Self { socket, mac: link.mac, interface: interface.to_owned() })
+        bind(&socket, index)
+            .with_context(|| format!("cannot bind to {interface} in {}", namespace.name()))?;
+        Ok(Self {
+            socket,
+            mac: link.mac,
+            interface: interface.to_owned(),
+        })
     }
 
     /// The interface's MAC address.
@@ -70,7 +75,12 @@ impl RawPort {
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty())
             .with_context(|| format!("cannot send {} bytes out of {}", frame.len(), self.interface))?;
-        ensure!(sent == frame.len(), "sent {sent} of {} bytes out of {}", frame.len(), self.interface);
+        ensure!(
+            sent == frame.len(),
+            "sent {sent} of {} bytes out of {}",
+            frame.len(),
+            self.interface
+        );
         Ok(())
     }
 
@@ -81,7 +91,8 @@ impl RawPort {
             if let Some(captured) = self.take()? {
                 return Ok(Some(captured));
             }
-            let waited = wait(&self.socket, PollFlags::POLLIN, deadline).context("cannot wait for a frame")?;
+            let waited =
+                wait(&self.socket, PollFlags::POLLIN, deadline).context("cannot wait for a frame")?;
             if waited.is_none() {
                 return Ok(None);
             }
@@ -125,7 +136,9 @@ impl RawPort {
         let message = match received {
             Ok(message) => message,
             Err(Errno::EAGAIN) => return Ok(None),
-            Err(errno) => return Err(errno).with_context(|| format!("cannot receive from {}", self.interface)),
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("cannot receive from {}", self.interface));
+            }
         };
         let length = message.bytes;
         let auxiliary = message.cmsgs().ok().and_then(|mut controls| {
@@ -141,7 +154,10 @@ impl RawPort {
         {
             buffer.splice(12..12, tag);
         }
-        Ok(Some(Captured { frame: buffer, checksum_pending: auxiliary.checksum_pending }))
+        Ok(Some(Captured {
+            frame: buffer,
+            checksum_pending: auxiliary.checksum_pending,
+        }))
     }
 }
 
@@ -163,7 +179,11 @@ impl Auxiliary {
         let half = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
         let status = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
         let (control, protocol) = (half(16)?, half(18)?);
-        let protocol = if status & TP_STATUS_VLAN_TPID_VALID != 0 { protocol } else { 0x8100 };
+        let protocol = if status & TP_STATUS_VLAN_TPID_VALID != 0 {
+            protocol
+        } else {
+            0x8100
+        };
         let ([a, b], [c, d]) = (protocol.to_be_bytes(), control.to_be_bytes());
         Some(Self {
             checksum_pending: status & TP_STATUS_CSUMNOTREADY != 0,

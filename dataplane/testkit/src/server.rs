@@ -39,8 +39,12 @@ impl Server {
         let listener = namespace
             .run(|| TcpListener::bind(address))
             .with_context(|| format!("cannot listen on tcp {address} in {}", namespace.name()))?;
-        let address = listener.local_addr().context("cannot read a listener's address")?;
-        listener.set_nonblocking(true).context("cannot make a listener non-blocking")?;
+        let address = listener
+            .local_addr()
+            .context("cannot read a listener's address")?;
+        listener
+            .set_nonblocking(true)
+            .context("cannot make a listener non-blocking")?;
         let (reader, stop) = io::pipe().context("cannot make a pipe")?;
         let serve = Arc::new(serve);
         let thread = namespace.spawn(move || {
@@ -50,7 +54,9 @@ impl Server {
                 if !readable(&listener, &reader) {
                     break;
                 }
-                let Ok((stream, peer)) = listener.accept() else { continue };
+                let Ok((stream, peer)) = listener.accept() else {
+                    continue;
+                };
                 let Ok(handle) = stream.try_clone() else { continue };
                 lock(&open).insert(id, handle);
                 let (serve, open) = (Arc::clone(&serve), Arc::clone(&open));
@@ -73,7 +79,11 @@ impl Server {
                 let _panicked = thread.join();
             }
         })?;
-        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// Answers datagrams, one after the other.
@@ -86,19 +96,27 @@ impl Server {
             .run(|| UdpSocket::bind(address))
             .with_context(|| format!("cannot listen on udp {address} in {}", namespace.name()))?;
         let address = socket.local_addr().context("cannot read a socket's address")?;
-        socket.set_nonblocking(true).context("cannot make a socket non-blocking")?;
+        socket
+            .set_nonblocking(true)
+            .context("cannot make a socket non-blocking")?;
         let (reader, stop) = io::pipe().context("cannot make a pipe")?;
         let thread = namespace.spawn(move || {
             let mut buffer = vec![0; usize::from(u16::MAX)];
             while readable(&socket, &reader) {
-                let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
+                let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
                 if let Some(reply) = answer(&buffer[..length], peer) {
                     // A reply that cannot be sent is a reply that does not arrive.
                     let _sent = socket.send_to(&reply, peer);
                 }
             }
         })?;
-        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -117,7 +135,10 @@ impl Drop for Server {
 
 /// Waits until there is something to accept or read. `false`: time to stop.
 fn readable(socket: &impl AsFd, stop: &impl AsFd) -> bool {
-    let mut waited = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    let mut waited = [
+        PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+        PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+    ];
     loop {
         match poll(&mut waited, PollTimeout::NONE) {
             Ok(_) => return !waited[1].any().unwrap_or(true),

@@ -160,10 +160,17 @@ impl Client<'_> {
     /// A blocking, connected stream with the client's patience as its timeouts.
     pub(crate) fn connect(&self, server: SocketAddr) -> Result<Outcome<TcpStream>> {
         let deadline = Instant::now() + self.patience();
-        let opened = self.open(server, SockType::Stream, None, |fd| setsockopt(fd, sockopt::TcpNoDelay, &true))?;
+        let opened = self.open(server, SockType::Stream, None, |fd| {
+            setsockopt(fd, sockopt::TcpNoDelay, &true)
+        })?;
         let fd = match opened {
             Ok(fd) => fd,
-            Err(errno) => return Ok(Outcome::Unreachable { icmp: None, errno: errno as i32 }),
+            Err(errno) => {
+                return Ok(Outcome::Unreachable {
+                    icmp: None,
+                    errno: errno as i32,
+                });
+            }
         };
         match wait(&fd, PollFlags::POLLOUT, deadline).context("cannot wait for a connection")? {
             None => return Ok(Outcome::TimedOut),
@@ -209,7 +216,10 @@ impl TcpConversation {
 
     fn try_exchange(&mut self, upload_bytes: u64, download_bytes: u64) -> io::Result<Outcome<Transfer>> {
         let mut header = [0; 24];
-        for (to, word) in header.chunks_mut(8).zip([upload_bytes, download_bytes, self.seed]) {
+        for (to, word) in header
+            .chunks_mut(8)
+            .zip([upload_bytes, download_bytes, self.seed])
+        {
             to.copy_from_slice(&word.to_le_bytes());
         }
         let mut stream = &self.stream;
@@ -246,12 +256,18 @@ impl TcpConversation {
     pub fn close(self) -> Result<()> {
         let _reset_already = self.stream.shutdown(Shutdown::Write);
         let mut rest = Vec::new();
-        (&self.stream).read_to_end(&mut rest).map(|_| ()).context("the server did not close its side")
+        (&self.stream)
+            .read_to_end(&mut rest)
+            .map(|_| ())
+            .context("the server did not close its side")
     }
 
     /// Sends a reset.
     pub fn reset(self) -> Result<()> {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
         setsockopt(&self.stream, sockopt::Linger, &linger).context("cannot set SO_LINGER")
     }
 }
@@ -279,9 +295,10 @@ fn read_line(mut stream: &TcpStream) -> io::Result<String> {
 pub(crate) fn broken<T>(doing: &str, error: &io::Error) -> Outcome<T> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Outcome::TimedOut,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-            Outcome::Unreachable { icmp: None, errno: error.raw_os_error().unwrap_or(0) }
-        }
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Outcome::Unreachable {
+            icmp: None,
+            errno: error.raw_os_error().unwrap_or(0),
+        },
         _ => Outcome::Broken(format!("{doing}: {error}")),
     }
 }

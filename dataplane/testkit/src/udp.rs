@@ -34,7 +34,9 @@ impl UdpServer {
     pub fn start(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
         Server::datagram(namespace, address, |request, peer| {
             let seen = peer.to_string();
-            let Some(probe) = request.strip_prefix(PROBE) else { return dns::respond(request, &seen) };
+            let Some(probe) = request.strip_prefix(PROBE) else {
+                return dns::respond(request, &seen);
+            };
             let mut reply = REPLY.to_vec();
             reply.push(u8::try_from(seen.len()).ok()?);
             reply.extend(seen.as_bytes());
@@ -74,11 +76,20 @@ impl Client<'_> {
     pub fn udp(&self, server: SocketAddr) -> Result<Outcome<UdpConversation>> {
         let fd = match self.open(server, SockType::Datagram, None, |_| Ok(()))? {
             Ok(fd) => fd,
-            Err(errno) => return Ok(Outcome::Unreachable { icmp: None, errno: errno as i32 }),
+            Err(errno) => {
+                return Ok(Outcome::Unreachable {
+                    icmp: None,
+                    errno: errno as i32,
+                });
+            }
         };
         let socket = UdpSocket::from(fd);
         let local = socket.local_addr().context("cannot read a socket's address")?;
-        Ok(Outcome::Answered(UdpConversation { socket, local, patience: self.patience() }))
+        Ok(Outcome::Answered(UdpConversation {
+            socket,
+            local,
+            patience: self.patience(),
+        }))
     }
 
     /// Asks one DNS question, as a resolver does.
@@ -138,17 +149,28 @@ impl UdpConversation {
         let began = Instant::now();
         let deadline = began + self.patience;
         if let Err(error) = self.socket.send(request) {
-            return Ok(failure(&self.socket, error.raw_os_error().map(nix::errno::Errno::from_raw)));
+            return Ok(failure(
+                &self.socket,
+                error.raw_os_error().map(nix::errno::Errno::from_raw),
+            ));
         }
         let mut buffer = vec![0; usize::from(u16::MAX)];
         loop {
             if let Err(outcome) = readable(&self.socket, deadline)? {
                 return Ok(outcome);
             }
-            let Ok(length) = self.socket.recv(&mut buffer) else { continue };
+            let Ok(length) = self.socket.recv(&mut buffer) else {
+                continue;
+            };
             if let Some(seen_as) = accept(&buffer[..length]) {
-                let seen_as = seen_as.parse().with_context(|| format!("\"{seen_as}\" is no socket address"))?;
-                return Ok(Outcome::Answered(UdpAnswer { seen_as, local: self.local, elapsed: began.elapsed() }));
+                let seen_as = seen_as
+                    .parse()
+                    .with_context(|| format!("\"{seen_as}\" is no socket address"))?;
+                return Ok(Outcome::Answered(UdpAnswer {
+                    seen_as,
+                    local: self.local,
+                    elapsed: began.elapsed(),
+                }));
             }
         }
     }

@@ -36,8 +36,12 @@ pub fn verify_packet(packet: &[u8]) -> Result<(), String> {
 fn verify_ipv4(packet: &[u8]) -> Result<(), String> {
     let header = ipv4_header(packet)?;
     let total = usize::from(word(packet, 2).ok_or("shorter than an IPv4 header")?);
-    let packet = packet.get(..total).ok_or_else(|| format!("{} of {total} bytes of IPv4", packet.len()))?;
-    let body = packet.get(header..).ok_or_else(|| format!("total length {total} under header length {header}"))?;
+    let packet = packet
+        .get(..total)
+        .ok_or_else(|| format!("{} of {total} bytes of IPv4", packet.len()))?;
+    let body = packet
+        .get(header..)
+        .ok_or_else(|| format!("total length {total} under header length {header}"))?;
     if word(packet, 6).unwrap_or(0) & 0x3fff != 0 {
         return Ok(());
     }
@@ -51,7 +55,9 @@ fn ipv4_header(packet: &[u8]) -> Result<usize, String> {
     if first >> 4 != 4 || length < 20 {
         return Err(format!("no IPv4 header begins with {first:#04x}"));
     }
-    let header = packet.get(..length).ok_or_else(|| format!("{} of {length} bytes of IPv4 header", packet.len()))?;
+    let header = packet
+        .get(..length)
+        .ok_or_else(|| format!("{} of {length} bytes of IPv4 header", packet.len()))?;
     match fold(sum(header)) {
         0xffff => Ok(length),
         other => Err(format!("ipv4 header checksum is off by {:#06x}", !other)),
@@ -61,7 +67,9 @@ fn ipv4_header(packet: &[u8]) -> Result<usize, String> {
 fn verify_ipv6(packet: &[u8]) -> Result<(), String> {
     let header = packet.get(..40).ok_or("shorter than an IPv6 header")?;
     let length = usize::from(word(packet, 4).ok_or("shorter than an IPv6 header")?);
-    let mut body = packet.get(40..40 + length).ok_or_else(|| format!("less than {length} bytes of IPv6 payload"))?;
+    let mut body = packet
+        .get(40..40 + length)
+        .ok_or_else(|| format!("less than {length} bytes of IPv6 payload"))?;
     let source = &header[8..24];
     let mut destination = header[24..40].to_vec();
     let mut next = header[6];
@@ -90,7 +98,9 @@ fn verify_ipv6(packet: &[u8]) -> Result<(), String> {
             59 => return Ok(()),
             _ => return transport(next, body, source, &destination),
         };
-        body = body.get(length..).ok_or_else(|| format!("extension header {next} cut short"))?;
+        body = body
+            .get(length..)
+            .ok_or_else(|| format!("extension header {next} cut short"))?;
         next = first;
     }
 }
@@ -106,11 +116,16 @@ fn transport(protocol: u8, body: &[u8], source: &[u8], destination: &[u8]) -> Re
                 (Some(0), true) => return Err("udp over ipv6 without a checksum".into()),
                 _ => {}
             }
-            ("udp", body.get(..length).ok_or_else(|| format!("{} of {length} bytes of UDP", body.len()))?)
+            (
+                "udp",
+                body.get(..length)
+                    .ok_or_else(|| format!("{} of {length} bytes of UDP", body.len()))?,
+            )
         }
         (ICMP, false) => {
             if matches!(body.first(), Some(3 | 4 | 5 | 11 | 12)) {
-                ipv4_header(body.get(8..).unwrap_or(&[])).map_err(|error| format!("inside the ICMP error: {error}"))?;
+                ipv4_header(body.get(8..).unwrap_or(&[]))
+                    .map_err(|error| format!("inside the ICMP error: {error}"))?;
             }
             return match fold(sum(body)) {
                 0xffff => Ok(()),
@@ -124,9 +139,9 @@ fn transport(protocol: u8, body: &[u8], source: &[u8], destination: &[u8]) -> Re
     let pseudo = pseudo_header_sum(source, destination, protocol, length);
     match fold(sum(covered) + u64::from(pseudo)) {
         0xffff => Ok(()),
-        _ if word(covered, if protocol == TCP { 16 } else { 6 }) == Some(pseudo) => {
-            Err(format!("{name} checksum is only the pseudo-header's sum (left for the NIC to complete)"))
-        }
+        _ if word(covered, if protocol == TCP { 16 } else { 6 }) == Some(pseudo) => Err(format!(
+            "{name} checksum is only the pseudo-header's sum (left for the NIC to complete)"
+        )),
         other => Err(format!("{name} checksum is off by {:#06x}", !other)),
     }
 }
@@ -139,7 +154,10 @@ pub fn pseudo_header_sum(source: &[u8], destination: &[u8], protocol: u8, length
 
 /// RFC 1071: the sum of 16-bit words, an odd byte at the end counting as the high half of one.
 fn sum(bytes: &[u8]) -> u64 {
-    bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0))).sum()
+    bytes
+        .chunks(2)
+        .map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0)))
+        .sum()
 }
 
 fn fold(mut sum: u64) -> u16 {
@@ -160,7 +178,10 @@ mod tests {
     /// The worked example of RFC 1071, section 3.
     #[test]
     fn the_sum_is_that_of_the_rfc() {
-        assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+        assert_eq!(
+            fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])),
+            0xddf2
+        );
         assert_eq!(fold(sum(&[0x12])), 0x1200);
     }
 
@@ -168,8 +189,8 @@ mod tests {
     #[test]
     fn a_known_header_is_right_and_any_flipped_bit_is_not() {
         let mut header = [
-            0x45, 0x00, 0x00, 0x14, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0x00, 0x01, 0xc0, 0xa8,
-            0x00, 0xc7,
+            0x45, 0x00, 0x00, 0x14, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0x00, 0x01,
+            0xc0, 0xa8, 0x00, 0xc7,
         ];
         // The textbook's total length of 0x73 made that of the header alone, and the checksum with it.
         header[10..12].copy_from_slice(&(0xb861_u16 + 0x73 - 0x14).to_be_bytes());
@@ -183,7 +204,10 @@ mod tests {
 
     #[test]
     fn no_length_of_a_cut_off_frame_panics() {
-        let frame = crate::Frame::ip([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2).payload_bytes(9).build();
+        let frame = crate::Frame::ip([10, 0, 0, 1], [10, 0, 0, 2])
+            .tcp(1, 2)
+            .payload_bytes(9)
+            .build();
         for length in 0..frame.len() {
             assert!(verify_checksums(&frame[..length]).is_err(), "{length} bytes");
         }

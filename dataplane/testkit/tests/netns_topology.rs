@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use bulkhead_dataplane::netlink::ethtool::Offload;
 use bulkhead_testkit::{
-    Attachment, Client, HostSpec, KernelCounters, Namespace, Offloads, Outcome, TcpServer, Topology, privileged,
+    Attachment, Client, HostSpec, KernelCounters, Namespace, Offloads, Outcome, TcpServer, Topology,
+    privileged,
 };
 
 const BULK_BYTES: u64 = 8 * 1024 * 1024;
@@ -28,18 +30,33 @@ fn two_hosts(prefix: &str, change: impl Fn(HostSpec) -> HostSpec) -> Topology {
 /// Bulk TCP both ways and both families through the firewall's kernel, content compared, no bad checksum.
 fn bulk_passes(topology: &Topology) {
     let right = topology.host("right");
-    let everyone = [topology.firewall(), &topology.host("left").namespace, &right.namespace];
+    let everyone = [
+        topology.firewall(),
+        &topology.host("left").namespace,
+        &right.namespace,
+    ];
     let before = everyone.map(|namespace| KernelCounters::snapshot(namespace).expect("counters"));
     for address in right.addresses() {
         let server = TcpServer::start(&right.namespace, (address, 0).into()).expect("a server");
-        let outcome = client(topology).tcp_transfer(server.address(), BULK_BYTES, BULK_BYTES).expect("sockets");
+        let outcome = client(topology)
+            .tcp_transfer(server.address(), BULK_BYTES, BULK_BYTES)
+            .expect("sockets");
         let (transfer, conversation) = outcome.answered().expect("an answer");
-        assert_eq!((transfer.uploaded_bytes, transfer.downloaded_bytes), (BULK_BYTES, BULK_BYTES));
-        assert_eq!(conversation.seen_as(), conversation.local(), "nothing translates here");
+        assert_eq!(
+            (transfer.uploaded_bytes, transfer.downloaded_bytes),
+            (BULK_BYTES, BULK_BYTES)
+        );
+        assert_eq!(
+            conversation.seen_as(),
+            conversation.local(),
+            "nothing translates here"
+        );
         conversation.close().expect("closed");
     }
     for (namespace, before) in everyone.iter().zip(&before) {
-        let errors = KernelCounters::snapshot(namespace).expect("counters").checksum_errors(before);
+        let errors = KernelCounters::snapshot(namespace)
+            .expect("counters")
+            .checksum_errors(before);
         assert!(errors.is_empty(), "{}: {errors:?}", namespace.name());
     }
 }
@@ -53,7 +70,10 @@ fn netns_kernel_forwards_over_veth_until_the_blackhole_rule_is_there() {
     bulk_passes(&topology);
     let right = topology.host("right");
     let ping = |who: IpAddr, patience: u64| {
-        client(&topology).timeout(Duration::from_millis(patience)).ping(who).expect("a socket")
+        client(&topology)
+            .timeout(Duration::from_millis(patience))
+            .ping(who)
+            .expect("a socket")
     };
     for who in right.addresses() {
         assert!(ping(who, 2000).is_answered(), "{who}");
@@ -86,7 +106,10 @@ fn netns_without_forwarding_nothing_passes() {
         .expect("a topology");
     topology.resolve_neighbours().expect("neighbours");
     for who in topology.host("right").addresses() {
-        let outcome = client(&topology).timeout(Duration::from_millis(300)).ping(who).expect("a socket");
+        let outcome = client(&topology)
+            .timeout(Duration::from_millis(300))
+            .ping(who)
+            .expect("a socket");
         assert!(!outcome.is_answered(), "{who}: {}", outcome.describe());
     }
 }
@@ -104,7 +127,9 @@ fn netns_macvlan_over_veth_talks() {
     if !privileged() {
         return;
     }
-    bulk_passes(&two_hosts("bhk-mvv", |host| host.attachment(Attachment::MacvlanOverVeth)));
+    bulk_passes(&two_hosts("bhk-mvv", |host| {
+        host.attachment(Attachment::MacvlanOverVeth)
+    }));
 }
 
 #[test]
@@ -114,12 +139,16 @@ fn netns_jumbo_frames_without_offloads_pass() {
     }
     let topology = two_hosts("bhk-raw", |host| host.offloads(Offloads::Off).mtu(9000));
     let host = topology.host("left");
-    for (namespace, interface) in
-        [(topology.firewall(), &host.firewall_interface), (&host.namespace, &host.interface)]
-    {
+    for (namespace, interface) in [
+        (topology.firewall(), &host.firewall_interface),
+        (&host.namespace, &host.interface),
+    ] {
         let ethtool = namespace.ethtool().expect("ethtool");
         for offload in Offload::ALL {
-            assert!(!ethtool.offload(interface, offload).expect("an answer"), "{offload} of {interface}");
+            assert!(
+                !ethtool.offload(interface, offload).expect("an answer"),
+                "{offload} of {interface}"
+            );
         }
     }
     bulk_passes(&topology);
@@ -137,10 +166,17 @@ fn netns_internet_cannot_answer_untranslated_addresses() {
         .kernel_forwarding(true)
         .build()
         .expect("a topology");
-    let outcome = client(&topology).timeout(Duration::from_millis(300)).ping(public).expect("a socket");
+    let outcome = client(&topology)
+        .timeout(Duration::from_millis(300))
+        .ping(public)
+        .expect("a socket");
     assert_eq!(outcome, Outcome::TimedOut, "the internet has no route back");
     let from_the_edge = Client::new(topology.firewall()).ping(public).expect("a socket");
-    assert!(from_the_edge.is_answered(), "the firewall's default route leads there: {}", from_the_edge.describe());
+    assert!(
+        from_the_edge.is_answered(),
+        "the firewall's default route leads there: {}",
+        from_the_edge.describe()
+    );
 }
 
 #[test]
@@ -162,13 +198,21 @@ fn netns_namespaces_go_away_also_after_a_panic() {
     let namespace = Namespace::new("bhk-drop").expect("a namespace");
     let path = Path::new("/run/netns").join(namespace.name());
     assert!(path.exists());
-    assert_eq!(namespace.sysctl("net.ipv6.conf.all.accept_dad").expect("a sysctl"), "0");
+    assert_eq!(
+        namespace
+            .sysctl("net.ipv6.conf.all.accept_dad")
+            .expect("a sysctl"),
+        "0"
+    );
     let caught = catch_unwind(AssertUnwindSafe(|| namespace.run(|| -> u32 { panic!("inside") })));
     let message = caught.expect_err("the panic comes out");
     assert_eq!(message.downcast_ref::<&str>(), Some(&"inside"));
     assert_eq!(namespace.run(|| 42), 42, "and the namespace still works");
     let outside = namespace.run(|| std::fs::read_link("/proc/thread-self/ns/net").expect("a link"));
-    assert_ne!(outside, std::fs::read_link("/proc/thread-self/ns/net").expect("a link"));
+    assert_ne!(
+        outside,
+        std::fs::read_link("/proc/thread-self/ns/net").expect("a link")
+    );
 
     let caught = catch_unwind(AssertUnwindSafe(move || {
         let _held = namespace;
@@ -194,7 +238,12 @@ fn netns_sweep_removes_only_what_dead_processes_left() {
     drop(orphan);
     assert!(orphan_path.exists(), "kept");
     let removed = Namespace::sweep(&prefix).expect("swept");
-    std::fs::remove_file(&orphan_path).ok();
+    let name_of = |path: &Path| path.file_name().expect("a name").to_owned();
+    let deleted = Command::new("ip")
+        .args(["netns", "delete"])
+        .arg(name_of(&orphan_path))
+        .status();
+    assert!(deleted.expect("ip").success(), "`ip netns` knows it too");
     assert_eq!(removed, [name]);
     assert_eq!(alive.run(|| 1), 1);
 }

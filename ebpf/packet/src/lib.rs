@@ -11,11 +11,13 @@ mod buffer;
 pub mod checksum;
 mod embedded;
 mod parse;
+mod repeat;
 
 pub use buffer::{HEADER_BYTES, HeaderBuffer};
 pub use bulkhead_abi::Reason;
 pub use embedded::{Embedded, parse_embedded};
 pub use parse::{IcmpKind, Kind, Packet, icmp_kind, parse, tcp_flags, tcp_window_scale};
+pub use repeat::{PlainLoop, Repeat};
 
 /// Length of an Ethernet header without tags, bytes.
 pub const ETHERNET_BYTES: usize = 14;

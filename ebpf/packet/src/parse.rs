@@ -2,7 +2,7 @@
 
 use bulkhead_abi::{Reason, protocol};
 
-use crate::{ETHERNET_BYTES, HeaderBuffer, checksum};
+use crate::{ETHERNET_BYTES, HeaderBuffer, Repeat, checksum};
 
 /// Ethernet types (IEEE 802 numbers).
 mod ethertype {
@@ -147,13 +147,19 @@ pub fn icmp_kind(protocol: u8, icmp_type: u8) -> IcmpKind {
 /// # Errors
 /// The one reason why the frame cannot be judged.
 #[inline(always)]
-pub fn parse(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet) -> Result<(), Reason> {
+pub fn parse(
+    looping: &impl Repeat,
+    headers: &HeaderBuffer,
+    frame_bytes: u32,
+    gso: bool,
+    packet: &mut Packet,
+) -> Result<(), Reason> {
     *packet = Packet::default();
     let ether_type = headers.be16(12).ok_or(Reason::Truncated)?;
     packet.l3 = ETHERNET_BYTES as u16;
     match ether_type {
-        ethertype::IPV4 => ipv4(headers, frame_bytes, gso, packet)?,
-        ethertype::IPV6 => ipv6(headers, frame_bytes, gso, packet)?,
+        ethertype::IPV4 => ipv4(looping, headers, frame_bytes, gso, packet)?,
+        ethertype::IPV6 => ipv6(looping, headers, frame_bytes, gso, packet)?,
         ethertype::ARP => {
             packet.kind = Kind::Arp;
             return Ok(());
@@ -172,7 +178,13 @@ pub fn parse(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut P
 }
 
 #[inline(always)]
-fn ipv4(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet) -> Result<(), Reason> {
+fn ipv4(
+    looping: &impl Repeat,
+    headers: &HeaderBuffer,
+    frame_bytes: u32,
+    gso: bool,
+    packet: &mut Packet,
+) -> Result<(), Reason> {
     const L3: usize = ETHERNET_BYTES;
     let version_ihl = headers.byte(L3).ok_or(Reason::Truncated)?;
     // The last word of a minimal header: everything below it is there too.
@@ -195,7 +207,7 @@ fn ipv4(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet
     if !checksum::ipv4_header_valid(headers, L3, header_bytes / 4) {
         return Err(Reason::Ipv4ChecksumInvalid);
     }
-    if header_bytes > 20 && source_routed(headers, L3 + 20, header_bytes - 20) {
+    if header_bytes > 20 && source_routed(looping, headers, L3 + 20, header_bytes - 20) {
         return Err(Reason::SourceRoute);
     }
     packet.family = 4;
@@ -215,33 +227,47 @@ fn ipv4(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet
 
 /// Walks IPv4 options for loose or strict source route (RFC 791; to be dropped by RFC 7126, 4.3 and 4.4).
 #[inline(never)]
-fn source_routed(headers: &HeaderBuffer, start: usize, bytes: usize) -> bool {
+fn source_routed(looping: &impl Repeat, headers: &HeaderBuffer, start: usize, bytes: usize) -> bool {
     let end = start + bytes;
     let mut at = start;
-    let mut steps = 0;
+    let mut routed = false;
     // Forty bytes hold at most forty single-byte options.
-    while steps < 40 {
+    looping.repeat(40, |_| {
         if at >= end {
-            return false;
+            return true;
         }
-        match headers.byte(at) {
-            Some(0) | None => return false,
-            Some(1) => at += 1,
-            Some(131 | 137) => return true,
-            Some(_) => match headers.byte(at + 1) {
+        let Some(option) = headers.byte(at) else {
+            return true;
+        };
+        match option {
+            0 => return true,
+            1 => {
+                at += 1;
+                return false;
+            }
+            131 | 137 => routed = true,
+            _ => match headers.byte(at + 1) {
                 // An option shorter than its own header would never end; treat it as an attempt to hide.
-                Some(0 | 1) => return true,
-                Some(length) => at += usize::from(length),
-                None => return false,
+                Some(0 | 1) | None => routed = true,
+                Some(length) => {
+                    at += usize::from(length);
+                    return false;
+                }
             },
         }
-        steps += 1;
-    }
-    false
+        true
+    });
+    routed
 }
 
 #[inline(always)]
-fn ipv6(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet) -> Result<(), Reason> {
+fn ipv6(
+    looping: &impl Repeat,
+    headers: &HeaderBuffer,
+    frame_bytes: u32,
+    gso: bool,
+    packet: &mut Packet,
+) -> Result<(), Reason> {
     const L3: usize = ETHERNET_BYTES;
     packet.destination_be = headers.address6(L3 + 24).ok_or(Reason::Truncated)?;
     packet.source_be = headers.address6(L3 + 8).ok_or(Reason::Truncated)?;
@@ -265,7 +291,7 @@ fn ipv6(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet
     match next {
         protocol::TCP | protocol::UDP | protocol::ICMPV6 => Ok(()),
         _ => {
-            let found = extension_chain(headers, next, (L3 as u32 + total) as usize)?;
+            let found = extension_chain(looping, headers, next, (L3 as u32 + total) as usize)?;
             packet.protocol = (found >> 16) as u8;
             packet.l4 = found as u16;
             Ok(())
@@ -275,32 +301,43 @@ fn ipv6(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &mut Packet
 
 /// Follows the extension chain (RFC 8200, section 4) and returns `protocol << 16 | offset` of what ends it.
 #[inline(never)]
-fn extension_chain(headers: &HeaderBuffer, first: u8, end: usize) -> Result<u32, Reason> {
+fn extension_chain(
+    looping: &impl Repeat,
+    headers: &HeaderBuffer,
+    first: u8,
+    end: usize,
+) -> Result<u32, Reason> {
     let mut next = first;
     let mut at = ETHERNET_BYTES + 40;
-    let mut steps = 0;
+    let mut outcome = Err(Reason::Ipv6ExtensionInvalid);
     // RFC 8200 names seven headers, destination options twice.
-    while steps < 8 {
+    looping.repeat(8, |turn| {
         match next {
             // Hop-by-hop options stand first or nowhere.
-            0 if steps > 0 => return Err(Reason::Ipv6ExtensionInvalid),
-            0 | 60 => {
-                let following = headers.byte(at).ok_or(Reason::Ipv6ExtensionInvalid)?;
-                let length = headers.byte(at + 1).ok_or(Reason::Ipv6ExtensionInvalid)?;
-                next = following;
-                at += (usize::from(length) + 1) * 8;
-                if at > end || at >= crate::HEADER_BYTES {
-                    return Err(Reason::Ipv6ExtensionInvalid);
-                }
+            0 if turn > 0 => return true,
+            0 | 60 => {}
+            43 => {
+                outcome = Err(Reason::SourceRoute);
+                return true;
             }
-            43 => return Err(Reason::SourceRoute),
-            44 => return Err(Reason::Fragment),
+            44 => {
+                outcome = Err(Reason::Fragment);
+                return true;
+            }
             // Everything else, AH and ESP and "no next header" included, is what policy is asked about.
-            _ => return Ok(u32::from(next) << 16 | at as u32),
+            _ => {
+                outcome = Ok(u32::from(next) << 16 | at as u32);
+                return true;
+            }
         }
-        steps += 1;
-    }
-    Err(Reason::Ipv6ExtensionInvalid)
+        let (Some(following), Some(length)) = (headers.byte(at), headers.byte(at + 1)) else {
+            return true;
+        };
+        next = following;
+        at += (usize::from(length) + 1) * 8;
+        at > end || at >= crate::HEADER_BYTES
+    });
+    outcome
 }
 
 /// Bytes of the packet from layer 4 on.
@@ -388,25 +425,36 @@ fn icmp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
 /// The window scale option of a SYN (RFC 7323, section 2), capped at 14; 0 without the option.
 #[inline(never)]
 #[must_use]
-pub fn tcp_window_scale(headers: &HeaderBuffer, packet: &Packet) -> u8 {
+pub fn tcp_window_scale(looping: &impl Repeat, headers: &HeaderBuffer, packet: &Packet) -> u8 {
     let mut at = usize::from(packet.l4) + 20;
     let end = usize::from(packet.l4) + usize::from(packet.tcp_header_bytes);
-    let mut steps = 0;
-    // Forty bytes of options; a dozen real ones at most, the rest padding.
-    while steps < 24 {
+    let mut scale = 0;
+    // Forty bytes of options, single-byte ones included.
+    looping.repeat(40, |_| {
         if at >= end {
-            return 0;
+            return true;
         }
-        match headers.byte(at) {
-            Some(0) | None => return 0,
-            Some(1) => at += 1,
-            Some(3) => return headers.byte(at + 2).unwrap_or(0).min(14),
-            Some(_) => match headers.byte(at + 1) {
-                Some(length) if length >= 2 => at += usize::from(length),
-                _ => return 0,
-            },
+        let Some(option) = headers.byte(at) else {
+            return true;
+        };
+        if option == 0 {
+            return true;
         }
-        steps += 1;
-    }
-    0
+        if option == 1 {
+            at += 1;
+            return false;
+        }
+        if option == 3 {
+            scale = headers.byte(at + 2).unwrap_or(0).min(14);
+            return true;
+        }
+        match headers.byte(at + 1) {
+            Some(length) if length >= 2 => {
+                at += usize::from(length);
+                false
+            }
+            _ => true,
+        }
+    });
+    scale
 }

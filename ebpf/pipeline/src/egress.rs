@@ -30,7 +30,7 @@ pub fn host_egress<F: Frame, E: Tables + Clock>(
     if mark == SLOW_PATH_MARK {
         return Verdict::pass(Reason::SlowPathAnswer);
     }
-    if parse(&work.headers, frame.bytes(), frame.gso_segment_bytes() != 0, &mut work.packet).is_err() {
+    if parse(env, &work.headers, frame.bytes(), frame.gso_segment_bytes() != 0, &mut work.packet).is_err() {
         // Our own fragments and odd protocols; nothing to remember.
         return if from_outside {
             Verdict::drop(Reason::UnguardedIngress)

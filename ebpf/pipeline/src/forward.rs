@@ -152,11 +152,11 @@ pub(crate) fn find_route<E: Tables>(
     Ok(RouteKind::Unicast)
 }
 
-/// Fills the hop of `flow` from `work.route` and `work.egress`: interface, MTU, MAC addresses if the neighbour is
+/// Fills the hop of `work.flow` from `work.route` and `work.egress`: interface, MTU, MAC addresses if the neighbour is
 /// known.
 #[inline(always)]
-pub(crate) fn fill_hop<E: Tables>(env: &E, work: &Work, flow: &mut Flow, family: u8, ingress_ifindex: u32) {
-    let destination_be = flow.new_destination_be;
+pub(crate) fn fill_hop<E: Tables>(env: &E, work: &mut Work) {
+    let flow = &mut work.flow;
     flow.egress_ifindex = work.out_ifindex;
     flow.mtu = work.egress.mtu;
     flow.egress_mac = work.egress.mac;
@@ -167,16 +167,21 @@ pub(crate) fn fill_hop<E: Tables>(env: &E, work: &Work, flow: &mut Flow, family:
     } else {
         flow.flags &= !flow_flags::XDP_EGRESS;
     }
-    let key = match work.route.gateway_family {
-        0 => NeighbourKey { ifindex: work.out_ifindex, family: u32::from(family), address_be: destination_be },
-        gateway => NeighbourKey { ifindex: work.out_ifindex, family: gateway, address_be: work.route.gateway_be },
+    let mut key = NeighbourKey {
+        ifindex: work.out_ifindex,
+        family: u32::from(work.packet.family),
+        address_be: flow.new_destination_be,
     };
+    if work.route.gateway_family != 0 {
+        key.family = work.route.gateway_family;
+        key.address_be = work.route.gateway_be;
+    }
     if let Some(mac) = env.neighbour(&key) {
         let [a, b, c, d, e, f, _, _] = mac.to_le_bytes();
         flow.next_hop_mac = [a, b, c, d, e, f];
-        // A packet that turns round on its interface cannot use the peer shortcut: it would meet its own sender's
-        // end as if it came from outside, which is right, but only `bpf_redirect` is defined for one device.
-        let peer = work.egress.flags & interface_flags::PEER != 0 && work.out_ifindex != ingress_ifindex;
+        // `bpf_redirect_peer` is defined from one device to another's peer; what turns round on its interface is
+        // sent out of it.
+        let peer = work.egress.flags & interface_flags::PEER != 0 && work.out_ifindex != work.ifindex;
         flow.hop = if peer { Hop::RedirectPeer as u8 } else { Hop::Redirect as u8 };
     }
 }

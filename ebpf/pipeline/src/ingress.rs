@@ -14,7 +14,7 @@ pub const SILENCE_NS: u64 = 1_000_000_000;
 /// `work.headers` holds the frame's first bytes, `work.ifindex` the interface it came in on.
 #[inline(always)]
 pub fn ingress<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
-    match parse(&work.headers, frame.bytes(), frame.gso_segment_bytes() != 0, &mut work.packet) {
+    match parse(env, &work.headers, frame.bytes(), frame.gso_segment_bytes() != 0, &mut work.packet) {
         Ok(()) => {}
         Err(reason) => return Verdict::drop(reason),
     }
@@ -32,7 +32,7 @@ pub fn ingress<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut W
 /// The part that needs no skb: established sessions and drops of malformed packets (XDP).
 #[inline(always)]
 pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
-    match parse(&work.headers, frame.bytes(), false, &mut work.packet) {
+    match parse(env, &work.headers, frame.bytes(), false, &mut work.packet) {
         Ok(()) => {}
         Err(reason) => return Verdict::drop(reason),
     }
@@ -54,7 +54,9 @@ enum Found {
 }
 
 /// One lookup, one rewrite, out. `None`: the flow is unknown, or anything about it is out of the ordinary.
-#[inline(always)]
+///
+/// A call of its own, so that its stack is given back before the long way needs all there is.
+#[inline(never)]
 fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Option<Verdict> {
     let live = env.live();
     work.generation = live.generation;

@@ -24,7 +24,7 @@ mod traits;
 
 pub use egress::host_egress;
 pub use ingress::{established, ingress};
-pub use policy::{Question, decide};
+pub use policy::{Question, Walk, decide};
 pub use traits::{Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, take_token};
 
 use bulkhead_abi::{Event, Flow, FlowKey6, Interface, Reason, RouteEntry};
@@ -103,6 +103,8 @@ pub struct Work {
     pub event: Event,
     /// The question put to policy.
     pub question: Question,
+    /// The decision being made.
+    pub walk: Walk,
     /// Now, ns.
     pub now_ns: u64,
     /// Ingress interface index.

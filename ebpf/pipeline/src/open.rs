@@ -72,7 +72,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         from_zone,
         to_zone,
     };
-    let number = decide(env, &work.question);
+    let number = decide(env, &work.question, &mut work.walk);
     let Some(rule) = env.rule(work.generation, number, true) else {
         let reason = if to_zone == ZONE_SELF { Reason::HostInboundDeny } else { Reason::DefaultDeny };
         return deny(env, work, reason, from_zone, to_zone);
@@ -119,9 +119,7 @@ fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, r
         }
     }
     if forwarded {
-        let mut flow = work.flow;
-        forward::fill_hop(env, work, &mut flow, work.packet.family, work.ifindex);
-        work.flow = flow;
+        forward::fill_hop(env, work);
     }
     touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
     match enter(env, work, translated) {
@@ -148,33 +146,33 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
         flags |= flow_flags::LOG_CLOSE;
     }
     let tcp = packet.protocol == protocol::TCP;
-    let scale = if tcp { bulkhead_packet::tcp_window_scale(&work.headers, packet) } else { 0 };
-    work.flow = Flow {
-        generation: work.generation,
-        fib_epoch: work.fib_epoch,
-        egress_ifindex: if disposition == Disposition::ToHost { 0 } else { work.out_ifindex },
-        ingress_ifindex: work.ifindex,
-        state: first_state(packet.protocol) as u8,
-        flags,
-        disposition: disposition as u8,
-        mtu: work.egress.mtu,
-        ingress_mac_low: u32::from_ne_bytes([station[0], station[1], station[2], station[3]]),
-        ingress_mac_high: u16::from_ne_bytes([station[4], station[5]]),
-        new_source_be: packet.source_be,
-        new_destination_be: packet.destination_be,
-        new_source_port: packet.source_port,
-        new_destination_port: packet.destination_port,
-        tcp_scale: scale,
-        from_zone: work.question.from_zone,
-        to_zone: work.question.to_zone,
-        protocol: packet.protocol,
-        policy: work.policy,
-        nat_rule: u32::MAX,
-        icmp_type_code: u32::from(packet.icmp),
-        session_id: env.session_id(),
-        created_ns: work.now_ns,
-        ..Flow::default()
-    };
+    let scale = if tcp { bulkhead_packet::tcp_window_scale(env, &work.headers, packet) } else { 0 };
+    // Field by field into the scratch entry: a struct expression would be built on the stack first.
+    work.flow = Flow::default();
+    let flow = &mut work.flow;
+    flow.generation = work.generation;
+    flow.fib_epoch = work.fib_epoch;
+    flow.egress_ifindex = if disposition == Disposition::ToHost { 0 } else { work.out_ifindex };
+    flow.ingress_ifindex = work.ifindex;
+    flow.state = first_state(packet.protocol) as u8;
+    flow.flags = flags;
+    flow.disposition = disposition as u8;
+    flow.mtu = work.egress.mtu;
+    flow.ingress_mac_low = u32::from_ne_bytes([station[0], station[1], station[2], station[3]]);
+    flow.ingress_mac_high = u16::from_ne_bytes([station[4], station[5]]);
+    flow.new_source_be = packet.source_be;
+    flow.new_destination_be = packet.destination_be;
+    flow.new_source_port = packet.source_port;
+    flow.new_destination_port = packet.destination_port;
+    flow.tcp_scale = scale;
+    flow.from_zone = work.question.from_zone;
+    flow.to_zone = work.question.to_zone;
+    flow.protocol = packet.protocol;
+    flow.policy = work.policy;
+    flow.nat_rule = u32::MAX;
+    flow.icmp_type_code = u32::from(packet.icmp);
+    flow.session_id = env.session_id();
+    flow.created_ns = work.now_ns;
 }
 
 /// Enters both flows into the half-open table, the reply first because its key is the reservation.
@@ -192,34 +190,33 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
         _ => Disposition::Forward,
     };
     let station = &work.egress.mac;
-    work.partner = Flow {
-        // Filled at the reply's first packet: its next hop is where the first packet came from.
-        hop: 0,
-        fib_epoch: flow.fib_epoch,
-        generation: flow.generation,
-        egress_ifindex: if disposition == Disposition::ToHost { 0 } else { flow.ingress_ifindex },
-        ingress_ifindex: flow.egress_ifindex,
-        ingress_mac_low: u32::from_ne_bytes([station[0], station[1], station[2], station[3]]),
-        ingress_mac_high: u16::from_ne_bytes([station[4], station[5]]),
-        state: flow.state,
-        flags: flow.flags | flow_flags::REPLY,
-        disposition: disposition as u8,
-        mtu: work.ingress.mtu,
-        last_seen_ns: work.now_ns,
-        new_source_be: work.key.destination_be,
-        new_destination_be: work.key.source_be,
-        new_source_port: work.key.destination_port,
-        new_destination_port: work.key.source_port,
-        from_zone: flow.to_zone,
-        to_zone: flow.from_zone,
-        protocol: flow.protocol,
-        policy: flow.policy,
-        nat_rule: flow.nat_rule,
-        icmp_type_code: flow.icmp_type_code,
-        session_id: flow.session_id,
-        created_ns: flow.created_ns,
-        ..Flow::default()
-    };
+    work.partner = Flow::default();
+    let partner = &mut work.partner;
+    // Filled at the reply's first packet: its next hop is where the first packet came from.
+    partner.hop = 0;
+    partner.fib_epoch = flow.fib_epoch;
+    partner.generation = flow.generation;
+    partner.egress_ifindex = if disposition == Disposition::ToHost { 0 } else { flow.ingress_ifindex };
+    partner.ingress_ifindex = flow.egress_ifindex;
+    partner.ingress_mac_low = u32::from_ne_bytes([station[0], station[1], station[2], station[3]]);
+    partner.ingress_mac_high = u16::from_ne_bytes([station[4], station[5]]);
+    partner.state = flow.state;
+    partner.flags = flow.flags | flow_flags::REPLY;
+    partner.disposition = disposition as u8;
+    partner.mtu = work.ingress.mtu;
+    partner.last_seen_ns = work.now_ns;
+    partner.new_source_be = work.key.destination_be;
+    partner.new_destination_be = work.key.source_be;
+    partner.new_source_port = work.key.destination_port;
+    partner.new_destination_port = work.key.source_port;
+    partner.from_zone = flow.to_zone;
+    partner.to_zone = flow.from_zone;
+    partner.protocol = flow.protocol;
+    partner.policy = flow.policy;
+    partner.nat_rule = flow.nat_rule;
+    partner.icmp_type_code = flow.icmp_type_code;
+    partner.session_id = flow.session_id;
+    partner.created_ns = flow.created_ns;
     let ports = matches!(flow.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6);
     let may_change = translated && ports;
     match nat::reserve(env, family, &mut work.partner_key, &work.partner, may_change) {
@@ -251,9 +248,7 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
 /// Another CPU was faster with the same first packet, or a different session holds the reply's tuple.
 #[inline(always)]
 fn collided<E: Tables>(env: &E, work: &mut Work, translated: bool, ports: bool) -> Result<(), Reason> {
-    let mut winner = Flow::default();
-    if crate::session::read(env, work.packet.family, &work.key, &mut winner) != 2 {
-        work.flow = winner;
+    if crate::session::read(env, work.packet.family, &work.key, &mut work.flow) != 2 {
         return Ok(());
     }
     Err(if translated && !ports { Reason::NatUnsupported } else { Reason::NatPortsExhausted })
@@ -342,28 +337,26 @@ pub(crate) fn announce<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
 /// Fills an event with a session's identity.
 #[inline(always)]
 pub(crate) fn describe(event: &mut Event, kind: EventKind, reason: Reason, flow: &Flow, key: &FlowKey6, family: u8) {
-    *event = Event {
-        session_id: flow.session_id,
-        source_be: key.source_be,
-        destination_be: key.destination_be,
-        new_source_be: flow.new_source_be,
-        new_destination_be: flow.new_destination_be,
-        source_port: key.source_port,
-        destination_port: key.destination_port,
-        new_source_port: flow.new_source_port,
-        new_destination_port: flow.new_destination_port,
-        ingress_ifindex: flow.ingress_ifindex,
-        egress_ifindex: flow.egress_ifindex,
-        policy: flow.policy,
-        nat_rule: flow.nat_rule,
-        kind: kind as u8,
-        reason: reason as u8,
-        family,
-        protocol: flow.protocol,
-        from_zone: flow.from_zone,
-        to_zone: flow.to_zone,
-        ..Event::default()
-    };
+    *event = Event::default();
+    event.session_id = flow.session_id;
+    event.source_be = key.source_be;
+    event.destination_be = key.destination_be;
+    event.new_source_be = flow.new_source_be;
+    event.new_destination_be = flow.new_destination_be;
+    event.source_port = key.source_port;
+    event.destination_port = key.destination_port;
+    event.new_source_port = flow.new_source_port;
+    event.new_destination_port = flow.new_destination_port;
+    event.ingress_ifindex = flow.ingress_ifindex;
+    event.egress_ifindex = flow.egress_ifindex;
+    event.policy = flow.policy;
+    event.nat_rule = flow.nat_rule;
+    event.kind = kind as u8;
+    event.reason = reason as u8;
+    event.family = family;
+    event.protocol = flow.protocol;
+    event.from_zone = flow.from_zone;
+    event.to_zone = flow.to_zone;
 }
 
 /// Drops a packet and tells user space, within the rate limit.
@@ -374,30 +367,29 @@ fn deny<E: Tables>(env: &E, work: &mut Work, reason: Reason, from_zone: u8, to_z
         return Verdict::drop(reason);
     }
     let packet = &work.packet;
-    work.event = Event {
-        time_ns: work.now_ns,
-        source_be: packet.source_be,
-        destination_be: packet.destination_be,
-        new_source_be: packet.source_be,
-        new_destination_be: packet.destination_be,
-        source_port: packet.source_port,
-        destination_port: if packet.icmp != 0 { packet.icmp } else { packet.destination_port },
-        new_source_port: packet.source_port,
-        new_destination_port: packet.destination_port,
-        ingress_ifindex: work.ifindex,
-        egress_ifindex: work.out_ifindex,
-        policy: work.policy,
-        nat_rule: u32::MAX,
-        generation: work.generation,
-        kind: EventKind::Deny as u8,
-        reason: reason as u8,
-        family: packet.family,
-        protocol: packet.protocol,
-        from_zone,
-        to_zone,
-        tcp_flags: packet.tcp_flags,
-        ..Event::default()
-    };
+    work.event = Event::default();
+    let event = &mut work.event;
+    event.time_ns = work.now_ns;
+    event.source_be = packet.source_be;
+    event.destination_be = packet.destination_be;
+    event.new_source_be = packet.source_be;
+    event.new_destination_be = packet.destination_be;
+    event.source_port = packet.source_port;
+    event.destination_port = if packet.icmp != 0 { packet.icmp } else { packet.destination_port };
+    event.new_source_port = packet.source_port;
+    event.new_destination_port = packet.destination_port;
+    event.ingress_ifindex = work.ifindex;
+    event.egress_ifindex = work.out_ifindex;
+    event.policy = work.policy;
+    event.nat_rule = u32::MAX;
+    event.generation = work.generation;
+    event.kind = EventKind::Deny as u8;
+    event.reason = reason as u8;
+    event.family = packet.family;
+    event.protocol = packet.protocol;
+    event.from_zone = from_zone;
+    event.to_zone = to_zone;
+    event.tcp_flags = packet.tcp_flags;
     env.emit(&work.event);
     Verdict::drop(reason)
 }

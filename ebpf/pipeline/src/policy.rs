@@ -30,108 +30,109 @@ pub struct Question {
     pub to_zone: u8,
 }
 
-/// The number of the first rule that matches, or [`Decision::NO_RULE`].
+/// State of one decision. In the scratch entry rather than on the stack, of which the way here has used most; and what
+/// the verifier does not follow it need not distinguish.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Walk {
+    /// The question as classes.
+    pub key: DecisionKey,
+    /// Key of the vector being read.
+    vector: VectorKey,
+    /// Pages with candidates in every dimension, not looked at yet.
+    pages: u64,
+    /// Words of `page` with candidates in every dimension, not looked at yet.
+    words: u64,
+    /// The page.
+    page: u32,
+    /// The word.
+    word: u32,
+    /// The rule found, or [`Decision::NO_RULE`].
+    found: u32,
+}
+
+/// The number of the first rule that matches, or [`Decision::NO_RULE`]. `walk.key` keeps the classes.
 #[inline(never)]
-pub fn decide<E: Tables>(env: &E, question: &Question) -> u32 {
+pub fn decide<E: Tables>(env: &E, question: &Question, walk: &mut Walk) -> u32 {
     let generation = question.generation;
-    let key = DecisionKey {
-        generation,
-        zones: u32::from(question.from_zone) << 16 | u32::from(question.to_zone),
-        source: env.address_class(generation, question.family, &question.source_be),
-        destination: env.address_class(generation, question.family, &question.destination_be),
-        service: env.service_class(generation, question.protocol, question.port),
-    };
-    if let Some(rule) = env.cached_decision(&key).and_then(|decision| decision.rule(&key)) {
+    walk.key.generation = generation;
+    walk.key.zones = u32::from(question.from_zone) << 16 | u32::from(question.to_zone);
+    walk.key.source = env.address_class(generation, question.family, &question.source_be);
+    walk.key.destination = env.address_class(generation, question.family, &question.destination_be);
+    walk.key.service = env.service_class(generation, question.protocol, question.port);
+    if let Some(rule) = env.cached_decision(&walk.key).and_then(|decision| decision.rule(&walk.key)) {
         env.count(Reason::SLOT_DECISION_CACHE_HITS);
         return rule;
     }
     env.count(Reason::SLOT_DECISION_CACHE_MISSES);
-    let rule = first_match(env, &key);
-    env.cache_decision(&key, Decision::new(&key, rule));
-    rule
-}
-
-/// The classes of one question, by dimension.
-#[inline(always)]
-fn class_of(key: &DecisionKey, dimension: Dimension) -> u32 {
-    match dimension {
-        Dimension::FromZone => key.zones >> 16,
-        Dimension::ToZone => key.zones & 0xffff,
-        Dimension::Source => key.source,
-        Dimension::Destination => key.destination,
-        Dimension::Service => key.service,
-    }
+    first_match(env, walk);
+    env.cache_decision(&walk.key, Decision::new(&walk.key, walk.found));
+    walk.found
 }
 
 /// ANDs over the dimensions what `read` returns for "any" and for the class.
 #[inline(always)]
-fn common(key: &DecisionKey, page: u32, mut read: impl FnMut(&VectorKey) -> u64) -> u64 {
+fn common(walk: &mut Walk, mut read: impl FnMut(&VectorKey, u32) -> u64) -> u64 {
     let mut all = u64::MAX;
+    walk.vector.generation = walk.key.generation;
+    walk.vector.page = walk.page as u16;
+    let word = walk.word;
     for dimension in Dimension::ALL {
-        let class = class_of(key, dimension);
-        let mut vector =
-            VectorKey { generation: key.generation, class, dimension: dimension as u16, page: page as u16 };
-        let mut accepted = read(&vector);
+        let class = match dimension {
+            Dimension::FromZone => walk.key.zones >> 16,
+            Dimension::ToZone => walk.key.zones & 0xffff,
+            Dimension::Source => walk.key.source,
+            Dimension::Destination => walk.key.destination,
+            Dimension::Service => walk.key.service,
+        };
+        walk.vector.dimension = dimension as u16;
+        walk.vector.class = class;
+        let mut accepted = read(&walk.vector, word);
         // "To any zone" does not mean the firewall itself: that is what hostInbound is for.
         if !(matches!(dimension, Dimension::ToZone) && class == u32::from(ZONE_SELF)) {
-            vector.class = VectorKey::ANY;
-            accepted |= read(&vector);
+            walk.vector.class = VectorKey::ANY;
+            accepted |= read(&walk.vector, word);
         }
+        // No early way out: the verifier would have to follow each one.
         all &= accepted;
-        if all == 0 {
-            break;
-        }
     }
     all
 }
 
 /// Walks pages and words that have candidates in every dimension, lowest first.
-#[inline(never)]
-fn first_match<E: Tables>(env: &E, key: &DecisionKey) -> u32 {
-    let mut found = Decision::NO_RULE;
-    let mut pages = common(key, 0, |vector| env.vector_top(vector));
-    let mut words = 0u64;
-    let mut page = 0u32;
+#[inline(always)]
+fn first_match<E: Tables>(env: &E, walk: &mut Walk) {
+    walk.found = Decision::NO_RULE;
+    walk.page = 0;
+    walk.words = 0;
+    walk.pages = common(walk, |vector, _| env.vector_top(vector));
     // One step looks at one page's summary or at one word: 64 pages and their 64 words each.
     env.repeat(64 * 65, |_| {
-        if words == 0 {
-            if pages == 0 {
+        if walk.words == 0 {
+            if walk.pages == 0 {
                 return true;
             }
-            page = lowest(pages);
-            pages &= pages - 1;
-            words = common(key, page, |vector| env.vector_summary(vector));
+            walk.page = lowest(walk.pages);
+            walk.pages &= walk.pages - 1;
+            walk.words = common(walk, |vector, _| env.vector_summary(vector));
             return false;
         }
-        let word = lowest(words);
-        words &= words - 1;
-        let rules = common(key, page, |vector| env.vector_word(vector, word));
+        walk.word = lowest(walk.words);
+        walk.words &= walk.words - 1;
+        let rules = common(walk, |vector, word| env.vector_word(vector, word));
         if rules == 0 {
             return false;
         }
-        found = page * RULES_PER_PAGE + word * 64 + lowest(rules);
+        walk.found = walk.page * RULES_PER_PAGE + walk.word * 64 + lowest(rules);
         true
     });
-    found
 }
 
-/// Index of the lowest bit set; 64 for none. Six halvings: BPF has no count-zeros instruction, and what the compiler
-/// makes of `trailing_zeros` is a table in `.rodata`.
+/// Index of the lowest bit set; 64 for none. Counts the ones below it: arithmetic without branches, each of which the
+/// verifier would follow on its own.
 #[inline(always)]
-fn lowest(mut bits: u64) -> u32 {
-    if bits == 0 {
-        return 64;
-    }
-    let mut index = 0;
-    let mut width = 32;
-    while width > 0 {
-        if bits & ((1 << width) - 1) == 0 {
-            bits >>= width;
-            index += width;
-        }
-        width >>= 1;
-    }
-    index as u32
+fn lowest(bits: u64) -> u32 {
+    (!bits & bits.wrapping_sub(1)).count_ones()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! An error never opens, refreshes or ends a session.
 
-use bulkhead_abi::{Disposition, FlowKey6, Reason, RouteKind, flow_flags, protocol};
+use bulkhead_abi::{Disposition, Flow, FlowKey6, Reason, RouteKind, flow_flags, protocol};
 use bulkhead_packet::{Embedded, HeaderBuffer, checksum, parse_embedded};
 
 use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, open, session};
@@ -50,37 +50,26 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         // No error about an error (RFC 1122, 3.2.2).
         return Verdict::drop(Reason::TtlExceeded);
     }
-    let mut flow = work.flow;
-    forward::fill_hop(env, work, &mut flow, family, work.ifindex);
-    if flow.new_source_be == work.key.source_be {
+    forward::fill_hop(env, work);
+    let source_be = work.flow.new_source_be;
+    if source_be == work.key.source_be {
         // This side's addresses are not translated: the router that reports keeps its own.
-        flow.new_source_be = work.packet.source_be;
+        work.flow.new_source_be = work.packet.source_be;
     }
-    let translated = flow.flags & flow_flags::TRANSLATED != 0;
-    let Work { headers, packet, embedded, .. } = work;
-    let (pseudo, unbalanced) = forward::rewrite_network(headers, packet, &flow);
+    let Work { headers, packet, embedded, flow, .. } = work;
+    let (pseudo, unbalanced) = forward::rewrite_network(headers, packet, flow);
     let mut checksum = Checksum { unbalanced, ..Checksum::default() };
     let mut end = usize::from(packet.l4);
-    if translated {
+    if flow.flags & flow_flags::TRANSLATED != 0 {
         checksum.at = end + 2;
         checksum.ipv6 = family == 6;
         checksum.pseudo = if family == 6 { pseudo } else { 0 };
-        let source_be = work.flow.new_source_be;
-        checksum.data = rewrite_quoted(
-            headers,
-            embedded,
-            family,
-            &source_be,
-            &flow.new_destination_be,
-            flow.new_source_port,
-            flow.new_destination_port,
-        );
+        checksum.data = rewrite_quoted(headers, embedded, family, &source_be, flow);
         end = usize::from(embedded.l4) + 18;
         if end > usize::from(headers.len) {
             end = usize::from(headers.len);
         }
     }
-    work.flow = flow;
     forward::leave(frame, work, end, &checksum, Reason::RelatedIcmp)
 }
 
@@ -92,10 +81,10 @@ fn rewrite_quoted(
     embedded: &Embedded,
     family: u8,
     new_source_be: &[u32; 4],
-    new_destination_be: &[u32; 4],
-    new_source_port: u16,
-    new_destination_port: u16,
+    flow: &Flow,
 ) -> u32 {
+    let new_destination_be = &flow.new_destination_be;
+    let (new_source_port, new_destination_port) = (flow.new_source_port, flow.new_destination_port);
     let (l3, l4) = (usize::from(embedded.l3), usize::from(embedded.l4));
     let mut addresses = 0;
     let mut i = 0;

@@ -185,9 +185,7 @@ fn resolve<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     if forward::find_route(env, work, family, &destination_be)? != RouteKind::Unicast {
         return Err(Reason::NoRoute);
     }
-    let mut flow = work.flow;
-    forward::fill_hop(env, work, &mut flow, family, work.ifindex);
-    work.flow = flow;
+    forward::fill_hop(env, work);
     Ok(())
 }
 
@@ -240,7 +238,7 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
         from_zone: env.zone(work.generation, from).ok_or(Reason::PolicyChanged)?,
         to_zone: if forwarded { env.zone(work.generation, to).ok_or(Reason::PolicyChanged)? } else { ZONE_SELF },
     };
-    let rule = decide(env, &work.question);
+    let rule = decide(env, &work.question, &mut work.walk);
     match env.rule(work.generation, rule, false) {
         Some(rule) if rule.action == PolicyAction::Permit as u8 => {
             work.flow.policy = rule.policy;
@@ -266,7 +264,7 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
             work.flow.flags |= flow_flags::FIN_SENT;
         }
         if work.packet.tcp_flags & tcp_flags::SYN != 0 {
-            work.flow.tcp_scale = bulkhead_packet::tcp_window_scale(&work.headers, &work.packet);
+            work.flow.tcp_scale = bulkhead_packet::tcp_window_scale(env, &work.headers, &work.packet);
         }
     }
     work.flow.state = next as u8;

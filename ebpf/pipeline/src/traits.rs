@@ -4,7 +4,7 @@ use bulkhead_abi::{
     Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, NatKey, NatRule, NeighbourKey, PolicyRule,
     RouteEntry, SlowPathKind, VectorKey,
 };
-use bulkhead_packet::{HeaderBuffer, checksum};
+use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
 /// A pending change of a layer 4 checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub enum Limiter {
 ///
 /// Values of session tables are only reachable inside a closure: what is needed is copied out before another map is
 /// touched, because the kernel may recycle the entry (hash nodes are reused without a grace period).
-pub trait Tables {
+pub trait Tables: Repeat {
     /// The live record.
     fn live(&self) -> Live;
     /// Idle timeout of a `SessionState`, given by number; ns.
@@ -123,8 +123,6 @@ pub trait Tables {
     fn count(&self, slot: u32);
     /// Tells user space.
     fn emit(&self, event: &Event);
-    /// Calls `f` with 0, 1, … until it returns true or `times` is reached.
-    fn repeat(&self, times: u32, f: impl FnMut(u32) -> bool);
 }
 
 /// Time, chance and numbers.

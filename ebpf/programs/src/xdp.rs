@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_csum_diff, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
 };
 use bulkhead_abi::{Reason, SlowPathKind};
-use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, checksum::fold};
+use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, Repeat as _, checksum::fold};
 use bulkhead_pipeline::{Checksum, Frame, Tables};
 use core::ptr;
 
@@ -111,29 +111,26 @@ fn complete(xdp: *mut xdp_md, headers: &mut HeaderBuffer, l4: u32, l4_bytes: u32
     let mut done = 0u32;
     let mut complete = false;
     Kernel.repeat(CHUNKS, |_| {
-        let mut length = l4_bytes.wrapping_sub(done);
-        if length == 0 {
+        let rest = l4_bytes.wrapping_sub(done);
+        if rest == 0 {
             complete = true;
             return true;
         }
-        if length > CHUNK as u32 {
-            length = CHUNK as u32;
+        let length = opaque(rest.min(CHUNK as u32) as usize);
+        if length == 0 || length > CHUNK {
+            return true;
         }
         // SAFETY: a per-CPU entry of CHUNK bytes, and `length` is between 1 and CHUNK. Padding to a multiple of four is
         // zeroed before it is summed.
         unsafe {
-            let padded = (length + 3) & 0x3fc;
-            if padded == 0 || padded > CHUNK as u32 {
-                return true;
-            }
-            let last = (padded as usize - 4) & (CHUNK - 4);
+            let last = opaque((length - 1) & !3) & (CHUNK - 4);
             ptr::write(chunk.cast::<u8>().add(last).cast::<u32>(), 0);
-            if bpf_xdp_load_bytes(xdp, l4 + done, chunk.cast(), length) != 0 {
+            if bpf_xdp_load_bytes(xdp, l4 + done, chunk.cast(), length as u32) != 0 {
                 return true;
             }
-            sum = bpf_csum_diff(ptr::null_mut(), 0, chunk.cast(), padded, sum) as u32;
+            sum = bpf_csum_diff(ptr::null_mut(), 0, chunk.cast(), last as u32 + 4, sum) as u32;
         }
-        done += length;
+        done += length as u32;
         false
     });
     if !complete {

@@ -5,6 +5,8 @@
 //! firewall `.1` and `::1` on an interface `net(N+1)`, named as Multus does. The kernel forwards nothing
 //! unless asked to.
 
+mod spec;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -15,139 +17,12 @@ use bulkhead_dataplane::netlink::{MacvlanSpec, Netlink, VethSpec};
 use crate::endpoint::Client;
 use crate::namespace::Namespace;
 
+pub use self::spec::{Attachment, HostSpec, Offloads};
+
 /// Name of every host's interface.
 const HOST_INTERFACE: &str = "eth0";
-/// How long neighbours may take to answer each other.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How a host is joined to the firewall.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Attachment {
-    /// A veth from one to the other.
-    #[default]
-    Veth,
-    /// A macvlan at either end, siblings on one parent: frames pass inside the macvlan driver.
-    Macvlan,
-    /// A macvlan at the firewall over one end of a veth, the host at the other: frames pass the parent, as
-    /// they do with a NIC.
-    MacvlanOverVeth,
-}
-
-/// What the interfaces leave to the hardware that is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Offloads {
-    /// As the kernel made them: checksums and segmentation put off.
-    #[default]
-    Default,
-    /// All off at both ends: every packet complete and no larger than the MTU.
-    Off,
-}
-
-/// A host to be made.
-#[derive(Debug, Clone)]
-pub struct HostSpec {
-    name: String,
-    attachment: Attachment,
-    offloads: Offloads,
-    mtu: Option<u32>,
-    queues: u32,
-    host_gro: bool,
-    internet: bool,
-    firewall_interface: Option<String>,
-    v4: Option<(Ipv4Addr, Ipv4Addr, u8)>,
-    v6: Option<(Ipv6Addr, Ipv6Addr, u8)>,
-    further: Vec<(IpAddr, u8)>,
-}
-
-impl HostSpec {
-    /// A host on a veth with default offloads, one queue and an MTU of 1500.
-    pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            attachment: Attachment::default(),
-            offloads: Offloads::default(),
-            mtu: None,
-            queues: 0,
-            host_gro: false,
-            internet: false,
-            firewall_interface: None,
-            v4: None,
-            v6: None,
-            further: Vec::new(),
-        }
-    }
-
-    /// Joins it to the firewall in this way.
-    #[must_use]
-    pub const fn attachment(mut self, attachment: Attachment) -> Self {
-        self.attachment = attachment;
-        self
-    }
-
-    /// Leaves or removes the offloads of both ends.
-    #[must_use]
-    pub const fn offloads(mut self, offloads: Offloads) -> Self {
-        self.offloads = offloads;
-        self
-    }
-
-    /// Sets the MTU of both ends.
-    #[must_use]
-    pub const fn mtu(mut self, mtu: u32) -> Self {
-        self.mtu = Some(mtu);
-        self
-    }
-
-    /// Sets the number of receive and transmit queues of both ends of a veth.
-    #[must_use]
-    pub const fn queues(mut self, queues: u32) -> Self {
-        self.queues = queues;
-        self
-    }
-
-    /// Switches GRO on at the host's end: what lets frames in that XDP redirected.
-    #[must_use]
-    pub const fn host_gro(mut self) -> Self {
-        self.host_gro = true;
-        self
-    }
-
-    /// Makes it the rest of the world: it knows no route to the others, so it can only answer addresses
-    /// that were translated, and the firewall's default route leads to it.
-    #[must_use]
-    pub const fn internet(mut self) -> Self {
-        self.internet = true;
-        self
-    }
-
-    /// Names the firewall's interface towards it.
-    #[must_use]
-    pub fn firewall_interface(mut self, name: &str) -> Self {
-        self.firewall_interface = Some(name.to_owned());
-        self
-    }
-
-    /// Sets the IPv4 addresses.
-    #[must_use]
-    pub const fn ipv4(mut self, firewall: Ipv4Addr, host: Ipv4Addr, prefix_len: u8) -> Self {
-        self.v4 = Some((firewall, host, prefix_len));
-        self
-    }
-
-    /// Sets the IPv6 addresses.
-    #[must_use]
-    pub const fn ipv6(mut self, firewall: Ipv6Addr, host: Ipv6Addr, prefix_len: u8) -> Self {
-        self.v6 = Some((firewall, host, prefix_len));
-        self
-    }
-
-    /// Gives the host a further address.
-    #[must_use]
-    pub fn further_address(mut self, address: IpAddr, prefix_len: u8) -> Self {
-        self.further.push((address, prefix_len));
-        self
-    }
-}
+/// How long links may take to come up, and neighbours to answer each other.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A host that is up.
 #[derive(Debug)]
@@ -230,14 +105,23 @@ impl TopologyBuilder {
     pub fn build(self) -> Result<Topology> {
         let firewall = Namespace::new(&format!("{}-fw", self.prefix))?;
         firewall.set_kernel_forwarding(self.kernel_forwarding)?;
-        let mut topology = Topology { hosts: Vec::new(), switches: Vec::new(), firewall };
+        let mut topology = Topology {
+            hosts: Vec::new(),
+            switches: Vec::new(),
+            firewall,
+        };
         for (number, spec) in self.hosts.into_iter().enumerate() {
-            ensure!(topology.find(&spec.name).is_none(), "two hosts are named \"{}\"", spec.name);
+            ensure!(
+                topology.find(&spec.name).is_none(),
+                "two hosts are named \"{}\"",
+                spec.name
+            );
             let name = spec.name.clone();
             topology
                 .attach(&self.prefix, number, spec)
                 .with_context(|| format!("cannot set up host \"{name}\""))?;
         }
+        topology.await_links()?;
         Ok(topology)
     }
 }
@@ -255,7 +139,11 @@ pub struct Topology {
 impl Topology {
     /// Begins a network whose namespaces are named after this prefix.
     pub fn builder(prefix: &str) -> TopologyBuilder {
-        TopologyBuilder { prefix: prefix.to_owned(), hosts: Vec::new(), kernel_forwarding: false }
+        TopologyBuilder {
+            prefix: prefix.to_owned(),
+            hosts: Vec::new(),
+            kernel_forwarding: false,
+        }
     }
 
     /// The firewall's namespace.
@@ -279,7 +167,8 @@ impl Topology {
     /// If there is none.
     #[track_caller]
     pub fn host(&self, name: &str) -> &Host {
-        self.find(name).unwrap_or_else(|| panic!("no host is named \"{name}\""))
+        self.find(name)
+            .unwrap_or_else(|| panic!("no host is named \"{name}\""))
     }
 
     /// Leaves everything behind when this is dropped.
@@ -299,7 +188,33 @@ impl Topology {
             for (gateway, address) in host.gateways().into_iter().zip(host.addresses()) {
                 resolve(&mut netlink, index, gateway)
                     .and_then(|()| resolve(&mut firewall, host.firewall_index, address))
-                    .with_context(|| format!("host \"{}\" and the firewall do not hear each other", host.name))?;
+                    .with_context(|| {
+                        format!("host \"{}\" and the firewall do not hear each other", host.name)
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every interface carries packets: the kernel gives a link its queue only after it has
+    /// noticed, a moment later, that the far end is up.
+    fn await_links(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let namespaces = self
+            .switches
+            .iter()
+            .chain(self.hosts.iter().map(|host| &host.namespace));
+        for namespace in namespaces.chain([&self.firewall]) {
+            let mut netlink = namespace.netlink()?;
+            while let Some(link) = netlink.links()?.into_iter().find(|link| link.up && !link.running) {
+                ensure!(
+                    Instant::now() < deadline,
+                    "{} in {} has no carrier after {} s",
+                    link.name,
+                    namespace.name(),
+                    SETTLE_TIMEOUT.as_secs()
+                );
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
         Ok(())
@@ -308,9 +223,14 @@ impl Topology {
     fn attach(&mut self, prefix: &str, number: usize, spec: HostSpec) -> Result<()> {
         let octet = u8::try_from(number).context("more than 256 hosts")?;
         let segment = u16::from(octet);
-        let firewall_interface = spec.firewall_interface.unwrap_or_else(|| format!("net{}", number + 1));
-        let (firewall_v4, v4, v4_len) =
-            spec.v4.unwrap_or((Ipv4Addr::new(10, 77, octet, 1), Ipv4Addr::new(10, 77, octet, 2), 24));
+        let firewall_interface = spec
+            .firewall_interface
+            .unwrap_or_else(|| format!("net{}", number + 1));
+        let (firewall_v4, v4, v4_len) = spec.v4.unwrap_or((
+            Ipv4Addr::new(10, 77, octet, 1),
+            Ipv4Addr::new(10, 77, octet, 2),
+            24,
+        ));
         let (firewall_v6, v6, v6_len) = spec.v6.unwrap_or((
             Ipv6Addr::new(0xfd77, segment, 0, 0, 0, 0, 0, 1),
             Ipv6Addr::new(0xfd77, segment, 0, 0, 0, 0, 0, 2),
@@ -346,7 +266,11 @@ impl Topology {
                 // A parent without carrier carries nothing, so the far end is there and up too.
                 netlink.set_up(parent)?;
                 let child = |name, namespace: &Namespace, netlink: &mut Netlink| {
-                    netlink.create_macvlan(&MacvlanSpec { name, parent, namespace: Some(namespace.fd()) })
+                    netlink.create_macvlan(&MacvlanSpec {
+                        name,
+                        parent,
+                        namespace: Some(namespace.fd()),
+                    })
                 };
                 child(&firewall_interface, near, &mut netlink)?;
                 if !over_veth {
@@ -367,7 +291,9 @@ impl Topology {
             without_offloads(&namespace, HOST_INTERFACE)?;
         }
         if spec.host_gro {
-            namespace.ethtool()?.set_offload(HOST_INTERFACE, Offload::Gro, true)?;
+            namespace
+                .ethtool()?
+                .set_offload(HOST_INTERFACE, Offload::Gro, true)?;
         }
 
         // Addresses and routes.
@@ -384,8 +310,11 @@ impl Topology {
         for (gateway, address, prefix_len) in pairs {
             netlink.add_address(firewall_link.index, gateway, prefix_len)?;
             far.add_address(link.index, address, prefix_len)?;
-            let anywhere: IpAddr =
-                if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let anywhere: IpAddr = if address.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            };
             if spec.internet {
                 netlink.add_route(anywhere, 0, Some(address), None)?;
             } else {
@@ -425,14 +354,20 @@ fn without_offloads(namespace: &Namespace, interface: &str) -> Result<()> {
 }
 
 fn resolve(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<()> {
-    let deadline = Instant::now() + RESOLVE_TIMEOUT;
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
     netlink.probe_neighbour(index, address)?;
     loop {
-        if netlink.neighbour(index, address)?.is_some_and(|neighbour| neighbour.usable()) {
+        if netlink
+            .neighbour(index, address)?
+            .is_some_and(|neighbour| neighbour.usable())
+        {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("{address} did not answer neighbour discovery within {} s", RESOLVE_TIMEOUT.as_secs());
+            bail!(
+                "{address} did not answer neighbour discovery within {} s",
+                SETTLE_TIMEOUT.as_secs()
+            );
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -5,15 +5,15 @@
 //! header for malformed packets. Refuses to build what has no meaning (an IPv4 source with an IPv6
 //! destination) by panicking: that is a mistake in the test.
 
+mod emit;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
-use etherparse::{
-    EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber,
-    Ipv4Header, Ipv6FlowLabel, Ipv6Header, SingleVlanHeader, TcpHeader, UdpHeader, VlanId,
-};
+use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader};
 
 use crate::digest::Content;
-use crate::verify;
 
 /// What stands in the checksum fields behind the IP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,7 +40,11 @@ enum Transport {
     Tcp(TcpHeader),
     Udp(UdpHeader),
     /// ICMP or ICMPv6, by the family of the network header.
-    Icmp { kind: u8, code: u8, rest: [u8; 4] },
+    Icmp {
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
+    },
     /// The payload as it is, under this protocol number.
     Raw(u8),
 }
@@ -68,7 +72,8 @@ impl Frame {
     pub fn ip(source: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> Self {
         let network = match (source.into(), destination.into()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => Network::V4(
-                Ipv4Header::new(0, 64, IpNumber(253), source.octets(), destination.octets()).expect("length 0 fits"),
+                Ipv4Header::new(0, 64, IpNumber(253), source.octets(), destination.octets())
+                    .expect("length 0 fits"),
             ),
             (IpAddr::V6(source), IpAddr::V6(destination)) => Network::V6(Ipv6Header {
                 traffic_class: 0,
@@ -194,7 +199,8 @@ impl Frame {
                 let mut body = vec![0, 0];
                 body.extend((offset_bytes | u16::from(more)).to_be_bytes());
                 body.extend(identification.to_be_bytes());
-                self.extensions.push((IpNumber::IPV6_FRAGMENTATION_HEADER.0, body));
+                self.extensions
+                    .push((IpNumber::IPV6_FRAGMENTATION_HEADER.0, body));
             }
         }
         self
@@ -253,7 +259,12 @@ impl Frame {
     /// Makes it UDP.
     #[must_use]
     pub fn udp(mut self, source_port: u16, destination_port: u16) -> Self {
-        self.transport = Transport::Udp(UdpHeader { source_port, destination_port, length: 0, checksum: 0 });
+        self.transport = Transport::Udp(UdpHeader {
+            source_port,
+            destination_port,
+            length: 0,
+            checksum: 0,
+        });
         self
     }
 
@@ -355,214 +366,9 @@ impl Frame {
         });
         pieces.collect()
     }
-
-    fn link_header(&self) -> Vec<u8> {
-        let inner = self.ether_type.map_or(
-            if self.is_v4() { EtherType::IPV4 } else { EtherType::IPV6 },
-            EtherType,
-        );
-        let outer = if self.vlans.is_empty() { inner } else { EtherType::VLAN_TAGGED_FRAME };
-        let ethernet =
-            Ethernet2Header { source: self.source_mac, destination: self.destination_mac, ether_type: outer };
-        let mut bytes = ethernet.to_bytes().to_vec();
-        for (number, id) in self.vlans.iter().enumerate() {
-            let tag = SingleVlanHeader {
-                vlan_id: VlanId::try_new(*id).expect("a VLAN id of 12 bits"),
-                ether_type: if number + 1 == self.vlans.len() { inner } else { EtherType::VLAN_TAGGED_FRAME },
-                ..SingleVlanHeader::default()
-            };
-            bytes.extend(tag.to_bytes());
-        }
-        bytes
-    }
-
-    fn protocol_number(&self) -> u8 {
-        match (&self.transport, self.is_v4()) {
-            (Transport::Tcp(_), _) => IpNumber::TCP.0,
-            (Transport::Udp(_), _) => IpNumber::UDP.0,
-            (Transport::Icmp { .. }, true) => IpNumber::ICMP.0,
-            (Transport::Icmp { .. }, false) => IpNumber::IPV6_ICMP.0,
-            (Transport::Raw(number), _) => *number,
-        }
-    }
-
-    fn network_header(&self, body_bytes: usize) -> Vec<u8> {
-        match &self.network {
-            Network::V4(header) => {
-                let mut header = header.clone();
-                header.protocol = IpNumber(self.protocol_number());
-                header.set_payload_len(body_bytes).expect("an IPv4 packet of at most 65535 bytes");
-                header.header_checksum = header.calc_header_checksum();
-                header.to_bytes().to_vec()
-            }
-            Network::V6(header) => {
-                let mut header = header.clone();
-                let extensions: usize = self.extensions.iter().map(|(_, body)| body.len()).sum();
-                header.payload_length =
-                    u16::try_from(extensions + body_bytes).expect("an IPv6 payload of at most 65535 bytes");
-                // Each header names the one behind it, the last one the transport.
-                let mut names = self.extensions.iter().map(|(number, _)| *number).chain([self.protocol_number()]);
-                header.next_header = IpNumber(names.next().expect("at least the transport"));
-                let mut bytes = header.to_bytes().to_vec();
-                for ((_, body), next) in self.extensions.iter().zip(names) {
-                    bytes.push(next);
-                    bytes.extend(&body[1..]);
-                }
-                bytes
-            }
-        }
-    }
-
-    /// Transport header and payload, with the checksum asked for.
-    fn transport_bytes(&self) -> Vec<u8> {
-        let (mut bytes, at) = match &self.transport {
-            Transport::Tcp(header) => {
-                let mut header = header.clone();
-                header.checksum = match &self.network {
-                    Network::V4(ip) => header.calc_checksum_ipv4(ip, &self.payload),
-                    Network::V6(ip) => header.calc_checksum_ipv6(ip, &self.payload),
-                }
-                .expect("a TCP segment of at most 65535 bytes");
-                (header.to_bytes().to_vec(), 16)
-            }
-            Transport::Udp(header) => {
-                let length = u16::try_from(8 + self.payload.len()).expect("a datagram of at most 65535 bytes");
-                let mut header = UdpHeader { length, ..header.clone() };
-                header.checksum = match &self.network {
-                    Network::V4(ip) => header.calc_checksum_ipv4(ip, &self.payload),
-                    Network::V6(ip) => header.calc_checksum_ipv6(ip, &self.payload),
-                }
-                .expect("a datagram of at most 65535 bytes");
-                (header.to_bytes().to_vec(), 6)
-            }
-            Transport::Icmp { kind, code, rest } => (self.icmp_header(*kind, *code, *rest), 2),
-            Transport::Raw(_) => return self.payload.clone(),
-        };
-        bytes.extend(&self.payload);
-        let correct = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-        let field = match self.checksum {
-            Checksum::Correct => correct,
-            Checksum::Zero => 0,
-            // 0 and 0xffff are the same number to the checksum, so adding one to 0xffff may be no change.
-            Checksum::Wrong if correct >= 0xfffe => 1,
-            Checksum::Wrong => correct + 1,
-            Checksum::Partial => {
-                let length = u32::try_from(bytes.len()).expect("at most 65535 bytes");
-                match &self.network {
-                    // ICMP over IPv4 has no pseudo-header to sum.
-                    Network::V4(_) if matches!(self.transport, Transport::Icmp { .. }) => correct,
-                    Network::V4(ip) => {
-                        verify::pseudo_header_sum(&ip.source, &ip.destination, self.protocol_number(), length)
-                    }
-                    Network::V6(ip) => {
-                        verify::pseudo_header_sum(&ip.source, &ip.destination, self.protocol_number(), length)
-                    }
-                }
-            }
-        };
-        bytes[at..at + 2].copy_from_slice(&field.to_be_bytes());
-        bytes
-    }
-
-    fn icmp_header(&self, kind: u8, code: u8, rest: [u8; 4]) -> Vec<u8> {
-        match &self.network {
-            Network::V4(_) => {
-                let message = Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest };
-                Icmpv4Header::with_checksum(message, &self.payload).to_bytes().to_vec()
-            }
-            Network::V6(ip) => {
-                let message = Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest };
-                Icmpv6Header::with_checksum(message, ip.source, ip.destination, &self.payload)
-                    .expect("a message of at most 65535 bytes")
-                    .to_bytes()
-                    .to_vec()
-            }
-        }
-    }
 }
 
 const fn echo(identifier: u16, sequence: u16) -> [u8; 4] {
     let ([a, b], [c, d]) = (identifier.to_be_bytes(), sequence.to_be_bytes());
     [a, b, c, d]
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
-    use etherparse::SlicedPacket;
-
-    use super::*;
-    use crate::verify_checksums;
-
-    const V4: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-    const V6: (Ipv6Addr, Ipv6Addr) =
-        (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
-
-    fn both() -> [Frame; 2] {
-        [Frame::ip(V4.0, V4.1), Frame::ip(V6.0, V6.1)]
-    }
-
-    fn every_transport(base: &Frame) -> Vec<Frame> {
-        let base = || base.clone();
-        let inner = base().udp(1, 2).payload_bytes(20).build_packet();
-        vec![
-            base().tcp(1, 2).syn().payload_bytes(7),
-            base().udp(1, 2).payload_bytes(33),
-            base().echo_request(5, 6).payload_bytes(56),
-            base().icmp_error(if base().is_v4() { 3 } else { 1 }, 1, [0; 4], &inner),
-        ]
-    }
-
-    #[test]
-    fn frames_parse_and_their_checksums_are_right() {
-        for base in both() {
-            for frame in every_transport(&base) {
-                let bytes = frame.clone().vlan(7).vlan(8).build();
-                verify_checksums(&bytes).unwrap_or_else(|error| panic!("{frame:?}: {error}"));
-                SlicedPacket::from_ethernet(&bytes).unwrap_or_else(|error| panic!("{frame:?}: {error}"));
-            }
-        }
-    }
-
-    #[test]
-    fn wrong_partial_and_missing_checksums_are_found_out() {
-        for base in both() {
-            for frame in every_transport(&base) {
-                let wrong = frame.clone().checksum(Checksum::Wrong).build();
-                assert!(verify_checksums(&wrong).is_err(), "{frame:?}");
-            }
-            for frame in &every_transport(&base)[..2] {
-                let partial = frame.clone().checksum(Checksum::Partial).build();
-                assert!(verify_checksums(&partial).is_err(), "{frame:?}");
-            }
-        }
-        let [v4, v6] = both().map(|base| base.udp(1, 2).checksum(Checksum::Zero).build());
-        verify_checksums(&v4).expect("UDP over IPv4 may do without");
-        assert!(verify_checksums(&v6).is_err(), "UDP over IPv6 may not (RFC 8200 section 8.1)");
-    }
-
-    #[test]
-    fn extension_headers_chain_and_options_count() {
-        let frame = Frame::ip(V6.0, V6.1).extension(0, &[5, 2, 0, 0]).extension(60, &[1; 9]).udp(1, 2).build();
-        verify_checksums(&frame).expect("checksums");
-        let parsed = SlicedPacket::from_ethernet(&frame).expect("a packet");
-        assert!(matches!(parsed.transport, Some(etherparse::TransportSlice::Udp(_))), "{parsed:?}");
-        let frame = Frame::ip(V4.0, V4.1).ipv4_options(&[1, 1, 1, 0]).tcp(1, 2).build();
-        assert_eq!(frame[14], 0x46);
-        verify_checksums(&frame).expect("checksums");
-    }
-
-    #[test]
-    fn fragments_put_together_are_the_packet() {
-        for base in both() {
-            let whole = base.clone().udp(1, 2).payload_bytes(100);
-            let header = whole.clone().fragment(0, false, 0).network_header(0).len();
-            let fragments = whole.build_fragments(48, 77);
-            assert_eq!(fragments.len(), 3);
-            let joined: Vec<u8> = fragments.iter().flat_map(|frame| frame[14 + header..].to_vec()).collect();
-            assert_eq!(joined, whole.transport_bytes());
-            fragments.iter().for_each(|frame| verify_checksums(frame).expect("checksums"));
-        }
-    }
 }
