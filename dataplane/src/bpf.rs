@@ -1,6 +1,6 @@
 //! The BPF object: loading it with the configured sizes, attaching it, and its tables as typed maps.
 
-use std::os::fd::AsFd as _;
+use std::{os::fd::AsFd as _, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
@@ -127,7 +127,7 @@ pub struct KernelMaps {
 pub struct Object {
     ebpf: Ebpf,
     /// Its tables.
-    pub maps: KernelMaps,
+    pub maps: Arc<KernelMaps>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -271,7 +271,7 @@ impl Object {
         let counters = ebpf.take_map("COUNTERS").ok_or(BpfError::Missing("COUNTERS"))?;
         let counters =
             PerCpuArray::try_from(counters).map_err(|source| BpfError::Map { name: "COUNTERS", source })?;
-        Ok(Self { ebpf, maps, counters })
+        Ok(Self { ebpf, maps: Arc::new(maps), counters })
     }
 
     /// Takes a ring buffer out of the object, once.

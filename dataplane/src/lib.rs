@@ -3,6 +3,14 @@
 //!
 //! Receives plain values, never YAML; talks to the kernel through `bpf(2)`, rtnetlink and packet sockets.
 
+pub mod address;
 pub mod bpf;
+pub mod compile;
+pub mod engine;
+pub mod fib;
 pub mod netlink;
+pub mod reference;
+pub mod ruleset;
+pub mod slow_path;
+pub mod stage;
 pub mod table;

@@ -18,6 +18,7 @@ pub mod ethtool;
 mod link;
 mod monitor;
 mod neighbour;
+pub mod netdev;
 mod route;
 mod rule;
 mod setup;

@@ -42,7 +42,7 @@ pub struct Event {
     pub new_destination_be: [u32; 4],
     /// Source port, host order; ICMP: identifier.
     pub source_port: u16,
-    /// Destination port, host order; ICMP: `type << 8 | code`.
+    /// Destination port, host order; ICMP: identifier.
     pub destination_port: u16,
     /// Source port after translation.
     pub new_source_port: u16,
@@ -74,8 +74,8 @@ pub struct Event {
     pub state: u8,
     /// TCP flags of the packet (denial only).
     pub tcp_flags: u8,
-    /// Zero.
-    pub reserved: u32,
+    /// ICMP `type << 8 | code` of the (first) packet; 0 for other protocols.
+    pub icmp_type_code: u32,
 }
 
 /// What the slow path is asked to send.

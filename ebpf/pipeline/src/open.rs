@@ -357,6 +357,7 @@ pub(crate) fn describe(event: &mut Event, kind: EventKind, reason: Reason, flow:
     event.protocol = flow.protocol;
     event.from_zone = flow.from_zone;
     event.to_zone = flow.to_zone;
+    event.icmp_type_code = flow.icmp_type_code;
 }
 
 /// Drops a packet and tells user space, within the rate limit.
@@ -375,7 +376,8 @@ fn deny<E: Tables>(env: &E, work: &mut Work, reason: Reason, from_zone: u8, to_z
     event.new_source_be = packet.source_be;
     event.new_destination_be = packet.destination_be;
     event.source_port = packet.source_port;
-    event.destination_port = if packet.icmp != 0 { packet.icmp } else { packet.destination_port };
+    event.destination_port = packet.destination_port;
+    event.icmp_type_code = u32::from(packet.icmp);
     event.new_source_port = packet.source_port;
     event.new_destination_port = packet.destination_port;
     event.ingress_ifindex = work.ifindex;

@@ -1,0 +1,467 @@
+//! From a [`Ruleset`] to the entries of the policy tables: a pure function.
+//!
+//! Addresses become classes (one per distinct set of groups that actually occurs), services likewise; every rule sets
+//! one bit per dimension and class that it accepts. Memory grows with the members and with the rules' references, never
+//! with their product: what accepts anything stands once, in the "any" vector of its dimension.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use bulkhead_abi::{
+    Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6,
+    RULES_PER_PAGE, RulePage, ServiceKey, Settings, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
+};
+
+use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch};
+
+/// Most rules of one generation, implicit ones included: 64 pages.
+pub const MAX_RULES: usize = 64 * RULES_PER_PAGE as usize;
+
+/// Why a ruleset does not fit the tables.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CompileError {
+    /// Too many rules.
+    #[error("{0} rules (hostInbound included) are more than the {MAX_RULES} that the tables hold")]
+    TooManyRules(usize),
+    /// Too many zones.
+    #[error("{0} zones are more than the 254 that the tables hold")]
+    TooManyZones(usize),
+}
+
+/// One generation's entries, table by table. The names are those of [`crate::bpf::KernelMaps`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompiledRuleset {
+    /// The generation all keys carry.
+    pub generation: u32,
+    /// Settings of the generation.
+    pub settings: Settings,
+    /// Interface to zone.
+    pub zones: Vec<(ZoneKey, u32)>,
+    /// Exact IPv4 hosts.
+    pub hosts4: Vec<(HostKey4, u32)>,
+    /// Exact IPv6 hosts.
+    pub hosts6: Vec<(HostKey6, u32)>,
+    /// IPv4 prefixes.
+    pub prefixes4: Vec<(PrefixKey4, u32)>,
+    /// IPv6 prefixes.
+    pub prefixes6: Vec<(PrefixKey6, u32)>,
+    /// Services.
+    pub services: Vec<(ServiceKey, u32)>,
+    /// Pages in use per rule vector.
+    pub vector_tops: Vec<(VectorKey, u64)>,
+    /// Pages.
+    pub vector_pages: Vec<(VectorKey, RulePage)>,
+    /// Rules.
+    pub rules: Vec<(PolicyKey, PolicyRule)>,
+    /// Source NAT.
+    pub nat_rules: Vec<(NatKey, NatRule)>,
+}
+
+/// Numbers the distinct sets of groups (or services) that occur. Class 0 is the empty set.
+#[derive(Default)]
+struct Classes {
+    numbers: HashMap<Vec<u32>, u32>,
+    /// For each group, the classes whose set has it.
+    of_group: HashMap<u32, Vec<u32>>,
+}
+
+impl Classes {
+    /// The class of a sorted set.
+    fn number(&mut self, set: Vec<u32>) -> u32 {
+        if set.is_empty() {
+            return 0;
+        }
+        let next = self.numbers.len() as u32 + 1;
+        match self.numbers.entry(set) {
+            std::collections::hash_map::Entry::Occupied(entry) => *entry.get(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                for group in entry.key() {
+                    self.of_group.entry(*group).or_default().push(next);
+                }
+                *entry.insert(next)
+            }
+        }
+    }
+
+    /// The classes that have any of `groups`.
+    fn of(&self, groups: &[usize]) -> Vec<u32> {
+        let mut classes: Vec<u32> =
+            groups.iter().filter_map(|group| self.of_group.get(&(*group as u32))).flatten().copied().collect();
+        classes.sort_unstable();
+        classes.dedup();
+        classes
+    }
+}
+
+/// The rule vectors under construction.
+#[derive(Default)]
+struct Vectors {
+    pages: BTreeMap<(u16, u32, u16), RulePage>,
+}
+
+impl Vectors {
+    fn accept(&mut self, dimension: Dimension, class: u32, rule: u32) {
+        let page = (rule / RULES_PER_PAGE) as u16;
+        let within = rule % RULES_PER_PAGE;
+        let (word, bit) = ((within / 64) as usize, within % 64);
+        let entry = self
+            .pages
+            .entry((dimension as u16, class, page))
+            .or_insert(RulePage { summary: 0, words: [0; WORDS_PER_PAGE] });
+        entry.words[word] |= 1 << bit;
+        entry.summary |= 1 << word;
+    }
+
+    /// Accepts `classes`, or anything if `any`.
+    fn accept_all(&mut self, dimension: Dimension, any: bool, classes: &[u32], rule: u32) {
+        if any {
+            self.accept(dimension, VectorKey::ANY, rule);
+        } else {
+            for class in classes {
+                self.accept(dimension, *class, rule);
+            }
+        }
+    }
+}
+
+/// The table number of zone `index`.
+fn zone_number(index: usize) -> u32 {
+    index as u32 + 1
+}
+
+fn zone_numbers(zones: &[usize]) -> Vec<u32> {
+    zones.iter().map(|zone| zone_number(*zone)).collect()
+}
+
+/// Compiles `ruleset` as `generation`. `interface_indices` gives the kernel's index of each of its interfaces, where it
+/// exists.
+///
+/// # Errors
+/// If it has more rules or zones than the tables hold.
+pub fn compile(
+    ruleset: &Ruleset,
+    generation: u32,
+    interface_indices: &[Option<u32>],
+) -> Result<CompiledRuleset, CompileError> {
+    let inbound = ruleset.zones.iter().filter(|zone| !zone.host_inbound.is_empty()).count();
+    let count = ruleset.policies.len() + inbound;
+    if count > MAX_RULES {
+        return Err(CompileError::TooManyRules(count));
+    }
+    if ruleset.zones.len() > 254 {
+        return Err(CompileError::TooManyZones(ruleset.zones.len()));
+    }
+    let mut compiled = CompiledRuleset { generation, settings: settings(ruleset), ..CompiledRuleset::default() };
+    for (interface, index) in ruleset.interfaces.iter().zip(interface_indices) {
+        if let Some(ifindex) = *index {
+            compiled.zones.push((ZoneKey { generation, ifindex }, zone_number(interface.zone)));
+        }
+    }
+    let addresses = compile_addresses(ruleset, &mut compiled);
+    let services = compile_services(ruleset, &mut compiled);
+    compile_rules(ruleset, &addresses, &services, &mut compiled);
+    compile_nat(ruleset, &mut compiled);
+    Ok(compiled)
+}
+
+fn settings(ruleset: &Ruleset) -> Settings {
+    let t = &ruleset.timeouts;
+    let ns = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Settings {
+        // In the order of `SessionState`.
+        timeouts_ns: [
+            t.tcp_opening,
+            t.tcp_opening,
+            t.tcp_established,
+            t.tcp_closing,
+            t.tcp_closed,
+            t.udp_one_way,
+            t.udp_two_way,
+            t.icmp,
+            t.other,
+        ]
+        .map(ns),
+        slow_path_rate: ruleset.answers_per_second,
+        deny_event_rate: ruleset.deny_events_per_second,
+    }
+}
+
+/// A prefix as (bits, length), left-aligned in 128 bits, so that both families sort and nest alike.
+fn aligned(prefix: &Prefix) -> (u128, u8) {
+    let bits = match prefix.address {
+        IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
+        IpAddr::V6(address) => u128::from(address),
+    };
+    let mask = if prefix.length == 0 { 0 } else { u128::MAX << (128 - u32::from(prefix.length)) };
+    (bits & mask, prefix.length)
+}
+
+fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classes {
+    let mut classes = Classes::default();
+    for v4 in [true, false] {
+        // Distinct prefixes in the order of a walk through the trie: a prefix stands before what it covers.
+        let mut members: BTreeMap<(u128, u8), Vec<u32>> = BTreeMap::new();
+        for (index, group) in ruleset.groups.iter().enumerate() {
+            for prefix in group.members.iter().filter(|prefix| prefix.address.is_ipv4() == v4) {
+                members.entry(aligned(prefix)).or_default().push(index as u32);
+            }
+        }
+        // The prefixes around the current one, each with all groups it is in.
+        let mut around: Vec<((u128, u8), Vec<u32>)> = Vec::new();
+        for ((bits, length), own) in members {
+            while let Some(((outer, outer_length), _)) = around.last() {
+                let mask = if *outer_length == 0 { 0 } else { u128::MAX << (128 - u32::from(*outer_length)) };
+                if bits & mask == *outer {
+                    break;
+                }
+                around.pop();
+            }
+            let mut set = around.last().map(|(_, set)| set.clone()).unwrap_or_default();
+            set.extend(own);
+            set.sort_unstable();
+            set.dedup();
+            let class = classes.number(set.clone());
+            enter_prefix(compiled, v4, bits, length, class);
+            around.push(((bits, length), set));
+        }
+    }
+    classes
+}
+
+fn enter_prefix(compiled: &mut CompiledRuleset, v4: bool, bits: u128, length: u8, class: u32) {
+    let generation = compiled.generation;
+    if v4 {
+        let address_be = ((bits >> 96) as u32).to_be();
+        if length == 32 {
+            compiled.hosts4.push((HostKey4 { generation, address_be }, class));
+        } else {
+            compiled
+                .prefixes4
+                .push((PrefixKey4 { bits: 32 + u32::from(length), generation, address_be }, class));
+        }
+    } else {
+        let address_be = crate::address::words(IpAddr::V6(bits.into()));
+        if length == 128 {
+            compiled.hosts6.push((HostKey6 { generation, address_be }, class));
+        } else {
+            compiled
+                .prefixes6
+                .push((PrefixKey6 { bits: 32 + u32::from(length), generation, address_be }, class));
+        }
+    }
+}
+
+fn compile_services(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classes {
+    let mut classes = Classes::default();
+    // Services that accept everything; then, per protocol, those that accept all of it and those that accept a range.
+    let mut everything = Vec::new();
+    let mut whole: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
+    let mut ranges: BTreeMap<u8, Vec<(u16, u16, u32)>> = BTreeMap::new();
+    for (index, service) in ruleset.services.iter().enumerate() {
+        let index = index as u32;
+        for service_match in &service.matches {
+            match *service_match {
+                ServiceMatch::Any => everything.push(index),
+                ServiceMatch::Protocol(protocol) => whole.entry(protocol).or_default().push(index),
+                ServiceMatch::Ports { protocol, first, last } => {
+                    ranges.entry(protocol).or_default().push((first, last, index));
+                }
+                ServiceMatch::Icmp { protocol, kind, code } => {
+                    let kind = u16::from(kind) << 8;
+                    let (first, last) = match code {
+                        Some(code) => (kind | u16::from(code), kind | u16::from(code)),
+                        None => (kind, kind | 0xff),
+                    };
+                    ranges.entry(protocol).or_default().push((first, last, index));
+                }
+            }
+        }
+    }
+    let generation = compiled.generation;
+    let sorted = |mut set: Vec<u32>| {
+        set.sort_unstable();
+        set.dedup();
+        set
+    };
+    let everything = sorted(everything);
+    if !everything.is_empty() {
+        let class = classes.number(everything.clone());
+        let key = ServiceKey { bits: 40, generation, reserved: 0, protocol: 0, port_be: 0 };
+        compiled.services.push((key, class));
+    }
+    let mut protocols: Vec<u8> = whole.keys().chain(ranges.keys()).copied().collect();
+    protocols.sort_unstable();
+    protocols.dedup();
+    for protocol in protocols {
+        let mut base = everything.clone();
+        base.extend(whole.get(&protocol).into_iter().flatten());
+        let base = sorted(base);
+        let class = classes.number(base.clone());
+        let key = ServiceKey { bits: 48, generation, reserved: 0, protocol, port_be: 0 };
+        compiled.services.push((key, class));
+        let ranges = ranges.get(&protocol).map(Vec::as_slice).unwrap_or_default();
+        for (first, last, inside) in elementary(ranges) {
+            let mut set = base.clone();
+            set.extend(inside);
+            let class = classes.number(sorted(set));
+            for (port, length) in port_prefixes(first, last) {
+                let key = ServiceKey {
+                    bits: 48 + length,
+                    generation,
+                    reserved: 0,
+                    protocol,
+                    port_be: port.to_be(),
+                };
+                compiled.services.push((key, class));
+            }
+        }
+    }
+    classes
+}
+
+/// Splits overlapping ranges into disjoint ones, each with the services it is in. Ranges in none are left out.
+fn elementary(ranges: &[(u16, u16, u32)]) -> Vec<(u16, u16, Vec<u32>)> {
+    let mut edges: Vec<u32> =
+        ranges.iter().flat_map(|(first, last, _)| [u32::from(*first), u32::from(*last) + 1]).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    // What begins and ends at each edge, so that one sweep keeps the set of open ranges.
+    let mut starts: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut ends: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (first, last, service) in ranges {
+        starts.entry(u32::from(*first)).or_default().push(*service);
+        ends.entry(u32::from(*last) + 1).or_default().push(*service);
+    }
+    let mut open: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut out = Vec::new();
+    for pair in edges.windows(2) {
+        for service in ends.get(&pair[0]).into_iter().flatten() {
+            if let Some(count) = open.get_mut(service) {
+                *count -= 1;
+                if *count == 0 {
+                    open.remove(service);
+                }
+            }
+        }
+        for service in starts.get(&pair[0]).into_iter().flatten() {
+            *open.entry(*service).or_default() += 1;
+        }
+        if !open.is_empty() {
+            out.push((pair[0] as u16, (pair[1] - 1) as u16, open.keys().copied().collect()));
+        }
+    }
+    out
+}
+
+/// The fewest prefixes of a port number that cover an inclusive range: (port, significant bits).
+fn port_prefixes(first: u16, last: u16) -> Vec<(u16, u32)> {
+    let mut prefixes = Vec::new();
+    let (mut at, end) = (u32::from(first), u32::from(last) + 1);
+    while at < end {
+        let aligned = if at == 0 { 16 } else { at.trailing_zeros() };
+        let fits = 31 - (end - at).leading_zeros();
+        let size = aligned.min(fits).min(16);
+        prefixes.push((at as u16, 16 - size));
+        at += 1 << size;
+    }
+    prefixes
+}
+
+fn compile_rules(ruleset: &Ruleset, addresses: &Classes, services: &Classes, compiled: &mut CompiledRuleset) {
+    let generation = compiled.generation;
+    let mut vectors = Vectors::default();
+    for (index, policy) in ruleset.policies.iter().enumerate() {
+        let rule = index as u32;
+        vectors.accept_all(Dimension::FromZone, policy.from.is_empty(), &zone_numbers(&policy.from), rule);
+        vectors.accept_all(Dimension::ToZone, policy.to.is_empty(), &zone_numbers(&policy.to), rule);
+        vectors.accept_all(Dimension::Source, policy.source.is_empty(), &addresses.of(&policy.source), rule);
+        let destination = addresses.of(&policy.destination);
+        vectors.accept_all(Dimension::Destination, policy.destination.is_empty(), &destination, rule);
+        vectors.accept_all(Dimension::Service, policy.service.is_empty(), &services.of(&policy.service), rule);
+        let action = match policy.action {
+            Action::Permit => PolicyAction::Permit,
+            Action::Deny => PolicyAction::Deny,
+            Action::Reject => PolicyAction::Reject,
+        };
+        let log = u8::from(policy.log_create) * log_flags::CREATE
+            | u8::from(policy.log_close) * log_flags::CLOSE
+            | u8::from(policy.log_deny) * log_flags::DENY;
+        let value = PolicyRule { hits: 0, policy: rule, action: action as u8, log, reserved: 0 };
+        compiled.rules.push((PolicyKey { generation, rule }, value));
+    }
+    // hostInbound: implicit rules from each zone to the firewall itself, behind the configured ones, which never mean it.
+    let mut rule = ruleset.policies.len() as u32;
+    for (index, zone) in ruleset.zones.iter().enumerate().filter(|(_, zone)| !zone.host_inbound.is_empty()) {
+        vectors.accept(Dimension::FromZone, zone_number(index), rule);
+        vectors.accept(Dimension::ToZone, u32::from(bulkhead_abi::ZONE_SELF), rule);
+        vectors.accept(Dimension::Source, VectorKey::ANY, rule);
+        vectors.accept(Dimension::Destination, VectorKey::ANY, rule);
+        vectors.accept_all(Dimension::Service, false, &services.of(&zone.host_inbound), rule);
+        let value =
+            PolicyRule { policy: u32::MAX, action: PolicyAction::Permit as u8, ..PolicyRule::default() };
+        compiled.rules.push((PolicyKey { generation, rule }, value));
+        rule += 1;
+    }
+    let mut tops: BTreeMap<(u16, u32), u64> = BTreeMap::new();
+    for ((dimension, class, page), value) in vectors.pages {
+        *tops.entry((dimension, class)).or_default() |= 1 << page;
+        compiled.vector_pages.push((VectorKey { generation, class, dimension, page }, value));
+    }
+    for ((dimension, class), pages) in tops {
+        compiled.vector_tops.push((VectorKey { generation, class, dimension, page: 0 }, pages));
+    }
+}
+
+fn compile_nat(ruleset: &Ruleset, compiled: &mut CompiledRuleset) {
+    let generation = compiled.generation;
+    let accepts = |zones: &[usize], zone: usize| zones.is_empty() || zones.contains(&zone);
+    for from in 0..ruleset.zones.len() {
+        for to in 0..ruleset.zones.len() {
+            let first = ruleset
+                .source_nat
+                .iter()
+                .position(|rule| accepts(&rule.from, from) && accepts(&rule.to, to));
+            if let Some(index) = first {
+                let key = NatKey { generation, zones: zone_number(from) << 16 | zone_number(to) };
+                let translate = u32::from(ruleset.source_nat[index].translate);
+                compiled.nat_rules.push((key, NatRule { hits: 0, rule: index as u32, translate }));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_ranges_split_into_the_fewest_prefixes() {
+        assert_eq!(port_prefixes(443, 443), [(443, 16)]);
+        assert_eq!(port_prefixes(0, 65535), [(0, 0)]);
+        assert_eq!(port_prefixes(1024, 65535), [(1024, 6), (2048, 5), (4096, 4), (8192, 3), (16384, 2), (32768, 1)]);
+        for (first, last) in [(1, 1), (5, 77), (65535, 65535), (1023, 1025), (0, 1)] {
+            let covered: usize = port_prefixes(first, last).iter().map(|(_, length)| 1 << (16 - length)).sum();
+            assert_eq!(covered, usize::from(last - first) + 1);
+        }
+    }
+
+    #[test]
+    fn elementary_ranges_are_disjoint_and_complete() {
+        let ranges = [(10, 20, 1), (15, 30, 2), (20, 20, 3), (40, 65535, 1)];
+        let split = elementary(&ranges);
+        for port in 0..=65535u16 {
+            let want: Vec<u32> = {
+                let mut set: Vec<u32> =
+                    ranges.iter().filter(|r| (r.0..=r.1).contains(&port)).map(|r| r.2).collect();
+                set.sort_unstable();
+                set
+            };
+            let got: Vec<&Vec<u32>> =
+                split.iter().filter(|r| (r.0..=r.1).contains(&port)).map(|r| &r.2).collect();
+            assert!(got.len() <= 1);
+            assert_eq!(got.first().map(|set| set.to_vec()).unwrap_or_default(), want, "port {port}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The running data plane of one network namespace.
+//!
+//! Owns the loaded programs, their attachments, the live generation, the mirror of the kernel's routes, and four threads
+//! (netlink monitor, session ageing, events, slow path). Assumes that it is started in the namespace of its interfaces
+//! and that nobody else attaches programs to them. Fails closed: the routing-policy rules that forbid the kernel to
+//! forward from a data interface are set before anything else and stay when the engine goes.
+
+mod ageing;
+mod attach;
+mod events;
+mod explain;
+mod hook;
+mod sessions;
+mod status;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bulkhead_abi::ControlRequest;
+use crossbeam::channel::Receiver;
+
+pub use events::{EventKind, FlowEvent};
+pub use explain::{Explain, Explanation};
+pub use sessions::{Direction, Session, SessionList};
+pub use status::InterfaceStatus;
+
+use crate::{
+    bpf::{BpfError, KernelMaps, Object, Sizes},
+    compile::{CompileError, CompiledRuleset, compile},
+    fib::{FibError, Mirror},
+    netlink::{self, Monitor, Netlink},
+    ruleset::Ruleset,
+    slow_path::Sender,
+    stage,
+    table::TableError,
+};
+
+/// Why the engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A data interface does not exist in this namespace.
+    #[error("interface {0} does not exist")]
+    NoSuchInterface(String),
+    /// An interface cannot be hooked as configured.
+    #[error("interface {interface}: {reason}")]
+    Hook {
+        /// The interface.
+        interface: String,
+        /// Why not, and what would help.
+        reason: String,
+    },
+    /// More data interfaces than one instance guards.
+    #[error("{0} data interfaces are more than the {max} that one instance guards", max = bulkhead_abi::MAX_DATA_INTERFACES)]
+    TooManyInterfaces(usize),
+    /// The kernel's side of the programs and maps.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// A table operation.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The ruleset does not fit.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Reading or writing the kernel's network configuration.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// The route mirror.
+    #[error(transparent)]
+    Fib(#[from] FibError),
+    /// A socket, a thread.
+    #[error("{operation}: {source}")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A question that cannot be answered.
+    #[error("{0}")]
+    Question(String),
+}
+
+/// How the engine is set up; everything that cannot change while it runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Table sizes.
+    pub sizes: Sizes,
+}
+
+/// What is in force.
+struct Live {
+    ruleset: Arc<Ruleset>,
+    compiled: CompiledRuleset,
+    /// The generation before, whose entries are removed when the next one is staged: by then no packet uses them.
+    previous: Option<CompiledRuleset>,
+}
+
+/// The route mirror and its socket.
+struct Fib {
+    netlink: Netlink,
+    mirror: Mirror,
+    epoch: u32,
+}
+
+/// State shared with the engine's threads. Locks are taken in the order of the fields.
+struct Shared {
+    interfaces: Mutex<Vec<attach::Interface>>,
+    live: Mutex<Live>,
+    fib: Mutex<Fib>,
+    object: Mutex<Object>,
+    maps: Arc<KernelMaps>,
+    /// Rulesets of the last generations, for naming what events and flows refer to.
+    history: RwLock<BTreeMap<u32, Arc<Ruleset>>>,
+    /// Interface names by index.
+    names: RwLock<HashMap<u32, String>>,
+    events: events::Hub,
+    generation: AtomicU32,
+    stop: AtomicBool,
+}
+
+/// Generations whose rulesets are remembered for naming.
+const HISTORY: usize = 8;
+
+/// A lock whose holder panicked protects plain values that are complete between statements: use them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The running data plane. Dropping it detaches the programs and leaves the fail-closed rules.
+pub struct Engine {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Starts in the calling thread's network namespace and enforces `ruleset` when it returns.
+    ///
+    /// Order: fail-closed rules, addresses, programs (which deny everything without a generation), mirror, tables, switch.
+    ///
+    /// # Errors
+    /// The first thing that failed. Nothing is forwarded then: the programs are gone, the rules stay.
+    pub fn start(ruleset: Ruleset, options: &Options) -> Result<Self, EngineError> {
+        let mut netlink = Netlink::connect()?;
+        // Subscribed before anything is read, so that no change falls between.
+        let monitor = Monitor::connect()?;
+        attach::check(&mut netlink, &ruleset)?;
+        attach::fail_closed(&mut netlink, &ruleset)?;
+        let sender = Sender::open().map_err(|source| EngineError::System {
+            operation: "open a packet socket for answers (needs CAP_NET_RAW)",
+            source,
+        })?;
+        let mut object = Object::load(&options.sizes)?;
+        let events = object.ring_buffer("EVENTS")?;
+        let slow_path = object.ring_buffer("SLOW_PATH")?;
+        let maps = object.maps.clone();
+        let ruleset = Arc::new(ruleset);
+        let shared = Arc::new(Shared {
+            interfaces: Mutex::new(Vec::new()),
+            live: Mutex::new(Live {
+                ruleset: ruleset.clone(),
+                compiled: CompiledRuleset::default(),
+                previous: None,
+            }),
+            fib: Mutex::new(Fib { netlink, mirror: Mirror::default(), epoch: 0 }),
+            object: Mutex::new(object),
+            maps,
+            history: RwLock::new(BTreeMap::new()),
+            names: RwLock::new(HashMap::new()),
+            events: events::Hub::default(),
+            generation: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let engine = Self { shared, threads: Mutex::new(Vec::new()) };
+        engine.shared.commit((*ruleset).clone())?;
+        engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
+        engine.spawn("bulkhead-ageing", ageing::run)?;
+        engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
+        engine.spawn("bulkhead-answers", move |shared| events::answer(shared, slow_path, &sender))?;
+        Ok(engine)
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<(), EngineError> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || body(&shared))
+            .map_err(|source| EngineError::System { operation: "start a thread", source })?;
+        lock(&self.threads).push(thread);
+        Ok(())
+    }
+
+    /// Replaces the configuration: stages the new generation beside the live one and switches with one store. To be
+    /// called from a thread in the engine's network namespace.
+    ///
+    /// # Errors
+    /// The first thing that failed; the old generation stays in force.
+    pub fn commit(&self, ruleset: Ruleset) -> Result<u32, EngineError> {
+        self.shared.commit(ruleset)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn ruleset(&self) -> Arc<Ruleset> {
+        lock(&self.shared.live).ruleset.clone()
+    }
+
+    /// The generation in force.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// A stream of what happens from now on. Bounded: a reader that falls behind loses events, which are counted as
+    /// `observer_events_lost`.
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<FlowEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// The last `count` events, oldest first.
+    #[must_use]
+    pub fn recent_events(&self, count: usize) -> Vec<FlowEvent> {
+        self.shared.events.recent(count)
+    }
+
+    /// Runs `f` on the loaded object, for measurements and tests.
+    pub fn with_object<R>(&self, f: impl FnOnce(&mut Object) -> R) -> R {
+        f(&mut lock(&self.shared.object))
+    }
+
+    /// Detaches every program and leaves the fail-closed rules: what a crash would do.
+    pub fn detach(&self) {
+        for interface in lock(&self.shared.interfaces).iter_mut() {
+            interface.detach();
+        }
+    }
+
+    /// Stops the threads and detaches the programs. The fail-closed rules stay.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        for thread in lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a data plane thread had panicked");
+            }
+        }
+        self.detach();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Stages, switches, and remembers.
+    fn commit(&self, ruleset: Ruleset) -> Result<u32, EngineError> {
+        let mut interfaces = lock(&self.interfaces);
+        let mut live = lock(&self.live);
+        let mut fib = lock(&self.fib);
+        attach::check(&mut fib.netlink, &ruleset)?;
+        attach::fail_closed(&mut fib.netlink, &ruleset)?;
+        attach::add_addresses(&mut fib.netlink, &ruleset)?;
+        let mut next = attach::plan(&mut fib.netlink, &ruleset)?;
+        let indices: Vec<Option<u32>> = next.iter().map(|interface| interface.index).collect();
+        let generation = self.generation.load(Ordering::Acquire) + 1;
+        let compiled = compile(&ruleset, generation, &indices)?;
+        if let Some(previous) = live.previous.take() {
+            stage::remove(&self.maps, &previous)?;
+        }
+        if let Err(error) = stage::stage(&self.maps, &compiled) {
+            // Make room again; the error that matters is the first.
+            let _removed = stage::remove(&self.maps, &compiled);
+            return Err(error.into());
+        }
+        // The programs must be there before the kernel's view of the interfaces is mirrored, and both before the switch:
+        // an interface that is attached and in no zone denies.
+        attach::adopt(&mut interfaces, &mut next, &mut lock(&self.object))?;
+        *interfaces = next;
+        self.sync(&interfaces, &mut fib)?;
+        let ruleset = Arc::new(ruleset);
+        {
+            let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
+            history.insert(generation, ruleset.clone());
+            while history.len() > HISTORY {
+                history.pop_first();
+            }
+        }
+        self.request(&ControlRequest { operation: 1, argument: generation, ..ControlRequest::default() })?;
+        self.generation.store(generation, Ordering::Release);
+        live.previous = Some(std::mem::replace(&mut live.compiled, compiled));
+        live.ruleset = ruleset;
+        Ok(generation)
+    }
+
+    /// Mirrors routes, neighbours and interfaces, and raises the FIB epoch if anything differs.
+    fn sync(&self, interfaces: &[attach::Interface], fib: &mut Fib) -> Result<(), EngineError> {
+        let data: Vec<_> = interfaces.iter().filter_map(attach::Interface::data).collect();
+        let changed = fib.mirror.sync(&mut fib.netlink, &self.maps, &data)?;
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) =
+            fib.netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+        if changed { self.raise_epoch(fib) } else { Ok(()) }
+    }
+
+    fn raise_epoch(&self, fib: &mut Fib) -> Result<(), EngineError> {
+        fib.epoch = fib.epoch.wrapping_add(1);
+        self.request(&ControlRequest { operation: 2, argument: fib.epoch, ..ControlRequest::default() })?;
+        Ok(())
+    }
+
+    /// Asks the control program; whether it did something.
+    fn request(&self, request: &ControlRequest) -> Result<bool, EngineError> {
+        Ok(lock(&self.object).control(request)?)
+    }
+
+    /// The ruleset of a generation, or the one in force if it is forgotten.
+    fn ruleset_of(&self, generation: u32) -> Arc<Ruleset> {
+        let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
+        match history.get(&generation).or_else(|| history.values().next_back()) {
+            Some(ruleset) => ruleset.clone(),
+            None => Arc::new(Ruleset::default()),
+        }
+    }
+
+    fn interface_name(&self, index: u32) -> String {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(&index).cloned().unwrap_or_else(|| format!("#{index}"))
+    }
+}
+
+/// Name of a zone number.
+fn zone_name(ruleset: &Ruleset, zone: u8) -> String {
+    match zone {
+        bulkhead_abi::ZONE_SELF => "self".to_owned(),
+        zone => ruleset.zones.get(usize::from(zone) - 1).map_or_else(|| format!("#{zone}"), |z| z.name.clone()),
+    }
+}
+
+/// Name of a policy or NAT rule index; `None` for `u32::MAX`.
+fn rule_name<T>(rules: &[T], index: u32, name: impl Fn(&T) -> &String) -> Option<String> {
+    (index != u32::MAX).then(|| rules.get(index as usize).map_or_else(|| format!("#{index}"), |r| name(r).clone()))
+}
+
+/// How long threads sleep between looks at the stop flag.
+const TICK: Duration = Duration::from_millis(20);

@@ -1,0 +1,133 @@
+//! What the engine says of itself: interfaces, counters, hits.
+
+use std::collections::BTreeMap;
+
+use bulkhead_abi::Reason;
+
+use super::{Engine, EngineError, lock};
+use crate::netlink::Family;
+
+/// A data interface as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceStatus {
+    /// Name.
+    pub name: String,
+    /// Kernel index while it exists.
+    pub index: Option<u32>,
+    /// Zone.
+    pub zone: String,
+    /// What drives it.
+    pub kind: String,
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// MTU, bytes of layer 3.
+    pub mtu: u32,
+    /// Up and carrying.
+    pub up: bool,
+    /// Addresses with prefix lengths.
+    pub addresses: Vec<String>,
+    /// `tcx`, `xdp+tcx` or `none`.
+    pub hook: &'static str,
+    /// Why that hook.
+    pub reason: String,
+    /// Whether the programs are attached.
+    pub attached: bool,
+    /// Whether the kernel is forbidden to forward from it, in both families.
+    pub fails_closed: bool,
+    /// What would lose packets or speed.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// All data interfaces.
+    ///
+    /// # Errors
+    /// If the kernel's tables cannot be read.
+    pub fn interfaces(&self) -> Result<Vec<InterfaceStatus>, EngineError> {
+        let ruleset = self.ruleset();
+        let interfaces = lock(&self.shared.interfaces);
+        let mut fib = lock(&self.shared.fib);
+        let links = fib.netlink.links()?;
+        let addresses = fib.netlink.addresses()?;
+        let rules = fib.netlink.blackhole_rules()?;
+        let status = interfaces.iter().map(|interface| {
+            let name = &interface.rule.name;
+            let link = links.iter().find(|link| &link.name == name);
+            let choice = interface.choice.as_ref();
+            InterfaceStatus {
+                name: name.clone(),
+                index: link.map(|link| link.index),
+                zone: ruleset.zones.get(interface.rule.zone).map(|zone| zone.name.clone()).unwrap_or_default(),
+                kind: link.map(|link| link.kind.to_string()).unwrap_or_default(),
+                mac: link.map(|link| link.mac).unwrap_or_default(),
+                mtu: link.map_or(0, |link| link.mtu),
+                up: link.is_some_and(|link| link.running),
+                addresses: addresses
+                    .iter()
+                    .filter(|address| link.is_some_and(|link| link.index == address.index))
+                    .map(|address| format!("{}/{}", address.address, address.prefix_len))
+                    .collect(),
+                hook: match (interface.attached(), interface.has_xdp()) {
+                    (true, true) => "xdp+tcx",
+                    (true, false) => "tcx",
+                    (false, _) => "none",
+                },
+                reason: choice.map(|choice| choice.reason.clone()).unwrap_or_default(),
+                attached: interface.attached(),
+                fails_closed: Family::ALL
+                    .iter()
+                    .all(|family| rules.iter().any(|rule| rule.family == *family && &rule.interface == name)),
+                warnings: choice.map(|choice| choice.warnings.clone()).unwrap_or_default(),
+            }
+        });
+        Ok(status.collect())
+    }
+
+    /// Every counter by name, zeros included: one per reason, and those that are not packets.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    pub fn counters(&self) -> Result<BTreeMap<String, u64>, EngineError> {
+        let values = lock(&self.shared.object).counters()?;
+        let value = |slot: u32| values.get(slot as usize).copied().unwrap_or(0);
+        let reasons = Reason::ALL.iter().map(|reason| (reason.name().to_owned(), value(*reason as u32)));
+        let extra = Reason::EXTRA.iter().map(|(slot, name)| ((*name).to_owned(), value(*slot)));
+        let mut counters: BTreeMap<String, u64> = reasons.chain(extra).collect();
+        counters.insert("observer_events_lost".to_owned(), self.shared.events.lost());
+        Ok(counters)
+    }
+
+    /// Times each configured policy decided, by its index.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn policy_hits(&self) -> Result<Vec<u64>, EngineError> {
+        let live = lock(&self.shared.live);
+        let mut hits = vec![0; live.ruleset.policies.len()];
+        for (key, rule) in &live.compiled.rules {
+            if let (Some(hits), Some(rule)) =
+                (hits.get_mut(rule.policy as usize), self.shared.maps.rules.get(key)?)
+            {
+                *hits += rule.hits;
+            }
+        }
+        Ok(hits)
+    }
+
+    /// Sessions each source NAT rule translated, by its index.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn nat_hits(&self) -> Result<Vec<u64>, EngineError> {
+        let live = lock(&self.shared.live);
+        let mut hits = vec![0; live.ruleset.source_nat.len()];
+        for (key, rule) in &live.compiled.nat_rules {
+            if let (Some(hits), Some(rule)) =
+                (hits.get_mut(rule.rule as usize), self.shared.maps.nat_rules.get(key)?)
+            {
+                *hits += rule.hits;
+            }
+        }
+        Ok(hits)
+    }
+}

@@ -1,0 +1,253 @@
+//! The mirror of the kernel's routes, neighbours and interface facts.
+//!
+//! Owns what it wrote and writes only differences. Routes of the local and the main table become one trie: where both
+//! have the same prefix the local one wins, as the kernel's rule order says; of several metrics the lowest; of several
+//! next hops the first. Neighbours count while they are usable. Every change raises the FIB epoch, which makes each flow
+//! look its next hop up again at its next packet.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use bulkhead_abi::{Interface, NeighbourKey, Route4Key, Route6Key, RouteEntry, RouteKind, interface_flags};
+
+use crate::{
+    address::{family, words},
+    bpf::KernelMaps,
+    netlink::{self, AddressScope, LinkKind, Neighbour, Netlink, NeighbourState},
+    table::{TableError, TypedMap},
+};
+
+/// Why the mirror could not follow.
+#[derive(Debug, thiserror::Error)]
+pub enum FibError {
+    /// Reading the kernel's tables failed.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// Writing ours failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// A data interface as the mirror needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataInterface {
+    /// Kernel index.
+    pub index: u32,
+    /// Whether redirected XDP frames arrive when sent into it.
+    pub xdp_target: bool,
+}
+
+/// What was written to the kernel's tables.
+#[derive(Debug, Default)]
+pub struct Mirror {
+    routes4: HashMap<Route4Key, RouteEntry>,
+    routes6: HashMap<Route6Key, RouteEntry>,
+    neighbours: HashMap<NeighbourKey, u64>,
+    interfaces: HashMap<u32, Interface>,
+    data: HashSet<u32>,
+}
+
+/// Brings `map` from `had` to `want`; whether anything changed. New entries first, so that no route is missing meanwhile.
+fn replace<K, V>(map: &TypedMap<K, V>, had: &mut HashMap<K, V>, want: HashMap<K, V>) -> Result<bool, TableError>
+where
+    K: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy + Eq + std::hash::Hash,
+    V: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy + PartialEq,
+{
+    let mut changed = false;
+    for (key, value) in &want {
+        if had.get(key) != Some(value) {
+            map.set(key, value)?;
+            changed = true;
+        }
+    }
+    for key in had.keys().filter(|key| !want.contains_key(key)) {
+        map.remove(key)?;
+        changed = true;
+    }
+    *had = want;
+    Ok(changed)
+}
+
+fn neighbour_entry(neighbour: &Neighbour) -> (NeighbourKey, Option<u64>) {
+    let key = NeighbourKey {
+        ifindex: neighbour.index,
+        family: u32::from(family(&neighbour.address)),
+        address_be: words(neighbour.address),
+    };
+    let mac = neighbour.mac.filter(|_| neighbour.usable()).map(|mac| {
+        u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0])
+    });
+    (key, mac)
+}
+
+fn route_entry(route: &netlink::Route) -> RouteEntry {
+    let kind = match route.kind {
+        netlink::RouteKind::Unicast => RouteKind::Unicast,
+        netlink::RouteKind::Local => RouteKind::Local,
+        netlink::RouteKind::Broadcast | netlink::RouteKind::Multicast | netlink::RouteKind::Anycast => {
+            RouteKind::NotForwarded
+        }
+        netlink::RouteKind::Blackhole | netlink::RouteKind::Unreachable | netlink::RouteKind::Prohibit => {
+            RouteKind::Reject
+        }
+    };
+    let hop = route.next_hops.first();
+    let gateway = hop.and_then(|hop| hop.gateway);
+    RouteEntry {
+        kind: kind as u32,
+        ifindex: hop.map_or(0, |hop| hop.oif),
+        gateway_family: gateway.map_or(0, |gateway| u32::from(family(&gateway))),
+        gateway_be: gateway.map(words).unwrap_or_default(),
+    }
+}
+
+impl Mirror {
+    /// Reads everything and writes what differs; whether anything did.
+    ///
+    /// # Errors
+    /// If the kernel's tables cannot be read or ours not written.
+    pub fn sync(
+        &mut self,
+        netlink: &mut Netlink,
+        maps: &KernelMaps,
+        data: &[DataInterface],
+    ) -> Result<bool, FibError> {
+        self.data = data.iter().map(|interface| interface.index).collect();
+        let interfaces = read_interfaces(netlink, data)?;
+        let mut changed = replace(&maps.interfaces, &mut self.interfaces, interfaces)?;
+        let (routes4, routes6) = read_routes(netlink)?;
+        changed |= replace(&maps.routes4, &mut self.routes4, routes4)?;
+        changed |= replace(&maps.routes6, &mut self.routes6, routes6)?;
+        let mut neighbours = HashMap::new();
+        for neighbour in netlink.neighbours()?.iter().filter(|n| self.data.contains(&n.index)) {
+            if let (key, Some(mac)) = neighbour_entry(neighbour) {
+                neighbours.insert(key, mac);
+            }
+        }
+        changed |= replace(&maps.neighbours, &mut self.neighbours, neighbours)?;
+        Ok(changed)
+    }
+
+    /// Follows one neighbour; whether its entry changed. A stale one is probed: the kernel itself sends nothing to it any
+    /// more, so nobody else would notice that it moved.
+    ///
+    /// # Errors
+    /// If the table cannot be written or the probe not be asked for.
+    pub fn neighbour(
+        &mut self,
+        netlink: &mut Netlink,
+        maps: &KernelMaps,
+        neighbour: &Neighbour,
+    ) -> Result<bool, FibError> {
+        if !self.data.contains(&neighbour.index) {
+            return Ok(false);
+        }
+        let (key, mac) = neighbour_entry(neighbour);
+        let changed = self.set_neighbour(maps, key, mac)?;
+        if neighbour.state == NeighbourState::Stale
+            && let Err(error) = netlink.probe_neighbour(neighbour.index, neighbour.address)
+            && !error.is_not_found()
+        {
+            return Err(error.into());
+        }
+        Ok(changed)
+    }
+
+    /// Follows the removal of a neighbour; whether there was an entry.
+    ///
+    /// # Errors
+    /// If the table cannot be written.
+    pub fn neighbour_gone(&mut self, maps: &KernelMaps, index: u32, address: IpAddr) -> Result<bool, FibError> {
+        let key = NeighbourKey {
+            ifindex: index,
+            family: u32::from(family(&address)),
+            address_be: words(address),
+        };
+        self.set_neighbour(maps, key, None)
+    }
+
+    fn set_neighbour(&mut self, maps: &KernelMaps, key: NeighbourKey, mac: Option<u64>) -> Result<bool, FibError> {
+        match mac {
+            Some(mac) if self.neighbours.get(&key) != Some(&mac) => {
+                maps.neighbours.set(&key, &mac)?;
+                self.neighbours.insert(key, mac);
+                Ok(true)
+            }
+            Some(_) => Ok(false),
+            None => {
+                let had = self.neighbours.remove(&key).is_some();
+                if had {
+                    maps.neighbours.remove(&key)?;
+                }
+                Ok(had)
+            }
+        }
+    }
+}
+
+fn read_interfaces(netlink: &mut Netlink, data: &[DataInterface]) -> Result<HashMap<u32, Interface>, FibError> {
+    let links = netlink.links()?;
+    let addresses = netlink.addresses()?;
+    let mut interfaces = HashMap::new();
+    for own in data {
+        let Some(link) = links.iter().find(|link| link.index == own.index) else {
+            continue;
+        };
+        let mut flags = interface_flags::DATA;
+        if link.kind == LinkKind::Veth && link.peer_netnsid.is_some() {
+            flags |= interface_flags::PEER;
+        }
+        if own.xdp_target {
+            flags |= interface_flags::XDP_TARGET;
+        }
+        let primary = |v4: bool| {
+            addresses
+                .iter()
+                .find(|a| {
+                    a.index == own.index
+                        && a.address.is_ipv4() == v4
+                        && a.usable
+                        && !a.secondary
+                        && a.scope == AddressScope::Universe
+                })
+                .map(|a| words(a.address))
+                .unwrap_or_default()
+        };
+        interfaces.insert(
+            own.index,
+            Interface {
+                mac: link.mac,
+                reserved: 0,
+                mtu: link.mtu,
+                flags,
+                address4_be: primary(true)[0],
+                address6_be: primary(false),
+            },
+        );
+    }
+    Ok(interfaces)
+}
+
+type Routes = (HashMap<Route4Key, RouteEntry>, HashMap<Route6Key, RouteEntry>);
+
+fn read_routes(netlink: &mut Netlink) -> Result<Routes, FibError> {
+    let mut routes = netlink.routes()?;
+    // The one to win stands last: local over main, then the lower metric.
+    routes.sort_by_key(|route| (route.table == netlink::Table::Local, std::cmp::Reverse(route.metric)));
+    let (mut routes4, mut routes6) = (HashMap::new(), HashMap::new());
+    for route in &routes {
+        let bits = u32::from(route.prefix_len);
+        let destination = words(route.destination);
+        match route.destination {
+            IpAddr::V4(_) => {
+                routes4.insert(Route4Key { bits, address_be: destination[0] }, route_entry(route));
+            }
+            IpAddr::V6(_) => {
+                routes6.insert(Route6Key { bits, address_be: destination }, route_entry(route));
+            }
+        }
+    }
+    Ok((routes4, routes6))
+}
