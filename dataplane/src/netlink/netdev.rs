@@ -261,13 +261,17 @@ impl Generic {
         let attribute = NlasIterator::new(&self.attributes[..])
             .flatten()
             .find(|attribute| attribute.kind() == kind);
-        let value = attribute.map(|attribute| attribute.value());
-        value
-            .and_then(|value| value.try_into().ok())
-            .ok_or_else(|| Error::Protocol {
-                operation: operation.into(),
-                reason: format!("attribute {kind} should have {BYTES} bytes, has {:?}", value.map(<[u8]>::len)),
-            })
+        let found = match &attribute {
+            Some(attribute) => match attribute.value().try_into() {
+                Ok(value) => return Ok(value),
+                Err(_) => format!("has {}", attribute.value().len()),
+            },
+            None => "is missing".into(),
+        };
+        Err(Error::Protocol {
+            operation: operation.into(),
+            reason: format!("attribute {kind} of {BYTES} bytes {found}"),
+        })
     }
 }
 
@@ -328,9 +332,9 @@ mod tests {
         let error = message.attribute::<8>("test", DEVICE_XDP_FEATURES).expect_err("not eight");
         assert_eq!(
             error.to_string(),
-            "cannot understand the kernel's answer to test: attribute 3 should have 8 bytes, has Some(4)"
+            "cannot understand the kernel's answer to test: attribute 3 of 8 bytes has 4"
         );
         let error = message.attribute::<4>("test", DEVICE_IFINDEX).expect_err("not there");
-        assert!(error.to_string().ends_with("has None"), "{error}");
+        assert!(error.to_string().ends_with("attribute 1 of 4 bytes is missing"), "{error}");
     }
 }
