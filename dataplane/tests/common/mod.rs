@@ -87,7 +87,6 @@ pub fn start(lab: &Topology, ruleset: Ruleset) -> Engine {
 }
 
 /// The counters that are not zero.
-#[expect(dead_code, reason = "each test binary uses its part of this module")]
 pub fn nonzero(engine: &Engine) -> BTreeMap<String, u64> {
     engine.counters().expect("counters").into_iter().filter(|(_, value)| *value != 0).collect()
 }

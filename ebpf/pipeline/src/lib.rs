@@ -13,6 +13,8 @@
 pub mod control;
 mod egress;
 mod forward;
+#[cfg(feature = "host")]
+pub mod host;
 mod ingress;
 mod nat;
 mod open;

@@ -317,11 +317,12 @@ fn is_link_scope(family: u8, address_be: &[u32; 4]) -> bool {
     }
 }
 
-/// Whether the packet claims to come from one of our own addresses.
+/// Whether the packet claims to come from one of our own addresses, or from a broadcast address.
 #[inline(always)]
 fn is_own_address<E: Tables>(env: &E, work: &Work) -> bool {
     let mut route = RouteEntry::default();
-    env.route(work.packet.family, &work.packet.source_be, &mut route) && route.kind == RouteKind::Local as u32
+    env.route(work.packet.family, &work.packet.source_be, &mut route)
+        && (route.kind == RouteKind::Local as u32 || route.kind == RouteKind::NotForwarded as u32)
 }
 
 /// Tells user space that `work.flow` is a new session.

@@ -1,0 +1,356 @@
+//! The pipeline's world on a host: tables in memory, a clock set by hand, frames as bytes.
+//!
+//! Owns what host tests, fuzzing and `explain`-like tools need to run the pipeline without a kernel. Its maps have the
+//! names and types of the kernel's, so the same `(key, value)` entries load both. Assumes one thread. Refuses, by
+//! panicking, what would be wrong in the kernel: a map touched while a flow's entry is borrowed.
+//!
+//! Differs from the kernel in two ways a test can see: half-open tables evict exactly the least recently used entry,
+//! and randomness is a fixed sequence (see [`HostTables::script_random`]).
+
+extern crate std;
+
+mod firewall;
+mod frame;
+mod map;
+
+pub use firewall::{HostFirewall, Outcome};
+pub use frame::{Asked, Hook, HostFrame};
+pub use map::{FlowTable, HostMap, HostTrie, TrieKey};
+
+use std::{
+    boxed::Box,
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    vec::Vec,
+};
+
+use bulkhead_abi::{
+    Decision, DecisionKey, Event, Flow, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule, NeighbourKey,
+    PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry, RulePage, ServiceKey,
+    Settings, VectorKey, ZoneKey,
+};
+use bulkhead_packet::{PlainLoop, Repeat};
+
+use crate::{Clock, Insert, Limiter, Table, Tables, take_token};
+
+/// Counters by name.
+pub type Counters = BTreeMap<&'static str, u64>;
+
+/// What another CPU does at a chosen moment.
+type Interruption = Box<dyn FnOnce(&HostTables)>;
+
+/// The tables of the kernel object, in memory. Fields are named as the kernel's maps.
+#[derive(Default)]
+pub struct HostTables {
+    /// The live record.
+    pub live: Cell<Live>,
+    /// Settings by `generation & 1`.
+    pub settings: HostMap<u32, Settings>,
+    /// Established IPv4 flows.
+    pub flows4: FlowTable,
+    /// Established IPv6 flows.
+    pub flows6: FlowTable,
+    /// Half-open IPv4 flows.
+    pub half_open4: FlowTable,
+    /// Half-open IPv6 flows.
+    pub half_open6: FlowTable,
+    /// Interface to zone.
+    pub zones: HostMap<ZoneKey, u32>,
+    /// Exact IPv4 hosts.
+    pub hosts4: HostMap<HostKey4, u32>,
+    /// Exact IPv6 hosts.
+    pub hosts6: HostMap<HostKey6, u32>,
+    /// IPv4 prefixes.
+    pub prefixes4: HostTrie<PrefixKey4, u32>,
+    /// IPv6 prefixes.
+    pub prefixes6: HostTrie<PrefixKey6, u32>,
+    /// Services.
+    pub services: HostTrie<ServiceKey, u32>,
+    /// Pages in use per rule vector.
+    pub vector_tops: HostMap<VectorKey, u64>,
+    /// Pages of rule vectors.
+    pub vector_pages: HostMap<VectorKey, RulePage>,
+    /// Rules.
+    pub rules: HostMap<PolicyKey, PolicyRule>,
+    /// Remembered decisions.
+    pub decisions: HostMap<DecisionKey, Decision>,
+    /// Source NAT.
+    pub nat_rules: HostMap<NatKey, NatRule>,
+    /// Interfaces.
+    pub interfaces: HostMap<u32, Interface>,
+    /// IPv4 routes.
+    pub routes4: HostTrie<Route4Key, RouteEntry>,
+    /// IPv6 routes.
+    pub routes6: HostTrie<Route6Key, RouteEntry>,
+    /// Neighbours.
+    pub neighbours: HostMap<NeighbourKey, u64>,
+    now_ns: Cell<u64>,
+    sessions: Cell<u64>,
+    random: Cell<u64>,
+    scripted: RefCell<VecDeque<u32>>,
+    limiters: [Cell<u64>; 2],
+    counters: RefCell<BTreeMap<u32, u64>>,
+    events: RefCell<Vec<Event>>,
+    /// A flow's entry is borrowed.
+    borrowed: Cell<bool>,
+    interruption: RefCell<Option<(u32, Interruption)>>,
+}
+
+impl HostTables {
+    /// Empty tables: `sessions` and `half_open` sessions per family fit. The clock stands at ten seconds.
+    #[must_use]
+    pub fn new(sessions: usize, half_open: usize) -> Self {
+        Self {
+            flows4: FlowTable::refusing(sessions * 2),
+            flows6: FlowTable::refusing(sessions * 2),
+            half_open4: FlowTable::evicting(half_open * 2),
+            half_open6: FlowTable::evicting(half_open * 2),
+            now_ns: Cell::new(10_000_000_000),
+            random: Cell::new(0x9e37_79b9_7f4a_7c15),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the clock.
+    pub fn set_now_ns(&self, now_ns: u64) {
+        self.now_ns.set(now_ns);
+    }
+
+    /// Moves the clock on.
+    pub fn advance_ns(&self, by_ns: u64) {
+        self.now_ns.set(self.now_ns.get() + by_ns);
+    }
+
+    /// The next random numbers, before the fixed sequence goes on.
+    pub fn script_random(&self, numbers: impl IntoIterator<Item = u32>) {
+        self.scripted.borrow_mut().extend(numbers);
+    }
+
+    /// Runs `f` right before the `insertion`th (from 0) insertion of a flow from now on: another CPU's turn.
+    pub fn interrupt(&self, insertion: u32, f: impl FnOnce(&Self) + 'static) {
+        *self.interruption.borrow_mut() = Some((insertion, Box::new(f)));
+    }
+
+    /// All counters that are not zero.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters.borrow().iter().map(|(slot, count)| (counter_name(*slot), *count)).collect()
+    }
+
+    /// Events emitted since the last call.
+    #[must_use]
+    pub fn take_events(&self) -> Vec<Event> {
+        self.events.take()
+    }
+
+    /// The table of a family.
+    #[must_use]
+    pub fn flows(&self, table: Table, family: u8) -> &FlowTable {
+        match (table, family) {
+            (Table::Established, 4) => &self.flows4,
+            (Table::Established, _) => &self.flows6,
+            (Table::HalfOpen, 4) => &self.half_open4,
+            (Table::HalfOpen, _) => &self.half_open6,
+        }
+    }
+
+    /// What the kernel's verifier cannot check and `Tables` asks for.
+    fn alone(&self) {
+        assert!(!self.borrowed.get(), "a table was touched while a flow's entry was borrowed");
+    }
+}
+
+/// Name of a counter slot.
+fn counter_name(slot: u32) -> &'static str {
+    let reason = u8::try_from(slot).ok().and_then(Reason::from_number).map(Reason::name);
+    let extra = || Reason::EXTRA.iter().find(|(number, _)| *number == slot).map(|(_, name)| *name);
+    reason.or_else(extra).unwrap_or("unnamed")
+}
+
+/// Every counter by its name, 0 where the slot is absent: for slots as user space reads them from the kernel.
+#[must_use]
+pub fn named_counters(slots: &[u64]) -> Counters {
+    let named = slots.iter().enumerate().filter(|(_, count)| **count != 0);
+    named.map(|(slot, count)| (counter_name(slot as u32), *count)).collect()
+}
+
+impl Repeat for HostTables {
+    fn repeat(&self, times: u32, f: impl FnMut(u32) -> bool) {
+        PlainLoop.repeat(times, f);
+    }
+}
+
+impl Clock for HostTables {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn random(&self) -> u32 {
+        if let Some(number) = self.scripted.borrow_mut().pop_front() {
+            return number;
+        }
+        // xorshift64 (Marsaglia 2003): never zero from a seed that is not.
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        (x >> 32) as u32
+    }
+
+    fn session_id(&self) -> u64 {
+        self.sessions.set(self.sessions.get() + 1);
+        self.sessions.get()
+    }
+}
+
+impl Tables for HostTables {
+    fn live(&self) -> Live {
+        self.alone();
+        self.live.get()
+    }
+
+    fn timeout_ns(&self, generation: u32, state: u8) -> u64 {
+        self.alone();
+        let settings = self.settings.get(&(generation & 1)).unwrap_or_default();
+        settings.timeouts_ns.get(usize::from(state)).copied().unwrap_or(0)
+    }
+
+    fn permitted(&self, generation: u32, limiter: Limiter, now_ns: u64) -> bool {
+        self.alone();
+        let settings = self.settings.get(&(generation & 1)).unwrap_or_default();
+        let rate = match limiter {
+            Limiter::SlowPath => settings.slow_path_rate,
+            Limiter::DenyEvent => settings.deny_event_rate,
+        };
+        let limiter = &self.limiters[limiter as usize];
+        let mut state = limiter.get();
+        let permitted = take_token(&mut state, rate, now_ns);
+        limiter.set(state);
+        permitted
+    }
+
+    fn zone(&self, generation: u32, ifindex: u32) -> Option<u8> {
+        self.alone();
+        self.zones.get(&ZoneKey { generation, ifindex }).map(|zone| zone as u8)
+    }
+
+    fn interface(&self, ifindex: u32, to: &mut Interface) -> bool {
+        self.alone();
+        self.interfaces.get(&ifindex).inspect(|interface| *to = *interface).is_some()
+    }
+
+    fn address_class(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u32 {
+        self.alone();
+        let class = if family == 4 {
+            let address_be = address_be[0];
+            self.hosts4
+                .get(&HostKey4 { generation, address_be })
+                .or_else(|| self.prefixes4.longest(&PrefixKey4 { bits: 64, generation, address_be }))
+        } else {
+            let address_be = *address_be;
+            self.hosts6
+                .get(&HostKey6 { generation, address_be })
+                .or_else(|| self.prefixes6.longest(&PrefixKey6 { bits: 160, generation, address_be }))
+        };
+        class.unwrap_or(0)
+    }
+
+    fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32 {
+        self.alone();
+        let key = ServiceKey { bits: 64, generation, reserved: 0, protocol, port_be: port.to_be() };
+        self.services.longest(&key).unwrap_or(0)
+    }
+
+    fn vector_top(&self, key: &VectorKey) -> u64 {
+        self.alone();
+        self.vector_tops.get(key).unwrap_or(0)
+    }
+
+    fn vector_summary(&self, key: &VectorKey) -> u64 {
+        self.alone();
+        self.vector_pages.get(key).map_or(0, |page| page.summary)
+    }
+
+    fn vector_word(&self, key: &VectorKey, word: u32) -> u64 {
+        self.alone();
+        self.vector_pages.get(key).map_or(0, |page| page.words[word as usize])
+    }
+
+    fn rule(&self, generation: u32, rule: u32, hit: bool) -> Option<PolicyRule> {
+        self.alone();
+        self.rules.update(&PolicyKey { generation, rule }, |found| {
+            found.hits += u64::from(hit);
+            *found
+        })
+    }
+
+    fn cached_decision(&self, key: &DecisionKey) -> Option<Decision> {
+        self.alone();
+        self.decisions.get(key)
+    }
+
+    fn cache_decision(&self, key: &DecisionKey, decision: Decision) {
+        self.alone();
+        self.decisions.set(key, &decision);
+    }
+
+    fn nat_rule(&self, key: &NatKey) -> Option<NatRule> {
+        self.alone();
+        self.nat_rules.update(key, |found| {
+            found.hits += 1;
+            *found
+        })
+    }
+
+    fn with_flow<R>(&self, table: Table, family: u8, key: &FlowKey6, f: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+        self.alone();
+        self.flows(table, family).with(key, |flow| {
+            self.borrowed.set(true);
+            let result = f(flow);
+            self.borrowed.set(false);
+            result
+        })
+    }
+
+    fn insert_flow(&self, table: Table, family: u8, key: &FlowKey6, flow: &Flow) -> Insert {
+        self.alone();
+        let turn = self.interruption.take();
+        match turn {
+            Some((0, f)) => f(self),
+            Some((later, f)) => *self.interruption.borrow_mut() = Some((later - 1, f)),
+            None => {}
+        }
+        self.flows(table, family).insert(key, flow)
+    }
+
+    fn remove_flow(&self, table: Table, family: u8, key: &FlowKey6) {
+        self.alone();
+        self.flows(table, family).remove(key);
+    }
+
+    fn route(&self, family: u8, address_be: &[u32; 4], to: &mut RouteEntry) -> bool {
+        self.alone();
+        let found = if family == 4 {
+            self.routes4.longest(&Route4Key { bits: 32, address_be: address_be[0] })
+        } else {
+            self.routes6.longest(&Route6Key { bits: 128, address_be: *address_be })
+        };
+        found.inspect(|entry| *to = *entry).is_some()
+    }
+
+    fn neighbour(&self, key: &NeighbourKey) -> Option<u64> {
+        self.alone();
+        self.neighbours.get(key)
+    }
+
+    fn count(&self, slot: u32) {
+        self.alone();
+        *self.counters.borrow_mut().entry(slot).or_insert(0) += 1;
+    }
+
+    fn emit(&self, event: &Event) {
+        self.alone();
+        self.events.borrow_mut().push(*event);
+    }
+}

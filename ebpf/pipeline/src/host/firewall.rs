@@ -1,0 +1,122 @@
+//! The programs' shells over the host's tables: one frame in, what became of it out.
+
+use super::std::{boxed::Box, collections::BTreeMap, vec::Vec};
+
+use bulkhead_abi::{Event, FlowKey6, Reason};
+use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer};
+
+use super::{Asked, Counters, Hook, HostFrame, HostTables};
+use crate::{Action, Tables, Verdict, Work, control, established, host_egress, ingress};
+
+/// A firewall of one CPU. Its scratch entry lives on from packet to packet, as the kernel's does.
+pub struct HostFirewall {
+    /// Its tables.
+    pub tables: HostTables,
+    work: Box<Work>,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The pipeline's answer.
+    pub verdict: Verdict,
+    /// The frame afterwards.
+    pub bytes: Vec<u8>,
+    /// Where a redirected frame leaves, else 0.
+    pub out_ifindex: u32,
+    /// The counters that moved, and by how much.
+    pub delta: Counters,
+    /// Requests to the slow path.
+    pub asked: Vec<Asked>,
+    /// Events.
+    pub events: Vec<Event>,
+}
+
+impl HostFirewall {
+    /// A firewall over these tables.
+    #[must_use]
+    pub fn new(tables: HostTables) -> Self {
+        Self { tables, work: Box::default() }
+    }
+
+    /// Fills the scratch entry with the remains of an imagined packet, to show that nothing of it is used.
+    pub fn poison(&mut self, work: Work) {
+        *self.work = work;
+    }
+
+    /// The TCX ingress program.
+    pub fn ingress(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
+        self.run(HostFrame::new(Hook::Tcx, bytes), ifindex, |frame, tables, work| ingress(frame, tables, work))
+    }
+
+    /// The TCX ingress program on an aggregate with this much payload per segment.
+    pub fn ingress_gso(&mut self, ifindex: u32, bytes: &[u8], segment_bytes: u32) -> Outcome {
+        let frame = HostFrame { gso_segment_bytes: segment_bytes, ..HostFrame::new(Hook::Tcx, bytes) };
+        self.run(frame, ifindex, |frame, tables, work| ingress(frame, tables, work))
+    }
+
+    /// The XDP program.
+    pub fn established(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
+        self.run(HostFrame::new(Hook::Xdp, bytes), ifindex, |frame, tables, work| established(frame, tables, work))
+    }
+
+    /// The TCX egress program.
+    pub fn host_egress(&mut self, ifindex: u32, bytes: &[u8], mark: u32, from_outside: bool) -> Outcome {
+        self.run(HostFrame::new(Hook::Tcx, bytes), ifindex, |frame, tables, work| {
+            host_egress(frame, tables, work, mark, from_outside)
+        })
+    }
+
+    /// The control program's expiry; whether the session ended. The counters and events stay in the tables.
+    pub fn expire(&mut self, family: u8, key: &FlowKey6, force: bool) -> bool {
+        control::expire(&self.tables, &mut self.work, family, key, force)
+    }
+
+    fn run(
+        &mut self,
+        mut frame: HostFrame,
+        ifindex: u32,
+        program: impl FnOnce(&mut HostFrame, &HostTables, &mut Work) -> Verdict,
+    ) -> Outcome {
+        let before = self.tables.counters();
+        let _earlier = self.tables.take_events();
+        let work = &mut *self.work;
+        load(&mut work.headers, &frame.bytes);
+        work.ifindex = ifindex;
+        let verdict = if frame.bytes.len() < ETHERNET_BYTES {
+            Verdict::drop(Reason::Truncated)
+        } else {
+            program(&mut frame, &self.tables, work)
+        };
+        // What XDP hands on is counted by the program that settles it.
+        let counted = match (frame.hook, verdict.action) {
+            (Hook::Tcx, _) | (Hook::Xdp, Action::Drop | Action::Redirect) => true,
+            (Hook::Xdp, _) => false,
+        };
+        if counted {
+            self.tables.count(verdict.reason as u32);
+        }
+        let redirected =
+            matches!(verdict.action, Action::Redirect | Action::RedirectPeer | Action::RedirectNeighbour);
+        Outcome {
+            verdict,
+            bytes: frame.bytes,
+            out_ifindex: if redirected { work.out_ifindex } else { 0 },
+            delta: delta(&before, &self.tables.counters()),
+            asked: frame.asked,
+            events: self.tables.take_events(),
+        }
+    }
+}
+
+/// Copies the frame's start over whatever the buffer holds, as the kernel's helpers do: bytes behind it stay.
+fn load(headers: &mut HeaderBuffer, frame: &[u8]) {
+    let length = frame.len().min(headers.bytes.len());
+    headers.bytes[..length].copy_from_slice(&frame[..length]);
+    headers.len = length as u16;
+}
+
+fn delta(before: &Counters, after: &Counters) -> Counters {
+    let moved = after.iter().map(|(name, count)| (*name, count - before.get(name).copied().unwrap_or(0)));
+    moved.filter(|(_, by)| *by != 0).collect::<BTreeMap<_, _>>()
+}

@@ -1,0 +1,21 @@
+//! Packet scripts: frames in, verdicts, bytes and counters out. Every step names all counters that move; that nothing
+//! else moved is part of each assertion.
+
+mod frame;
+mod net;
+mod verify;
+
+mod datagram;
+mod limits;
+mod nat;
+mod own;
+mod policy;
+mod properties;
+mod related;
+mod screens;
+mod tcp;
+mod xdp;
+
+/// An inside client, an outside server and the router towards it, per family.
+const FAMILIES: [(&str, &str, &str); 2] =
+    [("10.1.0.2", "192.0.2.80", "198.51.100.254"), ("2001:db8:1::2", "2001:db8:80::80", "2001:db8:2::fe")];

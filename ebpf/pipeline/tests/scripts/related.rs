@@ -1,0 +1,192 @@
+//! ICMP errors about sessions: translated inside and out, all checksums right, never opening or ending anything.
+
+use bulkhead_abi::Reason;
+
+use crate::{
+    FAMILIES,
+    frame::{ACK, Frame, SYN, Seen},
+    net::{ANY, DMZ, INSIDE, MISS, Net, OUTSIDE, SECOND, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, permit},
+    verify,
+};
+
+fn outbound(translate: bool) -> Net {
+    let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+    if translate {
+        net.translate(ZONE_INSIDE, ZONE_OUTSIDE);
+    }
+    net
+}
+
+/// Addresses per family: client, server, the firewall outside, an outside router, an inside router.
+fn families() -> [(&'static str, &'static str, &'static str, &'static str, &'static str); 2] {
+    let [(client4, server4, _), (client6, server6, _)] = FAMILIES;
+    [
+        (client4, server4, "198.51.100.1", "198.51.100.77", "10.1.0.3"),
+        (client6, server6, "2001:db8:2::1", "2001:db8:2::77", "2001:db8:1::3"),
+    ]
+}
+
+/// First packets of sessions of every protocol, with even and odd payloads.
+fn openers(client: &str, server: &str) -> Vec<Frame> {
+    let mut frames = vec![
+        Frame::new(client, server).tcp(40000, 80, SYN, 1000, 0).tcp_options(&[2, 4, 5, 0xb4]),
+        Frame::new(client, server).udp(5000, 53).payload(b"even"),
+        Frame::new(client, server).udp(5001, 53).payload(b"odd"),
+        Frame::new(client, server).echo(77, 1).payload(b"01234567"),
+        Frame::new(client, server).protocol(47, b"no ports at all"),
+    ];
+    if !client.contains(':') {
+        frames.push(Frame::new(client, server).options(&[148, 4, 0, 0]).udp(5002, 53).payload(b"options"));
+        let mut silent = Frame::new(client, server).udp(5003, 53).payload(b"no checksum");
+        silent.no_checksum = true;
+        frames.push(silent);
+    }
+    frames
+}
+
+#[test]
+fn an_error_from_outside_reaches_the_sender_as_if_about_what_it_sent() {
+    for (client, server, own, router, _) in families() {
+        for translate in [false, true] {
+            for opener in openers(client, server) {
+                let mut net = outbound(translate);
+                let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+                let to = if translate { own } else { client };
+                for from in [router, server] {
+                    let error = Frame::new(from, to).error(&sent.bytes, true);
+                    let back = net
+                        .receive(OUTSIDE, &error)
+                        .forwarded(INSIDE, Reason::RelatedIcmp, &[])
+                        .between(from, client)
+                        .via(client);
+                    expect_quoted(&back.seen, &opener);
+                }
+                // The same, quoting as little as RFC 792 asks for.
+                let quoted_l4 = sent.bytes.len() - Seen::read(&sent.bytes).segment.len();
+                let short = Frame::new(router, to).error(&sent.bytes[..quoted_l4 + 8], false);
+                net.receive(OUTSIDE, &short).forwarded(INSIDE, Reason::RelatedIcmp, &[]).between(router, client);
+                assert_eq!(net.flows(), (0, 2));
+            }
+        }
+    }
+}
+
+/// Asserts that the error quotes the packet as `original` was sent, but for the hop limit and the header checksum.
+#[track_caller]
+fn expect_quoted(error: &Seen, original: &Frame) {
+    let quoted = &error.segment[8..];
+    verify::check(quoted, true).unwrap();
+    let sent = original.build();
+    let mut expected = sent[14..].to_vec();
+    let mut quoted = quoted.to_vec();
+    let volatile: &[usize] = if original.is_v4() { &[8, 10, 11] } else { &[7] };
+    for at in volatile {
+        (expected[*at], quoted[*at]) = (0, 0);
+    }
+    assert_eq!(quoted, expected, "the quoted packet");
+}
+
+#[test]
+fn an_error_from_inside_leaves_with_the_translated_address() {
+    for (client, server, own, _, inside_router) in families() {
+        for translate in [false, true] {
+            let mut net = outbound(translate);
+            let ask = Frame::new(client, server).udp(5000, 53).payload(b"question");
+            net.receive(INSIDE, &ask).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+            let to = if translate { own } else { client };
+            let answer = Frame::new(server, to).udp(53, 5000).payload(b"answer");
+            let delivered = net
+                .receive(OUTSIDE, &answer)
+                .forwarded(INSIDE, Reason::Established, &[("sessions_established", 1)])
+                .between(server, client);
+            for from in [client, inside_router] {
+                let error = Frame::new(from, server).error(&delivered.bytes, false);
+                // A router's own address is as private as the host's.
+                let seen_from = if translate { own } else { from };
+                let out = net
+                    .receive(INSIDE, &error)
+                    .forwarded(OUTSIDE, Reason::RelatedIcmp, &[])
+                    .between(seen_from, server);
+                expect_quoted(&out.seen, &answer);
+            }
+            assert_eq!(net.flows(), (2, 0));
+        }
+    }
+}
+
+#[test]
+fn an_error_about_nothing_is_dropped() {
+    for (client, server, own, router, _) in families() {
+        for translate in [false, true] {
+            let mut net = outbound(translate);
+            let opener = Frame::new(client, server).udp(5000, 53);
+            let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+            let to = if translate { own } else { client };
+            for quoted in [
+                Frame::new(to, server).udp(5001, 53).build(),
+                Frame::new(to, server).tcp(5000, 53, ACK, 1, 1).build(),
+                // Errors about errors, and about messages that are neither question nor answer.
+                Frame::new(to, server).error(&sent.bytes, false).build(),
+                Frame::new(to, server).icmp(if own.contains(':') { 150 } else { 9 }, 0, [0; 4]).build(),
+            ] {
+                let error = Frame::new(router, to).error(&quoted, false);
+                net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
+            }
+            // Sent to somebody else than the quoted packet's sender.
+            let elsewhere = if own.contains(':') { "2001:db8:1::3" } else { "10.1.0.3" };
+            let error = Frame::new(router, elsewhere).error(&sent.bytes, false);
+            net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
+            // Cut off within the quoted header, or before its ports.
+            let l4 = if own.contains(':') { 40 } else { 20 };
+            for length in [0, 1, l4 - 1, l4, l4 + 3, l4 + 7] {
+                let error = Frame::new(router, to).error(&sent.bytes[..14 + length], false);
+                net.receive(OUTSIDE, &error).dropped(Reason::Truncated, &[]);
+            }
+            // From a zone the session does not touch.
+            let error = Frame::new(router, to).error(&sent.bytes, false);
+            net.receive(DMZ, &error).dropped(Reason::WrongZone, &[]);
+            net.receive(OUTSIDE, &error.clone().ttl(1)).dropped(Reason::TtlExceeded, &[]);
+            net.receive(OUTSIDE, &error).forwarded(INSIDE, Reason::RelatedIcmp, &[]);
+        }
+    }
+}
+
+/// NAT-RFC 4787-12, 5508-6: an error neither refreshes nor ends.
+#[test]
+fn an_error_neither_refreshes_nor_ends_a_session() {
+    let mut net = outbound(true);
+    let opener = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53);
+    let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.advance(29 * SECOND);
+    let error = Frame::new("198.51.100.77", "198.51.100.1").error(&sent.bytes, false);
+    net.receive(OUTSIDE, &error).forwarded(INSIDE, Reason::RelatedIcmp, &[]);
+    assert_eq!(net.flows(), (0, 2));
+    net.advance(SECOND + 1);
+    assert_eq!(net.age(), 1);
+    net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
+}
+
+/// A fragment that is quoted has ports only if it is the first.
+#[test]
+fn a_quoted_later_fragment_belongs_to_nothing() {
+    let mut net = outbound(false);
+    let opener = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53).payload(b"0123456789");
+    let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    let mut quoted = sent.bytes;
+    quoted[21] = 1;
+    let error = Frame::new("198.51.100.77", "10.1.0.2").error(&quoted, false);
+    net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
+    quoted[20..22].copy_from_slice(&[0x20, 0]);
+    let error = Frame::new("198.51.100.77", "10.1.0.2").error(&quoted, false);
+    net.receive(OUTSIDE, &error).forwarded(INSIDE, Reason::RelatedIcmp, &[]);
+}
+
+#[test]
+fn a_session_that_policy_ended_has_no_errors() {
+    let mut net = Net::new(&[permit(ZONE_INSIDE, ANY)]);
+    let opener = Frame::new("10.1.0.2", "10.3.0.2").udp(5000, 53);
+    let sent = net.receive(INSIDE, &opener).forwarded(DMZ, Reason::SessionCreated, &[MISS]);
+    net.commit(&[permit(ZONE_DMZ, ZONE_INSIDE)]);
+    let error = Frame::new("10.3.0.2", "10.1.0.2").error(&sent.bytes, false);
+    net.receive(DMZ, &error).dropped(Reason::IcmpNoSession, &[]);
+}
