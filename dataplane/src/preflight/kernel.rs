@@ -1,0 +1,254 @@
+//! Checks of the kernel itself: its release, its BPF, what is charged for memory.
+//!
+//! Owns which Linux release brought what we need. Assumes that `/proc` and `/sys` are mounted, read-only will
+//! do. Refuses to take a release number for proof where asking is possible: [`bpf`] makes maps and programs,
+//! which go away at once.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use aya::maps::MapType;
+use aya::programs::{ProgramError, ProgramType};
+use aya::sys::{SyscallError, is_map_supported, is_program_supported};
+
+use super::{Check, Status};
+
+/// TCX links: `BPF_TCX_INGRESS` and `_EGRESS`.
+const TCX: Release = Release(6, 6);
+/// XDP programs that read frames in fragments, as ours does (`BPF_F_XDP_HAS_FRAGS`).
+const XDP_FRAGMENTS: Release = Release(5, 18);
+/// Map memory is charged to the control group, no longer to `RLIMIT_MEMLOCK`.
+const CHARGED_TO_CGROUP: Release = Release(5, 11);
+
+const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+const JIT_ENABLE: &str = "/proc/sys/net/core/bpf_jit_enable";
+const JIT_REMEDY: &str = "on the node: `sysctl -w net.core.bpf_jit_enable=1`, and the same line without -w in \
+                          /etc/sysctl.d";
+
+/// Major and minor number of a Linux release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Release(u32, u32);
+
+impl Release {
+    /// From `uname -r`: `6.12.30-cloud-amd64`, `6.6-rc1`.
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(|character: char| !character.is_ascii_digit());
+        Some(Self(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// What `uname -r` prints.
+pub(super) fn release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_else(|error| format!("unknown ({error})"))
+}
+
+/// Whether the release is recent enough, and what is missing if not.
+pub(super) fn version(release: &str) -> Check {
+    let newer = "run a newer kernel: Debian 13 has 6.12 and Debian 12 in its backports, Ubuntu 24.04 has 6.8 and 22.04 \
+                 as linux-generic-hwe-22.04, RHEL 10 has 6.12";
+    match Release::parse(release) {
+        None => Check::warn(
+            "kernel",
+            format!("release {release:?} is not understood"),
+            format!("make sure that it is Linux {TCX} or newer"),
+        ),
+        Some(version) if version >= TCX => Check::ok("kernel", format!("{release} (needs {TCX})")),
+        Some(version) if version >= XDP_FRAGMENTS => {
+            Check::fail("kernel", format!("{release} has no TCX links, which Linux {TCX} brought"), newer)
+        }
+        Some(_) => Check::fail(
+            "kernel",
+            format!(
+                "{release} has neither TCX links (Linux {TCX}) nor XDP programs for large frames ({XDP_FRAGMENTS})"
+            ),
+            newer,
+        ),
+    }
+}
+
+/// `RLIMIT_MEMLOCK`, which matters to old kernels only; `limits` is `/proc/self/limits`.
+pub(super) fn memlock(release: &str, limits: &str) -> Option<Check> {
+    if Release::parse(release)? >= CHARGED_TO_CGROUP {
+        return None;
+    }
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"));
+    let soft = line.and_then(|rest| rest.split_whitespace().next()).unwrap_or("unknown");
+    Some(match soft {
+        "unlimited" => Check::ok("memlock", "unlimited"),
+        soft => Check::warn(
+            "memlock",
+            format!("{soft} bytes may be locked, and before Linux {CHARGED_TO_CGROUP} BPF maps count as locked"),
+            "start with `ulimit -l unlimited` (systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1)",
+        ),
+    })
+}
+
+/// The kernel's own type information.
+pub(super) fn btf() -> Check {
+    match std::fs::metadata(VMLINUX_BTF) {
+        Ok(file) => Check::ok("btf", format!("{VMLINUX_BTF}, {} KiB", file.len() / 1024)),
+        Err(error) => Check::warn(
+            "btf",
+            format!("{VMLINUX_BTF}: {error}"),
+            "the programs load without it, but bpftool shows less of them; a kernel with CONFIG_DEBUG_INFO_BTF has it, \
+             and a container sees it where /sys is mounted",
+        ),
+    }
+}
+
+/// The BPF compiler.
+pub(super) fn jit() -> Check {
+    jit_from(std::fs::read_to_string(JIT_ENABLE))
+}
+
+fn jit_from(setting: io::Result<String>) -> Check {
+    match setting.as_deref().map(str::trim) {
+        Ok("0") => Check::warn("jit", "net.core.bpf_jit_enable is 0: programs are interpreted, many times slower", JIT_REMEDY),
+        Ok(value) => Check::ok("jit", format!("net.core.bpf_jit_enable is {value}")),
+        // The sysctl exists in the first network namespace only, so a container does not see it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Check {
+            remedy: Some("on the node, `sysctl net.core.bpf_jit_enable` should print 1".into()),
+            ..Check::ok("jit", "set on the node and not visible in this network namespace; most kernels have it on")
+        },
+        Err(error) => Check::warn("jit", format!("{JIT_ENABLE}: {error}"), JIT_REMEDY),
+    }
+}
+
+/// Whether `bpf(2)` makes the kinds of maps and programs that we use, for this process.
+pub(super) fn bpf() -> Check {
+    let maps = [MapType::Hash, MapType::LruHash, MapType::LpmTrie, MapType::PerCpuArray, MapType::RingBuf];
+    for map in maps {
+        if let Some(check) = refused(&format!("a map of type {map:?}"), is_map_supported(map)) {
+            return check;
+        }
+    }
+    for program in [ProgramType::SchedClassifier, ProgramType::Xdp] {
+        let supported = is_program_supported(program).map_err(|error| match error {
+            ProgramError::SyscallError(error) => error,
+            other => SyscallError { call: "bpf_prog_load", io_error: io::Error::other(other) },
+        });
+        if let Some(check) = refused(&format!("a program of type {program:?}"), supported) {
+            return check;
+        }
+    }
+    Check::ok("bpf", "maps and programs can be made")
+}
+
+/// `None` if it worked.
+fn refused(what: &str, supported: Result<bool, SyscallError>) -> Option<Check> {
+    let error = match supported {
+        Ok(true) => return None,
+        Ok(false) => {
+            let remedy = "this kernel was built without it; run a distribution's kernel";
+            return Some(Check::fail("bpf", format!("{what} is unknown to this kernel"), remedy));
+        }
+        Err(SyscallError { io_error, .. }) => io_error,
+    };
+    let remedy = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "with all capabilities in place (see above) this is the seccomp profile, which in older Docker and CRI-O \
+             allows bpf(2) with CAP_SYS_ADMIN only (add it, or seccompProfile: Unconfined), or a user namespace, in \
+             which BPF is not available: run the container in the host's"
+        }
+        Some(libc::ENOSYS) => "this kernel, or the sandbox that plays it (gVisor), has no bpf(2): run on a kernel with \
+                               CONFIG_BPF_SYSCALL",
+        Some(libc::ENOMEM) => "raise the container's memory limit: map memory is charged to it",
+        _ => "the node's kernel log may tell more",
+    };
+    Some(Check::fail("bpf", format!("{what} cannot be made: {error}"), remedy))
+}
+
+/// Where programs and maps could be pinned.
+pub(super) fn bpffs(mounts: &str) -> Check {
+    let mounted = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let target = fields.next()?;
+        (fields.next()? == "bpf").then_some(target)
+    });
+    Check {
+        name: "bpffs",
+        status: Status::Ok,
+        found: match mounted {
+            Some(target) => format!("mounted at {}", Path::new(target).display()),
+            None => "not mounted; not needed".into(),
+        },
+        remedy: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_judged_by_its_first_two_numbers() {
+        for (release, status, needle) in [
+            ("6.18.44-fc-v669", Status::Ok, "needs 6.6"),
+            ("6.6-rc1", Status::Ok, "6.6-rc1"),
+            ("10.0.1", Status::Ok, "10.0.1"),
+            ("6.5.0-41-generic", Status::Fail, "no TCX links"),
+            ("6.1.0-18-amd64", Status::Fail, "no TCX links"),
+            ("5.17.1", Status::Fail, "nor XDP programs for large frames (5.18)"),
+            ("4.19.0", Status::Fail, "neither TCX"),
+            ("unknown (no such file)", Status::Warn, "is not understood"),
+        ] {
+            let check = version(release);
+            assert_eq!(check.status, status, "{release}");
+            assert!(check.found.contains(needle), "{release}: {}", check.found);
+            assert_eq!(check.remedy.is_none(), status == Status::Ok, "{release}");
+        }
+    }
+
+    #[test]
+    fn locked_memory_matters_to_old_kernels_only() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max locked memory         65536                65536                bytes     \n";
+        assert_eq!(memlock("5.11.0", limits), None);
+        let check = memlock("5.10.3", limits).expect("an old kernel");
+        assert_eq!(check.status, Status::Warn);
+        assert!(check.found.starts_with("65536 bytes"), "{}", check.found);
+        let unlimited = limits.replace("65536", "unlimited");
+        assert_eq!(memlock("5.10.3", &unlimited).expect("an old kernel").status, Status::Ok);
+    }
+
+    #[test]
+    fn the_compiler_is_missed_when_off_and_not_when_unseen() {
+        let setting = |text: &str| jit_from(Ok(text.to_owned())).status;
+        assert_eq!((setting("1\n"), setting("2\n"), setting("0\n")), (Status::Ok, Status::Ok, Status::Warn));
+        let unseen = jit_from(Err(io::ErrorKind::NotFound.into()));
+        assert_eq!(unseen.status, Status::Ok);
+        assert!(unseen.remedy.is_some_and(|remedy| remedy.contains("on the node")));
+        assert_eq!(jit_from(Err(io::ErrorKind::PermissionDenied.into())).status, Status::Warn);
+    }
+
+    #[test]
+    fn a_refused_map_says_who_refuses() {
+        let errno = |errno| {
+            let io_error = io::Error::from_raw_os_error(errno);
+            let check = refused("a map", Err(SyscallError { call: "bpf_map_create", io_error })).expect("refused");
+            assert_eq!(check.status, Status::Fail);
+            check.remedy.expect("a remedy")
+        };
+        assert!(errno(libc::EPERM).contains("seccomp"));
+        assert!(errno(libc::ENOSYS).contains("CONFIG_BPF_SYSCALL"));
+        assert!(errno(libc::ENOMEM).contains("memory limit"));
+        assert_eq!(refused("a map", Ok(true)), None);
+        assert!(refused("a map", Ok(false)).is_some_and(|check| check.status == Status::Fail));
+    }
+
+    #[test]
+    fn a_bpf_file_system_is_found_by_its_type() {
+        let mounts = "proc /proc proc rw 0 0\nbpffs /sys/fs/bpf bpf rw,mode=700 0 0\n";
+        assert_eq!(bpffs(mounts).found, "mounted at /sys/fs/bpf");
+        assert_eq!(bpffs("bpf /mnt ext4 rw 0 0\n").found, "not mounted; not needed");
+    }
+}

@@ -1,0 +1,180 @@
+//! The compiled policy against the obvious one: random rulesets, random packets, the same first match.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bulkhead_abi::{Decision, ZONE_SELF};
+use bulkhead_dataplane::{
+    address::words,
+    compile::{CompiledRuleset, compile},
+    reference::{self, Tuple},
+    ruleset::{Group, Policy, Prefix, Ruleset, Service, ServiceMatch, Zone},
+};
+use bulkhead_pipeline::{Question, Walk, decide, host::HostTables};
+use proptest::{collection::vec, prelude::*};
+
+/// Fills host tables with one generation.
+fn load(compiled: &CompiledRuleset) -> HostTables {
+    let tables = HostTables::new(16, 16);
+    tables.settings.set(&(compiled.generation & 1), &compiled.settings);
+    tables.zones.load(compiled.zones.iter().copied());
+    tables.hosts4.load(compiled.hosts4.iter().copied());
+    tables.hosts6.load(compiled.hosts6.iter().copied());
+    tables.prefixes4.load(compiled.prefixes4.iter().copied());
+    tables.prefixes6.load(compiled.prefixes6.iter().copied());
+    tables.services.load(compiled.services.iter().copied());
+    tables.vector_tops.load(compiled.vector_tops.iter().copied());
+    tables.vector_pages.load(compiled.vector_pages.iter().copied());
+    tables.rules.load(compiled.rules.iter().copied());
+    tables
+}
+
+/// Addresses from a small world, so that prefixes nest and packets hit.
+fn address() -> impl Strategy<Value = IpAddr> {
+    let v4 = (0u8..2, 0u8..4, prop_oneof![0u8..8, any::<u8>()])
+        .prop_map(|(a, b, c)| IpAddr::V4(Ipv4Addr::new(10, a, b, c)));
+    let v6 = (0u16..2, 0u16..3, 0u16..6)
+        .prop_map(|(a, b, c)| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, a, b, 0, 0, 0, c)));
+    prop_oneof![v4, v6]
+}
+
+fn prefix() -> impl Strategy<Value = Prefix> {
+    (address(), any::<prop::sample::Index>()).prop_map(|(address, pick)| {
+        let lengths: &[u8] = if address.is_ipv4() { &[0, 8, 15, 24, 29, 31, 32] } else { &[0, 32, 48, 64, 126, 128] };
+        Prefix { address, length: lengths[pick.index(lengths.len())] }
+    })
+}
+
+fn service_match() -> impl Strategy<Value = ServiceMatch> {
+    let port = prop_oneof![Just(0u16), Just(1), 78u16..84, Just(1023), Just(1024), Just(65535), any::<u16>()];
+    let protocol = prop_oneof![Just(6u8), Just(17u8)];
+    prop_oneof![
+        1 => Just(ServiceMatch::Any),
+        6 => (protocol, port.clone(), port).prop_map(|(protocol, a, b)| ServiceMatch::Ports {
+            protocol,
+            first: a.min(b),
+            last: a.max(b),
+        }),
+        2 => (prop_oneof![Just(1u8), Just(58u8)], 0u8..12, prop::option::of(0u8..3))
+            .prop_map(|(protocol, kind, code)| ServiceMatch::Icmp { protocol, kind, code }),
+        1 => prop_oneof![Just(6u8), Just(1), Just(47), any::<u8>()].prop_map(ServiceMatch::Protocol),
+    ]
+}
+
+/// Indices below `n`; empty means "any".
+fn some_of(n: usize) -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![2 => Just(Vec::new()), 3 => vec(0..n, 1..4)]
+}
+
+const ZONES: usize = 4;
+const GROUPS: usize = 8;
+const SERVICES: usize = 6;
+
+fn ruleset(policies: std::ops::Range<usize>) -> impl Strategy<Value = Ruleset> {
+    let policy = (
+        some_of(ZONES),
+        some_of(ZONES),
+        some_of(GROUPS),
+        some_of(GROUPS),
+        some_of(SERVICES),
+    )
+        .prop_map(|(from, to, source, destination, service)| Policy {
+            from,
+            to,
+            source,
+            destination,
+            service,
+            ..Policy::default()
+        });
+    (
+        vec(vec(0..SERVICES, 0..3), ZONES),
+        vec(vec(prefix(), 0..6), GROUPS),
+        vec(vec(service_match(), 1..4), SERVICES),
+        vec(policy, policies),
+    )
+        .prop_map(|(inbound, groups, services, policies)| Ruleset {
+            zones: inbound
+                .into_iter()
+                .map(|host_inbound| Zone { name: String::new(), host_inbound })
+                .collect(),
+            groups: groups.into_iter().map(|members| Group { name: String::new(), members }).collect(),
+            services: services.into_iter().map(|matches| Service { name: String::new(), matches }).collect(),
+            policies,
+            ..Ruleset::default()
+        })
+}
+
+fn tuple() -> impl Strategy<Value = Tuple> {
+    let port = prop_oneof![Just(0u16), Just(1), 78u16..84, Just(1024), Just(65535), 0u16..3000, any::<u16>()];
+    let protocol = prop_oneof![Just(6u8), Just(17), Just(1), Just(58), Just(47), any::<u8>()];
+    (address(), address(), protocol, port)
+        .prop_filter_map("one family", |(source, destination, protocol, port)| {
+            let port = if matches!(protocol, 6 | 17 | 1 | 58) { port } else { 0 };
+            (source.is_ipv4() == destination.is_ipv4()).then_some(Tuple { source, destination, protocol, port })
+        })
+}
+
+fn decided(tables: &HostTables, generation: u32, from: usize, to: u8, tuple: &Tuple) -> u32 {
+    let question = Question {
+        source_be: words(tuple.source),
+        destination_be: words(tuple.destination),
+        generation,
+        port: tuple.port,
+        protocol: tuple.protocol,
+        family: if tuple.source.is_ipv4() { 4 } else { 6 },
+        from_zone: from as u8 + 1,
+        to_zone: to,
+    };
+    decide(tables, &question, &mut Walk::default())
+}
+
+fn check(ruleset: &Ruleset, tuples: &[Tuple]) -> Result<(), TestCaseError> {
+    let generation = 7;
+    let compiled = compile(ruleset, generation, &[]).expect("it fits");
+    let tables = load(&compiled);
+    for tuple in tuples {
+        for from in 0..ZONES {
+            for to in 0..ZONES {
+                let want = reference::first_match(ruleset, from, to, tuple);
+                let want = want.map_or(Decision::NO_RULE, |index| index as u32);
+                // Once by the vectors, once by the cache in front of them.
+                for _ in 0..2 {
+                    let got = decided(&tables, generation, from, to as u8 + 1, tuple);
+                    prop_assert_eq!(got, want, "from {} to {}: {:?}", from, to, tuple);
+                }
+            }
+            let permitted = decided(&tables, generation, from, ZONE_SELF, tuple) != Decision::NO_RULE;
+            prop_assert_eq!(permitted, reference::host_inbound(ruleset, from, tuple), "self from {}: {:?}", from, tuple);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn compiled_policy_is_the_first_match(ruleset in ruleset(0..40), tuples in vec(tuple(), 1..20)) {
+        check(&ruleset, &tuples)?;
+    }
+}
+
+proptest! {
+    // Several pages of rules.
+    #![proptest_config(ProptestConfig { cases: 4, ..ProptestConfig::default() })]
+
+    #[test]
+    fn compiled_policy_of_many_pages_is_the_first_match(
+        few in ruleset(40..60),
+        tuples in vec(tuple(), 1..8),
+        at in 0usize..9000,
+    ) {
+        // Nine thousand rules that match nothing (a protocol nobody sends), the others from `at` on.
+        let mut many = few.clone();
+        many.services.push(Service { name: String::new(), matches: vec![ServiceMatch::Protocol(254)] });
+        let nothing = Policy { service: vec![SERVICES], ..Policy::default() };
+        many.policies = vec![nothing; 9000];
+        many.policies.splice(at..at, few.policies);
+        let tuples: Vec<Tuple> = tuples.into_iter().filter(|tuple| tuple.protocol != 254).collect();
+        check(&many, &tuples)?;
+    }
+}
