@@ -9,6 +9,7 @@ pub mod compile;
 pub mod engine;
 pub mod fib;
 pub mod netlink;
+pub mod preflight;
 pub mod reference;
 pub mod ruleset;
 pub mod slow_path;

@@ -20,7 +20,11 @@ use netlink_packet_core::{
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::rule::RuleMessage;
+
 use super::error::{Error, Result};
+use super::{Family, Netlink};
 
 /// `GENL_ID_CTRL`: the family that knows the others.
 const CONTROL_FAMILY: u16 = 0x10;
@@ -304,6 +308,25 @@ impl NetlinkDeserializable for Generic {
     }
 }
 
+impl Netlink {
+    /// Whether this kernel has routing-policy rules for a family: every kernel that has them lists at least its own.
+    ///
+    /// # Errors
+    /// What the socket says, and what the kernel says other than that it has no such family.
+    pub fn has_policy_routing(&mut self, family: Family) -> Result<bool> {
+        let mut request = RuleMessage::default();
+        request.header.family = family.wire();
+        let operation = format!("list {family} rules");
+        match self.socket.dump(&operation, &RouteNetlinkMessage::GetRule(request)) {
+            Err(error) if error.is_unsupported_family() => Ok(false),
+            // A kernel without rules for the family answers for all of them.
+            rules => Ok(rules?.iter().any(|rule| {
+                matches!(rule, RouteNetlinkMessage::NewRule(rule) if rule.header.family == family.wire())
+            })),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,13 +351,25 @@ mod tests {
             command: DEVICE_GET,
             attributes,
         };
-        assert_eq!(message.attribute::<4>("test", DEVICE_XDP_FEATURES).expect("four bytes"), [7, 0, 0, 0]);
-        let error = message.attribute::<8>("test", DEVICE_XDP_FEATURES).expect_err("not eight");
+        assert_eq!(
+            message
+                .attribute::<4>("test", DEVICE_XDP_FEATURES)
+                .expect("four bytes"),
+            [7, 0, 0, 0]
+        );
+        let error = message
+            .attribute::<8>("test", DEVICE_XDP_FEATURES)
+            .expect_err("not eight");
         assert_eq!(
             error.to_string(),
             "cannot understand the kernel's answer to test: attribute 3 of 8 bytes has 4"
         );
-        let error = message.attribute::<4>("test", DEVICE_IFINDEX).expect_err("not there");
-        assert!(error.to_string().ends_with("attribute 1 of 4 bytes is missing"), "{error}");
+        let error = message
+            .attribute::<4>("test", DEVICE_IFINDEX)
+            .expect_err("not there");
+        assert!(
+            error.to_string().ends_with("attribute 1 of 4 bytes is missing"),
+            "{error}"
+        );
     }
 }

@@ -62,9 +62,11 @@ pub(super) fn version(release: &str) -> Check {
             format!("make sure that it is Linux {TCX} or newer"),
         ),
         Some(version) if version >= TCX => Check::ok("kernel", format!("{release} (needs {TCX})")),
-        Some(version) if version >= XDP_FRAGMENTS => {
-            Check::fail("kernel", format!("{release} has no TCX links, which Linux {TCX} brought"), newer)
-        }
+        Some(version) if version >= XDP_FRAGMENTS => Check::fail(
+            "kernel",
+            format!("{release} has no TCX links, which Linux {TCX} brought"),
+            newer,
+        ),
         Some(_) => Check::fail(
             "kernel",
             format!(
@@ -75,18 +77,24 @@ pub(super) fn version(release: &str) -> Check {
     }
 }
 
-/// `RLIMIT_MEMLOCK`, which matters to old kernels only; `limits` is `/proc/self/limits`.
+/// `RLIMIT_MEMLOCK`, which matters to old kernels only; `limits` is `/proc/thread-self/limits`.
 pub(super) fn memlock(release: &str, limits: &str) -> Option<Check> {
     if Release::parse(release)? >= CHARGED_TO_CGROUP {
         return None;
     }
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"));
-    let soft = line.and_then(|rest| rest.split_whitespace().next()).unwrap_or("unknown");
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"));
+    let soft = line
+        .and_then(|rest| rest.split_whitespace().next())
+        .unwrap_or("unknown");
     Some(match soft {
         "unlimited" => Check::ok("memlock", "unlimited"),
         soft => Check::warn(
             "memlock",
-            format!("{soft} bytes may be locked, and before Linux {CHARGED_TO_CGROUP} BPF maps count as locked"),
+            format!(
+                "{soft} bytes may be locked, and before Linux {CHARGED_TO_CGROUP} BPF maps count as locked"
+            ),
             "start with `ulimit -l unlimited` (systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1)",
         ),
     })
@@ -112,31 +120,48 @@ pub(super) fn jit() -> Check {
 
 fn jit_from(setting: io::Result<String>) -> Check {
     match setting.as_deref().map(str::trim) {
-        Ok("0") => Check::warn("jit", "net.core.bpf_jit_enable is 0: programs are interpreted, many times slower", JIT_REMEDY),
+        Ok("0") => Check::warn(
+            "jit",
+            "net.core.bpf_jit_enable is 0: programs are interpreted, many times slower",
+            JIT_REMEDY,
+        ),
         Ok(value) => Check::ok("jit", format!("net.core.bpf_jit_enable is {value}")),
         // The sysctl exists in the first network namespace only, so a container does not see it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Check {
             remedy: Some("on the node, `sysctl net.core.bpf_jit_enable` should print 1".into()),
-            ..Check::ok("jit", "set on the node and not visible in this network namespace; most kernels have it on")
+            ..Check::ok(
+                "jit",
+                "set on the node and not visible in this network namespace; most kernels have it on",
+            )
         },
         Err(error) => Check::warn("jit", format!("{JIT_ENABLE}: {error}"), JIT_REMEDY),
     }
 }
 
-/// Whether `bpf(2)` makes the kinds of maps and programs that we use, for this process.
-pub(super) fn bpf() -> Check {
-    let maps = [MapType::Hash, MapType::LruHash, MapType::LpmTrie, MapType::PerCpuArray, MapType::RingBuf];
+/// Whether `bpf(2)` makes the kinds of maps and programs that we use, for this process; `uid_map` is
+/// `/proc/thread-self/uid_map`.
+pub(super) fn bpf(uid_map: &str) -> Check {
+    let maps = [
+        MapType::Hash,
+        MapType::LruHash,
+        MapType::LpmTrie,
+        MapType::PerCpuArray,
+        MapType::RingBuf,
+    ];
     for map in maps {
-        if let Some(check) = refused(&format!("a map of type {map:?}"), is_map_supported(map)) {
+        if let Some(check) = refused(&format!("a map of type {map:?}"), is_map_supported(map), uid_map) {
             return check;
         }
     }
     for program in [ProgramType::SchedClassifier, ProgramType::Xdp] {
         let supported = is_program_supported(program).map_err(|error| match error {
             ProgramError::SyscallError(error) => error,
-            other => SyscallError { call: "bpf_prog_load", io_error: io::Error::other(other) },
+            other => SyscallError {
+                call: "bpf_prog_load",
+                io_error: io::Error::other(other),
+            },
         });
-        if let Some(check) = refused(&format!("a program of type {program:?}"), supported) {
+        if let Some(check) = refused(&format!("a program of type {program:?}"), supported, uid_map) {
             return check;
         }
     }
@@ -144,27 +169,47 @@ pub(super) fn bpf() -> Check {
 }
 
 /// `None` if it worked.
-fn refused(what: &str, supported: Result<bool, SyscallError>) -> Option<Check> {
+fn refused(what: &str, supported: Result<bool, SyscallError>, uid_map: &str) -> Option<Check> {
     let error = match supported {
         Ok(true) => return None,
         Ok(false) => {
             let remedy = "this kernel was built without it; run a distribution's kernel";
-            return Some(Check::fail("bpf", format!("{what} is unknown to this kernel"), remedy));
+            return Some(Check::fail(
+                "bpf",
+                format!("{what} is unknown to this kernel"),
+                remedy,
+            ));
         }
         Err(SyscallError { io_error, .. }) => io_error,
     };
     let remedy = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "with all capabilities in place (see above) this is the seccomp profile, which in older Docker and CRI-O \
-             allows bpf(2) with CAP_SYS_ADMIN only (add it, or seccompProfile: Unconfined), or a user namespace, in \
-             which BPF is not available: run the container in the host's"
+        Some(libc::EPERM | libc::EACCES) if in_user_namespace(uid_map) => {
+            "this is a user namespace, where capabilities do not reach BPF: run as root of the node (Kubernetes: \
+             hostUsers: true; Docker: not rootless, and --userns=host where user namespaces are remapped)"
         }
-        Some(libc::ENOSYS) => "this kernel, or the sandbox that plays it (gVisor), has no bpf(2): run on a kernel with \
-                               CONFIG_BPF_SYSCALL",
+        Some(libc::EPERM | libc::EACCES) => {
+            "add the capabilities that are missing above; if none is, the seccomp profile is in the way: those of \
+             older Docker and CRI-O allow bpf(2) with CAP_SYS_ADMIN only, so add that too or use a newer profile"
+        }
+        Some(libc::ENOSYS) => {
+            "this kernel, or the sandbox that plays it (gVisor), has no bpf(2): run on a kernel with \
+                               CONFIG_BPF_SYSCALL"
+        }
         Some(libc::ENOMEM) => "raise the container's memory limit: map memory is charged to it",
         _ => "the node's kernel log may tell more",
     };
-    Some(Check::fail("bpf", format!("{what} cannot be made: {error}"), remedy))
+    Some(Check::fail(
+        "bpf",
+        format!("{what} cannot be made: {error}"),
+        remedy,
+    ))
+}
+
+/// The first user namespace maps every number to itself.
+fn in_user_namespace(uid_map: &str) -> bool {
+    let mut numbers = uid_map.split_whitespace();
+    let first = [numbers.next(), numbers.next(), numbers.next()];
+    !uid_map.is_empty() && first != [Some("0"), Some("0"), Some("4294967295")]
 }
 
 /// Where programs and maps could be pinned.
@@ -217,32 +262,52 @@ mod tests {
         assert_eq!(check.status, Status::Warn);
         assert!(check.found.starts_with("65536 bytes"), "{}", check.found);
         let unlimited = limits.replace("65536", "unlimited");
-        assert_eq!(memlock("5.10.3", &unlimited).expect("an old kernel").status, Status::Ok);
+        assert_eq!(
+            memlock("5.10.3", &unlimited).expect("an old kernel").status,
+            Status::Ok
+        );
     }
 
     #[test]
     fn the_compiler_is_missed_when_off_and_not_when_unseen() {
         let setting = |text: &str| jit_from(Ok(text.to_owned())).status;
-        assert_eq!((setting("1\n"), setting("2\n"), setting("0\n")), (Status::Ok, Status::Ok, Status::Warn));
+        assert_eq!(
+            (setting("1\n"), setting("2\n"), setting("0\n")),
+            (Status::Ok, Status::Ok, Status::Warn)
+        );
         let unseen = jit_from(Err(io::ErrorKind::NotFound.into()));
         assert_eq!(unseen.status, Status::Ok);
         assert!(unseen.remedy.is_some_and(|remedy| remedy.contains("on the node")));
-        assert_eq!(jit_from(Err(io::ErrorKind::PermissionDenied.into())).status, Status::Warn);
+        assert_eq!(
+            jit_from(Err(io::ErrorKind::PermissionDenied.into())).status,
+            Status::Warn
+        );
     }
 
     #[test]
     fn a_refused_map_says_who_refuses() {
-        let errno = |errno| {
+        const FIRST: &str = "         0          0 4294967295\n";
+        let refusal = |errno, uid_map| {
             let io_error = io::Error::from_raw_os_error(errno);
-            let check = refused("a map", Err(SyscallError { call: "bpf_map_create", io_error })).expect("refused");
+            let error = SyscallError {
+                call: "bpf_map_create",
+                io_error,
+            };
+            let check = refused("a map", Err(error), uid_map).expect("refused");
             assert_eq!(check.status, Status::Fail);
             check.remedy.expect("a remedy")
         };
+        let errno = |errno| refusal(errno, FIRST);
+        assert!(refusal(libc::EPERM, "0 100000 65536\n").contains("a user namespace"));
+        assert!(
+            refusal(libc::EPERM, "").contains("seccomp"),
+            "unknown is not taken for one"
+        );
         assert!(errno(libc::EPERM).contains("seccomp"));
         assert!(errno(libc::ENOSYS).contains("CONFIG_BPF_SYSCALL"));
         assert!(errno(libc::ENOMEM).contains("memory limit"));
-        assert_eq!(refused("a map", Ok(true)), None);
-        assert!(refused("a map", Ok(false)).is_some_and(|check| check.status == Status::Fail));
+        assert_eq!(refused("a map", Ok(true), FIRST), None);
+        assert!(refused("a map", Ok(false), FIRST).is_some_and(|check| check.status == Status::Fail));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use super::{Check, Status};
+use super::Check;
 use crate::netlink::{Error, Family, Netlink};
 use crate::ruleset::InterfaceRule;
 
@@ -68,13 +68,18 @@ pub(super) fn reverse_path(interfaces: &[InterfaceRule]) -> Check {
         text.and_then(|text| text.parse().ok()).unwrap_or(0)
     };
     let all = setting("all");
-    let effective = interfaces.iter().map(|interface| (interface.name.as_str(), all.max(setting(&interface.name))));
+    let effective = interfaces
+        .iter()
+        .map(|interface| (interface.name.as_str(), all.max(setting(&interface.name))));
     reverse_path_from(effective)
 }
 
 /// `effective`: each interface with the larger of its own setting and that of `all`, which is what the kernel obeys.
 fn reverse_path_from<'a>(effective: impl Iterator<Item = (&'a str, u32)>) -> Check {
-    let strict: Vec<&str> = effective.filter(|(_, value)| *value == 1).map(|(name, _)| name).collect();
+    let strict: Vec<&str> = effective
+        .filter(|(_, value)| *value == 1)
+        .map(|(name, _)| name)
+        .collect();
     if strict.is_empty() {
         return Check::ok("rp_filter", "not strict on any data interface");
     }
@@ -106,6 +111,7 @@ pub(super) fn ipv6_off(interface: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::preflight::Status;
 
     #[test]
     fn only_the_strict_filter_is_worth_a_word() {
@@ -113,7 +119,11 @@ mod tests {
         assert_eq!(check.status, Status::Ok);
         let check = reverse_path_from([("net1", 1), ("net2", 2), ("net3", 1)].into_iter());
         assert_eq!(check.status, Status::Warn);
-        assert!(check.found.starts_with("strict on net1, net3: "), "{}", check.found);
+        assert!(
+            check.found.starts_with("strict on net1, net3: "),
+            "{}",
+            check.found
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Checks of the capabilities that this process has in effect.
 //!
-//! Owns what each is for. Assumes `/proc/self/status`. Says nothing of user namespaces, in which a full set of
+//! Owns what each is for. Assumes `/proc/thread-self/status`. Says nothing of user namespaces, in which a full set of
 //! capabilities does not reach BPF: [`super::kernel::bpf`] finds that by trying.
 
 use super::Check;
@@ -44,13 +44,13 @@ const NEEDS: [Need; 4] = [
     },
 ];
 
-/// One check for each capability; `status` is `/proc/self/status`.
+/// One check for each capability; `status` is `/proc/thread-self/status`.
 pub(super) fn capabilities(status: &str) -> Vec<Check> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let Some(effective) = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()) else {
         return vec![Check::warn(
             "capabilities",
-            "no CapEff in /proc/self/status",
+            "no CapEff in /proc/thread-self/status",
             "mount /proc, or make sure that the process has CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW",
         )];
     };
@@ -81,21 +81,34 @@ mod tests {
 
     fn statuses(effective: u64) -> Vec<(&'static str, Status)> {
         let status = format!("Name:\tbulkhead\nCapPrm:\t0000000000000000\nCapEff:\t{effective:016x}\n");
-        capabilities(&status).iter().map(|check| (check.name, check.status)).collect()
+        capabilities(&status)
+            .iter()
+            .map(|check| (check.name, check.status))
+            .collect()
     }
 
     #[test]
     fn each_capability_is_missed_by_itself() {
         let all: u64 = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
-        for (name, bit) in [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_PERFMON", 38), ("CAP_BPF", 39)] {
-            let failed: Vec<_> =
-                statuses(all & !(1 << bit)).into_iter().filter(|(_, status)| *status == Status::Fail).collect();
+        for (name, bit) in [
+            ("CAP_NET_ADMIN", 12),
+            ("CAP_NET_RAW", 13),
+            ("CAP_PERFMON", 38),
+            ("CAP_BPF", 39),
+        ] {
+            let failed: Vec<_> = statuses(all & !(1 << bit))
+                .into_iter()
+                .filter(|(_, status)| *status == Status::Fail)
+                .collect();
             assert_eq!(failed, [(name, Status::Fail)]);
         }
         assert!(statuses(all).iter().all(|(_, status)| *status == Status::Ok));
         // SYS_ADMIN stands in for BPF and PERFMON, for nothing else.
-        let failed: Vec<_> =
-            statuses(1 << 21).into_iter().filter(|(_, status)| *status == Status::Fail).map(|(name, _)| name).collect();
+        let failed: Vec<_> = statuses(1 << 21)
+            .into_iter()
+            .filter(|(_, status)| *status == Status::Fail)
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(failed, ["CAP_NET_ADMIN", "CAP_NET_RAW"]);
     }
 
@@ -103,7 +116,11 @@ mod tests {
     fn a_missing_one_is_named_as_each_runtime_spells_it() {
         let checks = capabilities("CapEff:\t0000000000000000\n");
         let remedy = checks[1].remedy.as_deref().expect("a remedy");
-        assert!(remedy.contains("add: [BPF]") && remedy.contains("--cap-add BPF ") && remedy.ends_with("=CAP_BPF"));
+        assert!(
+            remedy.contains("add: [BPF]")
+                && remedy.contains("--cap-add BPF ")
+                && remedy.ends_with("=CAP_BPF")
+        );
     }
 
     #[test]

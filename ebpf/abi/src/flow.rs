@@ -234,7 +234,8 @@ pub struct Flow {
     pub policy: u32,
     /// Index of the source NAT rule, `u32::MAX` for none.
     pub nat_rule: u32,
-    /// ICMP type and code of the session's first packet (`type << 8 | code`), what policy was asked about.
+    /// ICMP: `type << 8 | code` of the session's first packet, what policy was asked about; in the reply flow the type
+    /// that answers it. Only messages of this type are the flow's.
     pub icmp_type_code: u32,
     /// Number of the session, the same in both flows.
     pub session_id: u64,

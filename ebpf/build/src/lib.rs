@@ -157,6 +157,8 @@ pub fn build(package: &str, dir: &Path, watch: &[&Path]) -> Result<PathBuf> {
         "-Cpanic=abort".to_owned(),
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".to_owned(),
+        // In-order expansion turns every memset into a call of a byte loop (measured: 15 % of an established packet).
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
     ];
     let mut cmd = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cmd.current_dir(dir)

@@ -291,25 +291,33 @@ fn ipv6(
     match next {
         protocol::TCP | protocol::UDP | protocol::ICMPV6 => Ok(()),
         _ => {
-            let found = extension_chain(looping, headers, next, (L3 as u32 + total) as usize)?;
-            packet.protocol = (found >> 16) as u8;
-            packet.l4 = found as u16;
-            Ok(())
+            let chain = extension_chain(looping, headers, next, (L3 as u32 + total) as usize);
+            packet.protocol = (chain >> 16) as u8;
+            packet.l4 = chain as u16;
+            match chain >> 24 {
+                CHAIN_ENDS => Ok(()),
+                CHAIN_FRAGMENT => Err(Reason::Fragment),
+                CHAIN_ROUTING => Err(Reason::SourceRoute),
+                _ => Err(Reason::Ipv6ExtensionInvalid),
+            }
         }
     }
 }
 
-/// Follows the extension chain (RFC 8200, section 4) and returns `protocol << 16 | offset` of what ends it.
+/// The chain ended in a header that policy is asked about.
+const CHAIN_ENDS: u32 = 1;
+/// The chain has a fragment header.
+const CHAIN_FRAGMENT: u32 = 2;
+/// The chain has a routing header.
+const CHAIN_ROUTING: u32 = 3;
+
+/// Follows the extension chain (RFC 8200, section 4). Returns `outcome << 24 | protocol << 16 | offset`: one register, as
+/// a larger result would come back through the caller's stack.
 #[inline(never)]
-fn extension_chain(
-    looping: &impl Repeat,
-    headers: &HeaderBuffer,
-    first: u8,
-    end: usize,
-) -> Result<u32, Reason> {
+fn extension_chain(looping: &impl Repeat, headers: &HeaderBuffer, first: u8, end: usize) -> u32 {
     let mut next = first;
     let mut at = ETHERNET_BYTES + 40;
-    let mut outcome = Err(Reason::Ipv6ExtensionInvalid);
+    let mut outcome = 0;
     // RFC 8200 names seven headers, destination options twice.
     looping.repeat(8, |turn| {
         match next {
@@ -317,16 +325,16 @@ fn extension_chain(
             0 if turn > 0 => return true,
             0 | 60 => {}
             43 => {
-                outcome = Err(Reason::SourceRoute);
+                outcome = CHAIN_ROUTING << 24;
                 return true;
             }
             44 => {
-                outcome = Err(Reason::Fragment);
+                outcome = CHAIN_FRAGMENT << 24;
                 return true;
             }
             // Everything else, AH and ESP and "no next header" included, is what policy is asked about.
             _ => {
-                outcome = Ok(u32::from(next) << 16 | at as u32);
+                outcome = CHAIN_ENDS << 24 | u32::from(next) << 16 | at as u32;
                 return true;
             }
         }

@@ -120,7 +120,7 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     work.ifindex = 0;
     open::prepare(env, work, Disposition::FromHost, 0);
     touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
-    if open::enter(env, work, false).is_ok() {
+    if open::enter(env, work, false) == Ok(true) {
         open::announce(env, work, Reason::FromHost);
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn rewrite(headers: &mut HeaderBuffer, packet: &Packet, flow: &Flow, 
         // ICMP for IPv4 covers no pseudo header (RFC 792).
         pseudo: if packet.protocol == protocol::ICMP { 0 } else { pseudo },
         data,
-        udp: packet.protocol == protocol::UDP && packet.family == 4,
+        udp: packet.protocol == protocol::UDP,
         ipv6: packet.family == 6,
         unbalanced,
     };

@@ -134,10 +134,7 @@ fn ordinary(flow: &Flow, packet: &Packet) -> bool {
                     == tcp_flags::ACK
         }
         protocol::UDP => flow.state == SessionState::UdpTwoWay as u8,
-        // An ICMP error's tuple has no ports and is nobody's session.
-        protocol::ICMP | protocol::ICMPV6 => {
-            !matches!(packet.icmp_kind(), IcmpKind::Error | IcmpKind::Other) && flow.state == SessionState::Icmp as u8
-        }
+        protocol::ICMP | protocol::ICMPV6 => flow.state == SessionState::Icmp as u8 && open::icmp_fits(packet, flow),
         _ => flow.state == SessionState::Other as u8,
     }
 }

@@ -19,6 +19,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         return Verdict::drop(Reason::NotConfigured);
     };
     work.policy = u32::MAX;
+    work.out_ifindex = 0;
     let group_station = work.headers.bytes[0] & 1 != 0;
     let group_address = is_group(work.packet.family, &work.packet.destination_be);
     if !station_is_ours(work) && !group_station || group_station != group_address {
@@ -32,6 +33,9 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     }
     let family = work.packet.family;
     let destination_be = work.packet.destination_be;
+    if is_never_a_source(family, &destination_be) && !group_address {
+        return Verdict::drop(Reason::DestinationAddressInvalid);
+    }
     let kind = if group_address {
         RouteKind::NotForwarded
     } else {
@@ -122,15 +126,17 @@ fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, r
         forward::fill_hop(env, work);
     }
     touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
+    let mut reason = Reason::SessionCreated;
     match enter(env, work, translated) {
-        Ok(()) => {}
+        Ok(true) => announce(env, work, Reason::SessionCreated),
+        // The CPU that won the race has told.
+        Ok(false) => reason = Reason::HalfOpen,
         Err(reason) => return deny(env, work, reason, work.question.from_zone, work.question.to_zone),
     }
-    announce(env, work, Reason::SessionCreated);
     if !forwarded {
         return Verdict::pass(Reason::ToHost);
     }
-    forward::send(frame, work, Reason::SessionCreated)
+    forward::send(frame, work, reason)
 }
 
 /// Fills `work.flow` with the session's first direction as far as it is known before translation.
@@ -175,12 +181,13 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     flow.created_ns = work.now_ns;
 }
 
-/// Enters both flows into the half-open table, the reply first because its key is the reservation.
+/// Enters both flows into the half-open table, the reply first because its key is the reservation. `Ok(false)`: another
+/// CPU was faster, and `work.flow` is now that session's.
 ///
 /// # Errors
 /// The reason why the session cannot be.
 #[inline(never)]
-pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: bool) -> Result<(), Reason> {
+pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: bool) -> Result<bool, Reason> {
     let family = work.packet.family;
     let flow = &work.flow;
     work.partner_key = crate::session::partner_key(flow);
@@ -214,7 +221,7 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
     partner.protocol = flow.protocol;
     partner.policy = flow.policy;
     partner.nat_rule = flow.nat_rule;
-    partner.icmp_type_code = flow.icmp_type_code;
+    partner.icmp_type_code = reply_type(flow.icmp_type_code);
     partner.session_id = flow.session_id;
     partner.created_ns = flow.created_ns;
     let ports = matches!(flow.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6);
@@ -229,10 +236,14 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
             }
         }
         Reserved::Full => return Err(Reason::SessionTableFull),
-        Reserved::Exhausted => return collided(env, work, translated, ports),
+        Reserved::Exhausted => {
+            if translated || !replace_orphan(env, work) {
+                return collided(env, work, translated, ports);
+            }
+        }
     }
     match env.insert_flow(Table::HalfOpen, family, &work.key, &work.flow) {
-        Insert::Done => Ok(()),
+        Insert::Done => Ok(true),
         Insert::Full => {
             env.remove_flow(Table::HalfOpen, family, &work.partner_key);
             Err(Reason::SessionTableFull)
@@ -247,11 +258,31 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
 
 /// Another CPU was faster with the same first packet, or a different session holds the reply's tuple.
 #[inline(always)]
-fn collided<E: Tables>(env: &E, work: &mut Work, translated: bool, ports: bool) -> Result<(), Reason> {
+fn collided<E: Tables>(env: &E, work: &mut Work, translated: bool, ports: bool) -> Result<bool, Reason> {
     if crate::session::read(env, work.packet.family, &work.key, &mut work.flow) != 2 {
-        return Ok(());
+        return Ok(false);
     }
     Err(if translated && !ports { Reason::NatUnsupported } else { Reason::NatPortsExhausted })
+}
+
+/// Puts the reply flow in the place of one that the same conversation left behind when its other half was evicted.
+/// One of this very clock tick may belong to another CPU that is just entering the session, and stays.
+#[inline(never)]
+fn replace_orphan<E: Tables>(env: &E, work: &Work) -> bool {
+    let family = work.packet.family;
+    let (key, now_ns) = (&work.key, work.now_ns);
+    let orphan = env.with_flow(Table::HalfOpen, family, &work.partner_key, |flow| {
+        flow.created_ns != now_ns
+            && flow.new_source_be == key.destination_be
+            && flow.new_destination_be == key.source_be
+            && flow.new_source_port == key.destination_port
+            && flow.new_destination_port == key.source_port
+    });
+    if orphan != Some(true) || env.with_flow(Table::HalfOpen, family, &work.key, |_| ()).is_some() {
+        return false;
+    }
+    env.remove_flow(Table::HalfOpen, family, &work.partner_key);
+    env.insert_flow(Table::HalfOpen, family, &work.partner_key, &work.partner) == Insert::Done
 }
 
 /// State of a session after its first packet.
@@ -263,6 +294,20 @@ fn first_state(protocol: u8) -> SessionState {
         protocol::ICMP | protocol::ICMPV6 => SessionState::Icmp,
         _ => SessionState::Other,
     }
+}
+
+/// The type (`type << 8`) that answers an ICMP query: echo 8 is answered by 0, the others by the next number.
+#[inline(always)]
+fn reply_type(icmp_type_code: u32) -> u32 {
+    let request = icmp_type_code & 0xff00;
+    if request == 0x0800 { 0 } else { request.wrapping_add(0x100) }
+}
+
+/// Whether an ICMP message is of the type this flow carries: the question that policy permitted, or its answer. Other
+/// messages may have the same tuple (an identifier, or zeros where there is none).
+#[inline(always)]
+pub(crate) fn icmp_fits(packet: &Packet, flow: &Flow) -> bool {
+    (u32::from(packet.icmp) ^ flow.icmp_type_code) & 0xff00 == 0
 }
 
 /// Whether a packet may be the first of its conversation.

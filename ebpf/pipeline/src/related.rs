@@ -32,6 +32,11 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     {
         return Verdict::drop(Reason::IcmpNoSession);
     }
+    // Half of a session is none: its translation may be somebody else's by now.
+    let partner_table = session::read(env, work.packet.family, &work.partner_key, &mut work.partner);
+    if partner_table == 2 || work.partner.session_id != work.flow.session_id {
+        return Verdict::drop(Reason::IcmpNoSession);
+    }
     let zone = env.zone(work.generation, work.ifindex);
     if zone.is_none() || zone != env.zone(work.generation, work.flow.ingress_ifindex) {
         return Verdict::drop(Reason::WrongZone);

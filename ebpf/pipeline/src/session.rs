@@ -98,18 +98,14 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         return Outcome::Gone;
     }
     if work.flow.generation != work.generation || work.flow.fib_epoch != work.fib_epoch {
-        match refresh(env, work) {
-            Ok(true) => {}
-            Ok(false) => {
-                close(env, work, Reason::PolicyChanged);
+        if let Err(reason) = refresh(env, work) {
+            if reason == Reason::SessionClosed || reason == Reason::PolicyChanged {
+                close(env, work, reason);
+            }
+            if reason == Reason::SessionClosed {
                 return Outcome::Gone;
             }
-            Err(reason) => {
-                if reason == Reason::PolicyChanged {
-                    close(env, work, reason);
-                }
-                return Outcome::Verdict(Verdict::drop(reason));
-            }
+            return Outcome::Verdict(Verdict::drop(reason));
         }
     } else if work.flow.disposition == Disposition::Forward as u8 && work.flow.hop == 0 {
         if let Err(reason) = resolve(env, work) {
@@ -171,6 +167,9 @@ pub(crate) fn step(work: &Work, state: SessionState) -> Step {
     if work.packet.protocol == protocol::TCP {
         return tcp::step(&work.packet, &work.flow, &work.partner, state);
     }
+    if matches!(work.packet.protocol, protocol::ICMP | protocol::ICMPV6) && !open::icmp_fits(&work.packet, &work.flow) {
+        return Step::Refuse(Reason::IcmpNotRequest);
+    }
     if work.half_open != 0 && work.flow.flags & flow_flags::REPLY != 0 { Step::Establish } else { Step::Stay }
 }
 
@@ -189,12 +188,16 @@ fn resolve<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Brings a flow up to the configuration and the routes in force. `Ok(false)`: the session cannot go on as it is.
+/// Brings a flow up to the configuration and the routes in force.
+///
+/// Returns one byte: a larger result would come back through a pointer to the caller's stack, which the verifier
+/// refuses to see in the return register.
 ///
 /// # Errors
-/// [`Reason::PolicyChanged`] if policy no longer permits it, or why there is no way.
+/// [`Reason::SessionClosed`] if the session cannot go on as it is, [`Reason::PolicyChanged`] if policy no longer permits
+/// it, or why there is no way.
 #[inline(never)]
-fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<bool, Reason> {
+fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     let reply = work.flow.flags & flow_flags::REPLY != 0;
     let forwarded = work.flow.disposition == Disposition::Forward as u8;
     if forwarded {
@@ -203,7 +206,7 @@ fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<bool, Reason> {
         if work.flow.egress_ifindex != before && (work.flow.flags | work.partner.flags) & flow_flags::TRANSLATED != 0
         {
             // The translated address belongs to the interface the session no longer leaves through.
-            return Ok(false);
+            return Err(Reason::SessionClosed);
         }
     }
     work.flow.ingress_ifindex = work.ifindex;
@@ -213,7 +216,7 @@ fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<bool, Reason> {
     }
     work.flow.fib_epoch = work.fib_epoch;
     work.flow.generation = work.generation;
-    Ok(true)
+    Ok(())
 }
 
 /// Puts the session's first packet to the policy in force.

@@ -62,11 +62,15 @@ pub(crate) fn judge_reset(packet: &Packet, own: &Flow, partner: &Flow, state: Se
         let proven = packet.tcp_flags & tcp_flags::ACK != 0 && packet.ack == partner.tcp_end;
         return if proven { Reset::Exact } else { Reset::OutOfWindow };
     }
-    if (partner.tcp_ack != 0 && seq == partner.tcp_ack) || (own.tcp_end != 0 && seq == own.tcp_end) {
+    let window = (u32::from(partner.tcp_window) << (partner.tcp_scale & 15)).max(1);
+    let ahead = seq.wrapping_sub(partner.tcp_ack);
+    // Where the sender stands counts only within reach of what the receiver acknowledged: anybody who knows the tuple
+    // can move the sender's edge with a forged segment, and would then forge the reset to fit it.
+    let near = partner.tcp_ack == 0 || ahead <= window;
+    if (partner.tcp_ack != 0 && ahead == 0) || (own.tcp_end != 0 && seq == own.tcp_end && near) {
         return Reset::Exact;
     }
-    let window = u32::from(partner.tcp_window) << (partner.tcp_scale & 15);
-    if partner.tcp_ack != 0 && seq.wrapping_sub(partner.tcp_ack) < window.max(1) {
+    if partner.tcp_ack != 0 && ahead < window {
         Reset::InWindow
     } else {
         Reset::OutOfWindow

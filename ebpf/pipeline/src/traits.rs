@@ -15,7 +15,7 @@ pub struct Checksum {
     pub pseudo: u32,
     /// Change of bytes the checksum covers itself (ports, identifiers, quoted headers).
     pub data: u32,
-    /// A UDP checksum of zero means "none" and stays (RFC 768).
+    /// A UDP checksum of zero means "none" and stays (RFC 768, RFC 6936); one that becomes zero is sent as all ones.
     pub udp: bool,
     /// The packet is IPv6: no header checksum balances the address change.
     pub ipv6: bool,

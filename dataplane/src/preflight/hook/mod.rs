@@ -45,11 +45,18 @@ impl HookChoice {
     }
 
     fn tcx(reason: impl Into<String>) -> Self {
-        Self { reason: format!("TCX alone: {}", reason.into()), ..Self::default() }
+        Self {
+            reason: format!("TCX alone: {}", reason.into()),
+            ..Self::default()
+        }
     }
 
     fn both(reason: impl Into<String>) -> Self {
-        Self { xdp: true, reason: format!("XDP and TCX: {}", reason.into()), ..Self::default() }
+        Self {
+            xdp: true,
+            reason: format!("XDP and TCX: {}", reason.into()),
+            ..Self::default()
+        }
     }
 }
 

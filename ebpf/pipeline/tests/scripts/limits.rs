@@ -112,6 +112,9 @@ fn an_orphaned_reply_flow_is_replaced_by_its_own_conversation() {
         net.receive(INSIDE, &syn).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
         evict(&mut net, false);
         assert_eq!(net.flows(), (0, 1));
+        // Of the same clock tick, it may be another CPU's that is just entering the session.
+        net.receive(INSIDE, &syn).dropped(Reason::NatPortsExhausted, &[HIT]);
+        net.advance(4_000_000);
         net.receive(INSIDE, &syn).forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
         let answer = Frame::new(server, client).tcp(80, 40000, SYN | ACK, 9000, 1001);
         net.receive(OUTSIDE, &answer).forwarded(INSIDE, Reason::HalfOpen, &[]);
@@ -240,6 +243,12 @@ fn an_unknown_neighbour_is_left_to_the_kernel_and_looked_up_again() {
 #[test]
 fn no_route_is_told_to_the_sender() {
     let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+    // A packet before it, of whose way out nothing may be left.
+    net.receive(INSIDE, &Frame::new("10.1.0.2", "192.0.2.80").udp(1, 2)).forwarded(
+        OUTSIDE,
+        Reason::SessionCreated,
+        &[MISS],
+    );
     let outcome = net
         .receive(INSIDE, &Frame::new("10.1.0.2", "203.0.113.9").udp(1, 2))
         .dropped_and(Reason::NoRoute, &[]);

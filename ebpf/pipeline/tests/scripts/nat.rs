@@ -213,7 +213,7 @@ fn options_and_extensions_are_skipped() {
         .extension(60, &[0, 0, 1, 4, 0, 0, 0, 0])
         .udp(5000, 53)
         .payload(b"x");
-    let sent = net.receive(INSIDE, &frame).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    let sent = net.receive(INSIDE, &frame).forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
     assert_eq!(u16::from_be_bytes([sent.bytes[70], sent.bytes[71]]), 5000);
 }
 
@@ -264,7 +264,7 @@ fn the_loser_of_a_race_adopts_the_winners_session() {
         });
         let step = net.receive(INSIDE, &frame);
         let others: &[_] = if same_port { &[MISS, CHANGED] } else { &[MISS] };
-        let sent = step.forwarded(OUTSIDE, Reason::SessionCreated, others);
+        let sent = step.forwarded(OUTSIDE, Reason::HalfOpen, others);
         assert_eq!(sent.seen.word(0), port);
         assert!(sent.events.is_empty(), "the winner has told of the session: {:?}", sent.events);
         assert_eq!(net.flows(), (0, 2), "the loser's port is given back");

@@ -166,17 +166,26 @@ fn an_error_neither_refreshes_nor_ends_a_session() {
     net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
 }
 
+/// Changes flags and fragment offset of an IPv4 frame, header checksum included.
+fn refragment(frame: &mut [u8], field: [u8; 2]) {
+    frame[20..22].copy_from_slice(&field);
+    frame[24..26].fill(0);
+    let sum = !verify::ones_complement(0, &frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// A fragment that is quoted has ports only if it is the first.
 #[test]
 fn a_quoted_later_fragment_belongs_to_nothing() {
     let mut net = outbound(false);
+    // Quoted in part: the whole would have a checksum over what another fragment holds.
     let opener = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53).payload(b"0123456789");
     let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
-    let mut quoted = sent.bytes;
-    quoted[21] = 1;
+    let mut quoted = sent.bytes[..42].to_vec();
+    refragment(&mut quoted, [0, 1]);
     let error = Frame::new("198.51.100.77", "10.1.0.2").error(&quoted, false);
     net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
-    quoted[20..22].copy_from_slice(&[0x20, 0]);
+    refragment(&mut quoted, [0x20, 0]);
     let error = Frame::new("198.51.100.77", "10.1.0.2").error(&quoted, false);
     net.receive(OUTSIDE, &error).forwarded(INSIDE, Reason::RelatedIcmp, &[]);
 }
