@@ -1,16 +1,17 @@
 //! Interfaces: fail-closed rules, addresses, hooks, and following what becomes of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::programs::xdp::XdpLink;
 
-use super::{EngineError, Shared, hook::{self, HookChoice, InterfaceFacts}, lock};
+use super::{EngineError, Shared, lock};
 use crate::{
     bpf::{Attachment, Object},
     fib::DataInterface,
     netlink::{Event, Monitor, Netlink, ethtool::Ethtool},
 
-    ruleset::{InterfaceRule, Ruleset},
+    preflight::{HookChoice, InterfaceFacts, hook},
+    ruleset::{HookMode, InterfaceRule, Ruleset},
 };
 
 /// A data interface as it stands.
@@ -58,7 +59,7 @@ impl Interface {
             match object.attach_xdp(&self.rule.name) {
                 Ok(link) => self.xdp = Some(link),
                 // What was only chosen for speed is no reason to stand still; what was asked for is.
-                Err(error) if self.rule.hook == crate::ruleset::HookMode::Auto => {
+                Err(error) if self.rule.hook == HookMode::Auto => {
                     tracing::warn!(interface = self.rule.name, %error, "XDP refused, TCX alone");
                     if let Some(choice) = &mut self.choice {
                         choice.xdp = false;
@@ -166,9 +167,45 @@ pub(super) fn adopt(
     result
 }
 
+/// How often it is looked whether frames redirected by XDP still arrive.
+const TARGET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether redirected frames arrive in a veth is decided by its other end, which may change its mind at any time and
+/// tells nobody in this namespace. Packets go by TCX from the moment it is seen.
+fn recheck_targets(shared: &Shared) -> Result<(), EngineError> {
+    let mut interfaces = lock(&shared.interfaces);
+    if !interfaces.iter().any(Interface::has_xdp) {
+        return Ok(());
+    }
+    let mut fib = lock(&shared.fib);
+    let ethtool = Ethtool::open()?;
+    let mut changed = false;
+    for interface in interfaces.iter_mut().filter(|interface| interface.index.is_some()) {
+        let link = fib.netlink.link_by_name(&interface.rule.name)?;
+        let facts = InterfaceFacts::gather(&link, &mut fib.netlink, &ethtool);
+        let (Ok(now), Some(choice)) = (hook::choose(interface.rule.hook, &facts), &mut interface.choice) else {
+            continue;
+        };
+        if now.xdp_target != choice.xdp_target {
+            tracing::warn!(interface = interface.rule.name, xdp_target = now.xdp_target, "XDP target changed");
+            choice.xdp_target = now.xdp_target;
+            choice.warnings = now.warnings;
+            changed = true;
+        }
+    }
+    if changed { shared.sync(&interfaces, &mut fib) } else { Ok(()) }
+}
+
 /// The monitor's thread: keeps mirror, rules and attachments in step with the kernel.
 pub(super) fn follow(shared: &Shared, mut monitor: Monitor) {
+    let mut looked = Instant::now();
     while !shared.stopping() {
+        if looked.elapsed() > TARGET_INTERVAL {
+            looked = Instant::now();
+            if let Err(error) = recheck_targets(shared) {
+                tracing::error!(%error, "could not see whether redirected frames still arrive");
+            }
+        }
         let event = match monitor.next(Duration::from_millis(100)) {
             Ok(Some(event)) => event,
             Ok(None) => continue,

@@ -9,7 +9,6 @@ mod ageing;
 mod attach;
 mod events;
 mod explain;
-mod hook;
 mod sessions;
 mod status;
 

@@ -137,8 +137,8 @@ impl Traffic {
             Action::Pass => self.delivered.push_back((0, outcome.bytes.clone())),
             Action::Drop | Action::NextHook => {}
         }
-        self.forwarded.truncate_front(24);
-        self.delivered.truncate_front(8);
+        forget_oldest(&mut self.forwarded, 24);
+        forget_oldest(&mut self.delivered, 8);
     }
 
     fn opener(&self, random: &mut Random) -> Input {
@@ -242,15 +242,10 @@ impl Traffic {
     }
 }
 
-trait TruncateFront {
-    fn truncate_front(&mut self, length: usize);
-}
-
-impl<T> TruncateFront for VecDeque<T> {
-    fn truncate_front(&mut self, length: usize) {
-        while self.len() > length {
-            self.pop_front();
-        }
+/// Keeps the newest.
+fn forget_oldest<T>(queue: &mut VecDeque<T>, kept: usize) {
+    while queue.len() > kept {
+        queue.pop_front();
     }
 }
 
