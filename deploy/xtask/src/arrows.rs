@@ -51,10 +51,10 @@ const ONLY: &[Only] = &[
     },
     Only {
         package: "bulkhead-packet",
-        ours: &[],
+        ours: &["bulkhead-abi"],
         others: None,
-        why: "header views and the parser stand alone, so that they can be fuzzed and reused by themselves",
-        instead: "let the parser return its own error and have ebpf/pipeline turn it into a reason",
+        why: "header views and the parser need nothing but the one list of reasons, so that they can be fuzzed alone",
+        instead: "put what needs more into ebpf/pipeline",
     },
     Only {
         package: "bulkhead-pipeline",
