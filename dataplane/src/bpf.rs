@@ -69,7 +69,7 @@ impl Default for Sizes {
             sessions: 262_144,
             half_open: 65_536,
             rules: 400_000,
-            addresses: 2_500_000,
+            addresses: 500_000,
             routes: 65_536,
             neighbours: 16_384,
         }

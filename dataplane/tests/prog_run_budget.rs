@@ -27,18 +27,26 @@ fn budgets(text: &str) -> BTreeMap<Series, BTreeMap<String, u64>> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let section = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')).and_then(series);
+        let section = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+            .and_then(series);
         if let Some(series) = section {
             sections.entry(series).or_default();
             current = Some(series);
             continue;
         }
-        let entry = line.split_once(' ').and_then(|(name, count)| Some((name, count.trim().parse().ok()?)));
+        let entry = line
+            .split_once(' ')
+            .and_then(|(name, count)| Some((name, count.trim().parse().ok()?)));
         match (entry, current) {
             (Some((name, count)), Some(series)) => {
                 sections.entry(series).or_default().insert(name.to_owned(), count);
             }
-            _ => panic!("{FILE}:{}: neither `[series]` nor `program count`: {line}", number + 1),
+            _ => panic!(
+                "{FILE}:{}: neither `[series]` nor `program count`: {line}",
+                number + 1
+            ),
         }
     }
     sections
@@ -55,8 +63,10 @@ fn series(version: &str) -> Option<Series> {
 
 /// What is wrong with a count, and what to do.
 fn judge(program: &str, recorded: u64, measured: u64) -> Option<String> {
-    let (least, most) =
-        (recorded * (100 - TOLERANCE_PERCENT) / 100, recorded * (100 + TOLERANCE_PERCENT) / 100);
+    let (least, most) = (
+        recorded * (100 - TOLERANCE_PERCENT) / 100,
+        recorded * (100 + TOLERANCE_PERCENT) / 100,
+    );
     let what = if measured > most {
         "costs the verifier more: find out which change did it; if it is worth it"
     } else if measured < least {
@@ -75,10 +85,21 @@ fn prog_run_verified_instructions_stay_in_budget() {
     if !privileged() {
         return;
     }
-    let sizes = Sizes { sessions: 1, half_open: 1, rules: 1, addresses: 1, routes: 1, neighbours: 1 };
+    let sizes = Sizes {
+        sessions: 1,
+        half_open: 1,
+        rules: 1,
+        addresses: 1,
+        routes: 1,
+        neighbours: 1,
+    };
     let mut object = Object::load(&sizes).expect("the kernel takes the object");
     let measured = object.verified_instructions().expect("the kernel counts");
-    let release = nix::sys::utsname::uname().expect("uname").release().to_string_lossy().into_owned();
+    let release = nix::sys::utsname::uname()
+        .expect("uname")
+        .release()
+        .to_string_lossy()
+        .into_owned();
     let running = series(&release).unwrap_or_else(|| panic!("kernel release {release}"));
     let sections = budgets(include_str!("verifier-budget.txt"));
     let (known, budget) = sections
@@ -86,15 +107,23 @@ fn prog_run_verified_instructions_stay_in_budget() {
         .next_back()
         .or_else(|| sections.first_key_value())
         .unwrap_or_else(|| panic!("{FILE} has no section"));
-    println!("kernel {release}, measured against section [{}.{}]: {measured:?}", known.0, known.1);
+    println!(
+        "kernel {release}, measured against section [{}.{}]: {measured:?}",
+        known.0, known.1
+    );
     let mut wrong = Vec::new();
     for (program, count) in &measured {
         match budget.get(*program) {
             Some(recorded) => wrong.extend(judge(program, *recorded, u64::from(*count))),
-            None => wrong.push(format!("{program}: not recorded: write `{program} {count}` into {FILE}")),
+            None => wrong.push(format!(
+                "{program}: not recorded: write `{program} {count}` into {FILE}"
+            )),
         }
     }
-    for program in budget.keys().filter(|name| !measured.iter().any(|(program, _)| program == name)) {
+    for program in budget
+        .keys()
+        .filter(|name| !measured.iter().any(|(program, _)| program == name))
+    {
         wrong.push(format!("{program}: no such program: remove it from {FILE}"));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -6,345 +6,27 @@
 //! nothing (the MTU of a flow that goes nowhere). Aggregates and unfinished checksums do not occur in test runs; the
 //! `netns_*` tests have them.
 
+#[path = "prog_run_differential/rules.rs"]
+mod rules;
 #[path = "prog_run_differential/traffic.rs"]
 mod traffic;
+#[path = "prog_run_differential/twins.rs"]
+mod twins;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
-use bulkhead_abi::{
-    ControlRequest, Disposition, Event, Flow, FlowKey4, FlowKey6, Interface, NeighbourKey, Reason, Route4Key,
-    Route6Key, RouteEntry, RouteKind, SLOW_PATH_BYTES, SlowPathRequest, interface_flags,
-};
-use bulkhead_dataplane::{
-    bpf::{Object, Program, Sizes},
-    compile::compile,
-    netlink::VethSpec,
-    ruleset::{
-        Action as Act, Group, HookMode, InterfaceRule, NatRule, Policy, Prefix, Ruleset, Service, ServiceMatch, Zone,
-    },
-    stage,
-};
-use bulkhead_packet::{HeaderBuffer, Packet, PlainLoop, parse};
-use bulkhead_pipeline::{
-    Action, Table,
-    host::{Asked, HostFirewall, HostTables, Outcome, named_counters},
-};
+use bulkhead_abi::Reason;
+use bulkhead_dataplane::{bpf::Program, netlink::VethSpec};
+use bulkhead_pipeline::{Action, Table};
 use bulkhead_testkit::{Namespace, privileged};
-use zerocopy::FromBytes as _;
 
-use crate::traffic::{Input, Random, Traffic, mac, words};
+use crate::{
+    traffic::{Input, Random, Traffic},
+    twins::{Twins, sortable},
+};
 
 /// Packets per run.
 const PACKETS: usize = 6_000;
-
-/// The verdict as each hook's return code (include/uapi/linux/pkt_cls.h, bpf.h).
-fn code(program: Program, action: Action) -> u32 {
-    match (program, action) {
-        (Program::Xdp, Action::Drop) => 1,
-        (Program::Xdp, Action::Redirect) => 4,
-        (Program::Xdp, _) => 2,
-        (_, Action::Drop | Action::NextHook) => 2,
-        (_, Action::Pass) => 0,
-        (_, Action::Redirect | Action::RedirectPeer | Action::RedirectNeighbour) => 7,
-    }
-}
-
-/// Both worlds.
-struct Twins {
-    object: Object,
-    host: HostFirewall,
-    events: aya::maps::RingBuf<aya::maps::MapData>,
-    requests: aya::maps::RingBuf<aya::maps::MapData>,
-    counters: Vec<u64>,
-    interfaces: [u32; 3],
-    generation: u32,
-    nat: bool,
-    epoch: u32,
-}
-
-impl Twins {
-    fn new(interfaces: [u32; 3], nat: bool) -> Self {
-        let sizes =
-            Sizes { sessions: 8192, half_open: 16_384, rules: 1024, addresses: 4096, routes: 256, neighbours: 256 };
-        let mut object = Object::load(&sizes).expect("the kernel takes the object");
-        let events = object.ring_buffer("EVENTS").expect("EVENTS");
-        let requests = object.ring_buffer("SLOW_PATH").expect("SLOW_PATH");
-        let counters = object.counters().expect("counters");
-        let host = HostFirewall::new(HostTables::new(8192, 16_384));
-        let mut twins = Self { object, host, events, requests, counters, interfaces, generation: 0, nat, epoch: 0 };
-        twins.topology();
-        twins.commit(true);
-        twins
-    }
-
-    fn interface(&self, number: usize, address4: &str, address6: &str, mtu: u32, flags: u32) {
-        let facts = Interface {
-            mac: mac(number as u8),
-            reserved: 0,
-            mtu,
-            flags: interface_flags::DATA | flags,
-            address4_be: words(address4.parse().unwrap())[0],
-            address6_be: words(address6.parse().unwrap()),
-        };
-        let ifindex = self.interfaces[number];
-        self.object.maps.interfaces.set(&ifindex, &facts).unwrap();
-        self.host.tables.interfaces.set(&ifindex, &facts);
-        for (address, link, all) in [(address4, 24, 32), (address6, 64, 128)] {
-            self.route(address, link, RouteKind::Unicast, ifindex, None);
-            self.route(address, all, RouteKind::Local, ifindex, None);
-        }
-    }
-
-    fn route(&self, prefix: &str, bits: u32, kind: RouteKind, ifindex: u32, gateway: Option<&str>) {
-        let gateway: Option<IpAddr> = gateway.map(|address| address.parse().unwrap());
-        let entry = RouteEntry {
-            kind: kind as u32,
-            ifindex,
-            gateway_family: gateway.map_or(0, |address| if address.is_ipv4() { 4 } else { 6 }),
-            gateway_be: gateway.map_or([0; 4], words),
-        };
-        let address: IpAddr = prefix.parse().unwrap();
-        if address.is_ipv4() {
-            let key = Route4Key { bits, address_be: words(address)[0] };
-            self.object.maps.routes4.set(&key, &entry).unwrap();
-            self.host.tables.routes4.set(&key, &entry);
-        } else {
-            let key = Route6Key { bits, address_be: words(address) };
-            self.object.maps.routes6.set(&key, &entry).unwrap();
-            self.host.tables.routes6.set(&key, &entry);
-        }
-    }
-
-    fn neighbour(&self, number: usize, address: &str, known: bool) {
-        let address: IpAddr = address.parse().unwrap();
-        let family = if address.is_ipv4() { 4 } else { 6 };
-        let key = NeighbourKey { ifindex: self.interfaces[number], family, address_be: words(address) };
-        let mac = 0x0605_0403_0202 + u64::from(key.address_be[0].swap_bytes() & 0xff);
-        if known {
-            self.object.maps.neighbours.set(&key, &mac).unwrap();
-            self.host.tables.neighbours.set(&key, &mac);
-        } else {
-            self.object.maps.neighbours.remove(&key).unwrap();
-            self.host.tables.neighbours.remove(&key);
-        }
-    }
-
-    fn topology(&self) {
-        let [_, outside, _] = self.interfaces;
-        self.interface(0, "10.1.0.1", "2001:db8:1::1", 1500, interface_flags::XDP_TARGET);
-        self.interface(1, "198.51.100.1", "2001:db8:2::1", 1500, interface_flags::XDP_TARGET);
-        self.interface(2, "10.3.0.1", "2001:db8:3::1", 1300, interface_flags::PEER);
-        self.route("0.0.0.0", 0, RouteKind::Unicast, outside, Some("198.51.100.254"));
-        self.route("::", 0, RouteKind::Unicast, outside, Some("2001:db8:2::fe"));
-        self.route("203.0.113.0", 24, RouteKind::Reject, 0, None);
-        self.route("10.1.0.255", 32, RouteKind::NotForwarded, 0, None);
-        for (number, address) in [
-            (0, "10.1.0.2"),
-            (0, "10.1.0.3"),
-            (0, "2001:db8:1::2"),
-            (0, "2001:db8:1::3"),
-            (1, "198.51.100.254"),
-            (1, "2001:db8:2::fe"),
-            (2, "10.3.0.2"),
-            (2, "2001:db8:3::2"),
-        ] {
-            self.neighbour(number, address, true);
-        }
-    }
-
-    /// Puts a new generation in force. `open` permits more than its opposite.
-    fn commit(&mut self, open: bool) {
-        self.generation += 1;
-        let indices = self.interfaces.map(Some);
-        let compiled = compile(&ruleset(self.nat, open), self.generation, &indices).expect("a ruleset that fits");
-        stage::stage(&self.object.maps, &compiled).expect("room in the tables");
-        let tables = &self.host.tables;
-        tables.settings.set(&(compiled.generation & 1), &compiled.settings);
-        tables.zones.load(compiled.zones);
-        tables.hosts4.load(compiled.hosts4);
-        tables.hosts6.load(compiled.hosts6);
-        tables.prefixes4.load(compiled.prefixes4);
-        tables.prefixes6.load(compiled.prefixes6);
-        tables.services.load(compiled.services);
-        tables.vector_tops.load(compiled.vector_tops);
-        tables.vector_pages.load(compiled.vector_pages);
-        tables.rules.load(compiled.rules);
-        tables.nat_rules.load(compiled.nat_rules);
-        self.go_live();
-    }
-
-    fn new_epoch(&mut self) {
-        self.epoch += 1;
-        self.go_live();
-    }
-
-    fn go_live(&mut self) {
-        for (operation, argument) in [(1, self.generation), (2, self.epoch)] {
-            let request = ControlRequest { operation, argument, ..ControlRequest::default() };
-            assert!(self.object.control(&request).expect("the control program runs"));
-        }
-        let live = bulkhead_abi::Live { generation: self.generation, fib_epoch: self.epoch };
-        assert_eq!(self.object.maps.live.get(&0).unwrap(), Some(live));
-        self.host.tables.live.set(live);
-    }
-
-    /// Ends a session in both worlds; both must agree whether there was one.
-    fn expire(&mut self, family: u8, key: &FlowKey6, force: bool) {
-        let mut words = [0; 10];
-        let ports = u32::from(key.destination_port) << 16 | u32::from(key.source_port);
-        if family == 4 {
-            words[..4].copy_from_slice(&[key.source_be[0], key.destination_be[0], ports, key.protocol]);
-        } else {
-            words[..4].copy_from_slice(&key.source_be);
-            words[4..8].copy_from_slice(&key.destination_be);
-            (words[8], words[9]) = (ports, key.protocol);
-        }
-        let operation = if family == 4 { 3 } else { 4 } + if force { 2 } else { 0 };
-        let request = ControlRequest { operation, argument: 0, key: words };
-        let ended = self.object.control(&request).expect("the control program runs");
-        self.synchronise();
-        assert_eq!(self.host.expire(family, key, force), ended, "expire {key:?}, force: {force}");
-        // Events and counters of both.
-        let kernel = self.kernel_events();
-        assert_eq!(kernel, self.host.tables.take_events().into_iter().map(normalised_event).collect::<Vec<_>>());
-        self.counters = self.object.counters().unwrap();
-    }
-
-    /// Sets the host's clock to the kernel's coarse one.
-    fn synchronise(&self) {
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
-        self.host.tables.set_now_ns(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64);
-    }
-
-    fn kernel_events(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        while let Some(item) = self.events.next() {
-            events.push(normalised_event(Event::read_from_bytes(&item).expect("an event's bytes")));
-        }
-        events
-    }
-
-    fn kernel_requests(&mut self) -> Vec<Asked> {
-        let mut asked = Vec::new();
-        while let Some(item) = self.requests.next() {
-            let request = SlowPathRequest::read_from_bytes(&item).expect("a request's bytes");
-            assert!(request.length as usize <= SLOW_PATH_BYTES);
-            asked.push(Asked {
-                kind: traffic::slow_path_kind(request.kind),
-                ifindex: request.ifindex,
-                mtu: request.mtu,
-                packet: request.packet[..request.length as usize].to_vec(),
-            });
-        }
-        asked
-    }
-
-    /// One packet through both; what the host said.
-    fn run(&mut self, program: Program, number: usize, bytes: &[u8]) -> Outcome {
-        // Loopback, the first interface, is what a test run assumes unless told otherwise.
-        let told = if number == 0 { 0 } else { self.interfaces[number] };
-        let kernel = self.object.test_run(program, bytes, told, 1).unwrap_or_else(|error| {
-            panic!("{error}: {} bytes {bytes:02x?}", bytes.len())
-        });
-        let counters = self.object.counters().expect("counters");
-        let moved: Vec<u64> = counters.iter().zip(&self.counters).map(|(now, before)| now - before).collect();
-        self.counters = counters;
-        if moved[Reason::SLOT_NAT_PORTS_CHANGED as usize] != 0 {
-            self.host.tables.script_random([u32::from(translated_port(&kernel.packet)) - 1024]);
-        }
-        self.synchronise();
-        let ifindex = self.interfaces[number];
-        let host = match program {
-            Program::Xdp => self.host.established(ifindex, bytes),
-            Program::Egress => self.host.host_egress(ifindex, bytes, 0, false),
-            Program::Ingress | Program::Control => self.host.ingress(ifindex, bytes),
-        };
-        let what = || format!("{program:?} on {number}: {bytes:02x?}\nhost: {:?} {:?}", host.verdict, host.delta);
-        assert_eq!(named_counters(&moved), host.delta, "counters; {}", what());
-        assert_eq!(kernel.code, code(program, host.verdict.action), "return code; {}", what());
-        // A packet whose rewrite failed half way is dropped, whatever is in it.
-        if host.verdict.reason != Reason::RewriteFailed {
-            assert_eq!(kernel.packet, host.bytes, "bytes; {}", what());
-        }
-        assert_eq!(self.kernel_requests(), host.asked, "slow path; {}", what());
-        let events: Vec<Event> = host.events.iter().copied().map(normalised_event).collect();
-        assert_eq!(self.kernel_events(), events, "events; {}", what());
-        host
-    }
-
-    /// Compares the session tables.
-    fn compare_flows(&self) -> usize {
-        let mut count = 0;
-        for table in [Table::Established, Table::HalfOpen] {
-            let maps = &self.object.maps;
-            let (map4, map6) = match table {
-                Table::Established => (&maps.flows4, &maps.flows6),
-                Table::HalfOpen => (&maps.half_open4, &maps.half_open6),
-            };
-            let mut kernel4 = BTreeMap::new();
-            map4.for_each(|key: &FlowKey4, flow| {
-                kernel4.insert(sortable(&widened(key)), normalised(*flow));
-            })
-            .unwrap();
-            let mut kernel6 = BTreeMap::new();
-            map6.for_each(|key: &FlowKey6, flow| {
-                kernel6.insert(sortable(key), normalised(*flow));
-            })
-            .unwrap();
-            for (family, kernel) in [(4, kernel4), (6, kernel6)] {
-                let host: BTreeMap<_, _> = self
-                    .host
-                    .tables
-                    .flows(table, family)
-                    .entries()
-                    .into_iter()
-                    .map(|(key, flow)| (sortable(&key), normalised(flow)))
-                    .collect();
-                count += host.len();
-                assert_eq!(
-                    kernel.keys().collect::<Vec<_>>(),
-                    host.keys().collect::<Vec<_>>(),
-                    "keys of {table:?} {family}"
-                );
-                for (key, flow) in &host {
-                    assert_eq!(&kernel[key], flow, "flow {key:?} of {table:?}");
-                }
-            }
-        }
-        count
-    }
-}
-
-fn widened(key: &FlowKey4) -> FlowKey6 {
-    FlowKey6 {
-        source_be: [key.source_be, 0, 0, 0],
-        destination_be: [key.destination_be, 0, 0, 0],
-        source_port: key.source_port,
-        destination_port: key.destination_port,
-        protocol: key.protocol,
-    }
-}
-
-fn sortable(key: &FlowKey6) -> ([u32; 4], [u32; 4], u16, u16, u32) {
-    (key.source_be, key.destination_be, key.source_port, key.destination_port, key.protocol)
-}
-
-/// Without what differs by nature, and what says nothing.
-fn normalised(mut flow: Flow) -> Flow {
-    flow.last_seen_ns = 0;
-    flow.created_ns = 0;
-    flow.session_id = 0;
-    if flow.disposition != Disposition::Forward as u8 {
-        flow.mtu = 0;
-        flow.ingress_mac_low = 0;
-        flow.ingress_mac_high = 0;
-    }
-    flow
-}
-
-fn normalised_event(event: Event) -> Event {
-    Event { time_ns: 0, session_id: 0, created_ns: 0, ..event }
-}
 
 /// The kernel's test runs refuse socket buffers without a whole network header; XDP takes them.
 fn has_network_header(frame: &[u8]) -> bool {
@@ -355,82 +37,18 @@ fn has_network_header(frame: &[u8]) -> bool {
     }
 }
 
-/// Source port, or identifier, of a frame that was translated.
-fn translated_port(frame: &[u8]) -> u16 {
-    let mut packet = Packet::default();
-    parse(&PlainLoop, &HeaderBuffer::from_frame(frame), frame.len() as u32, false, &mut packet)
-        .expect("a frame that was just forwarded");
-    packet.source_port
-}
-
-fn ruleset(nat: bool, open: bool) -> Ruleset {
-    let ports = |protocol, first, last| ServiceMatch::Ports { protocol, first, last };
-    let service = |name: &str, matches: Vec<ServiceMatch>| Service { name: name.into(), matches };
-    let prefix = |address: &str, length| Prefix { address: address.parse().unwrap(), length };
-    let interface = |zone| InterfaceRule { name: format!("if{zone}"), zone, addresses: vec![], hook: HookMode::Auto };
-    let icmp = |protocol, kind| ServiceMatch::Icmp { protocol, kind, code: None };
-    let mut policies = vec![
-        Policy { name: "reject".into(), service: vec![3], action: Act::Reject, log_deny: true, ..Policy::default() },
-        Policy { name: "bad".into(), source: vec![1], action: Act::Deny, ..Policy::default() },
-        Policy {
-            name: "out".into(),
-            from: vec![0],
-            to: vec![1],
-            service: vec![0, 1, 2, 4],
-            action: Act::Permit,
-            log_close: true,
-            ..Policy::default()
-        },
-        Policy {
-            name: "servers".into(),
-            to: vec![2],
-            destination: vec![0],
-            service: vec![0, 2],
-            action: Act::Permit,
-            ..Policy::default()
-        },
-    ];
-    if open {
-        policies.push(Policy { name: "all".into(), from: vec![0], action: Act::Permit, ..Policy::default() });
-    }
-    Ruleset {
-        zones: vec![
-            Zone { name: "inside".into(), host_inbound: vec![0, 2] },
-            Zone { name: "outside".into(), host_inbound: vec![2] },
-            Zone { name: "dmz".into(), host_inbound: vec![] },
-        ],
-        interfaces: vec![interface(0), interface(1), interface(2)],
-        groups: vec![
-            Group { name: "servers".into(), members: vec![prefix("10.3.0.0", 29), prefix("2001:db8:3::", 64)] },
-            Group { name: "bad".into(), members: vec![prefix("10.1.0.4", 32), prefix("2001:db8:1::4", 128)] },
-        ],
-        services: vec![
-            service("web", vec![ports(6, 80, 80), ports(6, 8000, 8007)]),
-            service("dns", vec![ports(17, 53, 53)]),
-            service("ping", vec![icmp(1, 8), icmp(58, 128)]),
-            service("forbidden", vec![ports(6, 9999, 9999), ports(17, 9999, 9999)]),
-            service("gre", vec![ServiceMatch::Protocol(47)]),
-        ],
-        policies,
-        source_nat: if nat {
-            vec![NatRule { name: "out".into(), from: vec![0], to: vec![1], translate: true }]
-        } else {
-            vec![]
-        },
-        // Out of the way: the kernel counts tokens per CPU.
-        answers_per_second: 1_000_000,
-        deny_events_per_second: 1_000_000,
-        ..Ruleset::default()
-    }
-}
-
 /// Runs random traffic through both worlds.
 fn differential(nat: bool, seed: u64) {
     let namespace = Namespace::new("bhdiff").expect("a network namespace");
     let mut netlink = namespace.netlink().expect("netlink");
     // A test run wants interfaces that exist: the two ends of one veth.
-    let ends =
-        VethSpec { name: "outside", peer_name: "dmz", peer_namespace: None, queues: 0, mtu: None };
+    let ends = VethSpec {
+        name: "outside",
+        peer_name: "dmz",
+        peer_namespace: None,
+        queues: 0,
+        mtu: None,
+    };
     let outside = netlink.create_veth(&ends).expect("a veth pair");
     namespace.run(|| {
         let dmz = nix::net::if_::if_nametoindex("dmz").expect("the veth's other end");
@@ -444,7 +62,11 @@ fn differential(nat: bool, seed: u64) {
         let mut seen: BTreeMap<Reason, usize> = BTreeMap::new();
         let mut open = true;
         for turn in 1..=PACKETS {
-            let Input { number, egress, bytes } = traffic.next(&mut random);
+            let Input {
+                number,
+                egress,
+                bytes,
+            } = traffic.next(&mut random);
             if !has_network_header(&bytes) {
                 let outcome = twins.run(Program::Xdp, 0, &bytes);
                 *seen.entry(outcome.verdict.reason).or_default() += 1;
@@ -479,9 +101,19 @@ fn differential(nat: bool, seed: u64) {
             }
             if turn.is_multiple_of(53) {
                 let family = if random.one_in(2) { 4 } else { 6 };
-                let table = if random.one_in(2) { Table::Established } else { Table::HalfOpen };
-                let mut keys: Vec<_> =
-                    twins.host.tables.flows(table, family).entries().into_iter().map(|(key, _)| key).collect();
+                let table = if random.one_in(2) {
+                    Table::Established
+                } else {
+                    Table::HalfOpen
+                };
+                let mut keys: Vec<_> = twins
+                    .host
+                    .tables
+                    .flows(table, family)
+                    .entries()
+                    .into_iter()
+                    .map(|(key, _)| key)
+                    .collect();
                 keys.sort_by_key(sortable);
                 if !keys.is_empty() {
                     let key = keys[random.below(keys.len())];
@@ -520,7 +152,11 @@ fn differential(nat: bool, seed: u64) {
             Reason::Fragment,
             Reason::NotForUs,
         ] {
-            assert!(seen.contains_key(&reason), "no packet ended as {}: {seen:?}", reason.name());
+            assert!(
+                seen.contains_key(&reason),
+                "no packet ended as {}: {seen:?}",
+                reason.name()
+            );
         }
     });
 }

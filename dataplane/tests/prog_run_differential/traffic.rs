@@ -42,8 +42,16 @@ fn address(family: u8, words: [u32; 4]) -> IpAddr {
 
 /// The kind of a request, by number.
 pub fn slow_path_kind(number: u32) -> SlowPathKind {
-    let kinds = [SlowPathKind::Reject, SlowPathKind::TtlExceeded, SlowPathKind::MtuExceeded, SlowPathKind::NoRoute];
-    kinds.into_iter().find(|kind| *kind as u32 == number).unwrap_or_else(|| panic!("slow path kind {number}"))
+    let kinds = [
+        SlowPathKind::Reject,
+        SlowPathKind::TtlExceeded,
+        SlowPathKind::MtuExceeded,
+        SlowPathKind::NoRoute,
+    ];
+    kinds
+        .into_iter()
+        .find(|kind| *kind as u32 == number)
+        .unwrap_or_else(|| panic!("slow path kind {number}"))
 }
 
 /// splitmix64: small, and the same everywhere.
@@ -95,16 +103,30 @@ const INSIDE: [[&str; 4]; 2] = [
 ];
 const OUTSIDE: [[&str; 4]; 2] = [
     ["192.0.2.80", "192.0.2.81", "198.51.100.7", "203.0.113.5"],
-    ["2001:db8:80::80", "2001:db8:80::81", "2001:db8:2::7", "2001:db8:80::82"],
+    [
+        "2001:db8:80::80",
+        "2001:db8:80::81",
+        "2001:db8:2::7",
+        "2001:db8:80::82",
+    ],
 ];
 const DMZ: [[&str; 4]; 2] = [
     ["10.3.0.2", "10.3.0.3", "10.3.0.9", "10.3.0.2"],
     ["2001:db8:3::2", "2001:db8:3::3", "2001:db8:3::9", "2001:db8:3::2"],
 ];
-const OWN: [[&str; 3]; 2] =
-    [["10.1.0.1", "198.51.100.1", "10.3.0.1"], ["2001:db8:1::1", "2001:db8:2::1", "2001:db8:3::1"]];
+const OWN: [[&str; 3]; 2] = [
+    ["10.1.0.1", "198.51.100.1", "10.3.0.1"],
+    ["2001:db8:1::1", "2001:db8:2::1", "2001:db8:3::1"],
+];
 const STRANGE: [[&str; 6]; 2] = [
-    ["127.0.0.1", "0.0.0.0", "224.0.0.5", "255.255.255.255", "169.254.1.1", "240.1.1.1"],
+    [
+        "127.0.0.1",
+        "0.0.0.0",
+        "224.0.0.5",
+        "255.255.255.255",
+        "169.254.1.1",
+        "240.1.1.1",
+    ],
     ["::1", "::", "ff02::5", "fe80::7", "::ffff:10.1.0.2", "ff05::2"],
 ];
 
@@ -170,12 +192,22 @@ impl Traffic {
             && !random.one_in(3)
         {
             let destination = address(packet.family, packet.source_be);
-            let number = if INSIDE.iter().flatten().any(|host| parsed(host) == destination) { 0 } else { 1 };
-            return Input { egress: true, ..input(number, turned(random, &packet)) };
+            let number = if INSIDE.iter().flatten().any(|host| parsed(host) == destination) {
+                0
+            } else {
+                1
+            };
+            return Input {
+                egress: true,
+                ..input(number, turned(random, &packet))
+            };
         }
         let family = random.below(2);
         let frame = Frame::ip(parsed(OWN[family][1]), parsed(random.pick(&OUTSIDE[family])));
-        Input { egress: true, ..input(1, transport(random, frame, None)) }
+        Input {
+            egress: true,
+            ..input(1, transport(random, frame, None))
+        }
     }
 
     /// The answer to something forwarded, or the same direction again.
@@ -208,16 +240,27 @@ impl Traffic {
             random.pick(&[(1, 4), (2, 0), (3, 0), (4, 1), (137, 0)])
         };
         let quoted = &frame[14..];
-        let length = if random.one_in(3) { random.below(quoted.len() + 1) } else { quoted.len().min(512) };
+        let length = if random.one_in(3) {
+            random.below(quoted.len() + 1)
+        } else {
+            quoted.len().min(512)
+        };
         let error = Frame::ip(router, address(packet.family, packet.source_be));
-        input(*number, error.icmp_error(kind, code, [0, 0, 5, 0], &quoted[..length]))
+        input(
+            *number,
+            error.icmp_error(kind, code, [0, 0, 5, 0], &quoted[..length]),
+        )
     }
 
     fn strange(random: &mut Random) -> Input {
         let family = random.below(2);
         let strange = parsed(random.pick(&STRANGE[family]));
         let normal = parsed(random.pick(&INSIDE[family]));
-        let frame = if random.one_in(2) { Frame::ip(strange, normal) } else { Frame::ip(normal, strange) };
+        let frame = if random.one_in(2) {
+            Frame::ip(strange, normal)
+        } else {
+            Frame::ip(normal, strange)
+        };
         let mut input = input(random.below(3), transport(random, frame, None));
         if random.one_in(2) {
             input.bytes[0] |= 1;
@@ -232,8 +275,12 @@ impl Traffic {
         let kind = random.pick(&[133, 134, 135, 136, 137, 143, 131, 138]);
         let frame = match random.below(4) {
             0 => Frame::ip(parsed("10.1.0.2"), parsed("10.1.0.1")).ether_type(0x0806),
-            1 => Frame::ip(parsed("10.1.0.2"), parsed("10.1.0.1")).ether_type(0x88cc).udp(1, 2),
-            2 => Frame::ip(parsed("10.1.0.2"), parsed("192.0.2.80")).vlan(5).udp(1, 2),
+            1 => Frame::ip(parsed("10.1.0.2"), parsed("10.1.0.1"))
+                .ether_type(0x88cc)
+                .udp(1, 2),
+            2 => Frame::ip(parsed("10.1.0.2"), parsed("192.0.2.80"))
+                .vlan(5)
+                .udp(1, 2),
             _ => base.icmp(kind, 0, [0; 4]).payload(&[0; 16]),
         };
         let mut input = input(number, frame);
@@ -255,43 +302,76 @@ fn parsed(text: &str) -> IpAddr {
 
 fn parsed_packet(frame: &[u8]) -> Option<Packet> {
     let mut packet = Packet::default();
-    parse(&PlainLoop, &HeaderBuffer::from_frame(frame), frame.len() as u32, false, &mut packet).ok()?;
+    parse(
+        &PlainLoop,
+        &HeaderBuffer::from_frame(frame),
+        frame.len() as u32,
+        false,
+        &mut packet,
+    )
+    .ok()?;
     Some(packet)
 }
 
 fn random_of<'a, T>(random: &mut Random, from: &'a VecDeque<T>) -> Option<&'a T> {
-    if from.is_empty() { None } else { from.get(random.below(from.len())) }
+    if from.is_empty() {
+        None
+    } else {
+        from.get(random.below(from.len()))
+    }
 }
 
 fn input(number: usize, frame: Frame) -> Input {
-    Input { number, egress: false, bytes: frame.macs([2, 9, 9, 9, 9, 9], mac(number as u8)).build() }
+    Input {
+        number,
+        egress: false,
+        bytes: frame.macs([2, 9, 9, 9, 9, 9], mac(number as u8)).build(),
+    }
 }
 
 /// A packet of the other direction.
 fn turned(random: &mut Random, packet: &Packet) -> Frame {
-    let frame =
-        Frame::ip(address(packet.family, packet.destination_be), address(packet.family, packet.source_be));
+    let frame = Frame::ip(
+        address(packet.family, packet.destination_be),
+        address(packet.family, packet.source_be),
+    );
     transport(random, frame, Some(packet))
 }
 
 /// Gives `frame` a transport: of its own choice, or what fits `before`, which travelled the other way.
 fn transport(random: &mut Random, frame: Frame, before: Option<&Packet>) -> Frame {
     let length = random.pick(&[0, 0, 1, 7, 64, 300, 1290, 1473]);
-    let frame = if random.one_in(20) { frame.ttl(random.pick(&[0, 1, 2])) } else { frame };
+    let frame = if random.one_in(20) {
+        frame.ttl(random.pick(&[0, 1, 2]))
+    } else {
+        frame
+    };
     if let Some(before) = before {
         let (source, destination) = (before.destination_port, before.source_port);
         return match before.protocol {
             6 => {
-                let end = before.seq.wrapping_add(before.payload_bytes)
+                let end = before
+                    .seq
+                    .wrapping_add(before.payload_bytes)
                     .wrapping_add(u32::from(before.tcp_flags & 2 != 0))
                     .wrapping_add(u32::from(before.tcp_flags & 1 != 0));
                 let opens = before.tcp_flags & 0x12 == 2;
-                let flags = if opens { random.pick(&[0x12, 0x12, 0x12, 0x14]) } else {
+                let flags = if opens {
+                    random.pick(&[0x12, 0x12, 0x12, 0x14])
+                } else {
                     random.pick(&[0x10, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x14, 0x02, 0x12])
                 };
                 let seq = if before.ack == 0 { 9000 } else { before.ack };
-                let seq = if random.one_in(10) { seq.wrapping_add(random.next() as u32) } else { seq };
-                tcp(frame, source, destination, flags, seq, end).payload_bytes(if flags & 2 != 0 { 0 } else { length })
+                let seq = if random.one_in(10) {
+                    seq.wrapping_add(random.next() as u32)
+                } else {
+                    seq
+                };
+                tcp(frame, source, destination, flags, seq, end).payload_bytes(if flags & 2 != 0 {
+                    0
+                } else {
+                    length
+                })
             }
             17 => frame.udp(source, destination).payload_bytes(length),
             1 | 58 => match before.icmp >> 8 {
@@ -308,12 +388,27 @@ fn transport(random: &mut Random, frame: Frame, before: Option<&Packet>) -> Fram
             let flags = random.pick(&[0x02, 0x02, 0x02, 0x02, 0x10, 0x04, 0x11, 0x12, 0x03, 0x00]);
             let port = random.pick(&[80, 80, 80, 8003, 8008, 22, 9999]);
             let seq = random.pick(&[1000, 1001, 0xffff_fff0]);
-            tcp(frame, source, port, flags, seq, if flags & 0x10 != 0 { 9001 } else { 0 })
+            tcp(
+                frame,
+                source,
+                port,
+                flags,
+                seq,
+                if flags & 0x10 != 0 { 9001 } else { 0 },
+            )
         }
-        5..9 => frame.udp(source, random.pick(&[53, 53, 9999, 123])).payload_bytes(length),
-        9 => frame.echo_request(random.pick(&[0, 7, 8]), 1).payload_bytes(length),
-        10 => frame.icmp(random.pick(&[13, 0, 129, 5, 139]), 0, id(7)).payload_bytes(12),
-        _ => frame.protocol(random.pick(&[47, 47, 50, 59])).payload_bytes(length),
+        5..9 => frame
+            .udp(source, random.pick(&[53, 53, 9999, 123]))
+            .payload_bytes(length),
+        9 => frame
+            .echo_request(random.pick(&[0, 7, 8]), 1)
+            .payload_bytes(length),
+        10 => frame
+            .icmp(random.pick(&[13, 0, 129, 5, 139]), 0, id(7))
+            .payload_bytes(12),
+        _ => frame
+            .protocol(random.pick(&[47, 47, 50, 59]))
+            .payload_bytes(length),
     }
 }
 
@@ -360,7 +455,10 @@ fn bend(random: &mut Random, bytes: &mut Vec<u8>) {
     let end = 14 + usize::from(bytes[14] & 15) * 4;
     if (34..=bytes.len()).contains(&end) {
         bytes[24..26].fill(0);
-        let mut sum: u32 = bytes[14..end].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let mut sum: u32 = bytes[14..end]
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+            .sum();
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }

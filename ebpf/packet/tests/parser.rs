@@ -13,7 +13,11 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
     let mut frames: Vec<_> = entries
         .map(|entry| {
             let path = entry.expect("a directory entry").path();
-            let name = path.file_name().expect("a file name").to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .expect("a file name")
+                .to_string_lossy()
+                .into_owned();
             (name, fs::read(&path).expect("a readable file"))
         })
         .collect();
@@ -41,12 +45,22 @@ fn the_stored_corpus_is_judged_as_its_names_say() {
     let mut reasons = std::collections::BTreeSet::new();
     for (name, frame) in corpus() {
         let headers = HeaderBuffer::from_frame(&frame);
-        let outcome = parse(&PlainLoop, &headers, frame.len() as u32, false, &mut Packet::default());
+        let outcome = parse(
+            &PlainLoop,
+            &headers,
+            frame.len() as u32,
+            false,
+            &mut Packet::default(),
+        );
         let verdict = outcome.map_or_else(|reason| reason.name(), |()| "ok");
         assert!(name.starts_with(verdict), "{name} is {verdict}");
         reasons.insert(verdict);
     }
-    assert_eq!(reasons.len(), 13, "every reason of the parser, and `ok`: {reasons:?}");
+    assert_eq!(
+        reasons.len(),
+        13,
+        "every reason of the parser, and `ok`: {reasons:?}"
+    );
 }
 
 proptest! {
@@ -91,7 +105,10 @@ fn repair_ipv4(frame: &mut [u8]) {
         return;
     }
     frame[24..26].fill(0);
-    let mut sum: u32 = frame[14..end].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let mut sum: u32 = frame[14..end]
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -25,9 +25,9 @@ use std::{
 };
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule, NeighbourKey,
-    PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry, RulePage, ServiceKey,
-    Settings, VectorKey, ZoneKey,
+    Decision, DecisionKey, Event, Flow, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
+    NeighbourKey, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry,
+    RulePage, ServiceKey, Settings, VectorKey, ZoneKey,
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 
@@ -134,7 +134,11 @@ impl HostTables {
     /// All counters that are not zero.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters.borrow().iter().map(|(slot, count)| (counter_name(*slot), *count)).collect()
+        self.counters
+            .borrow()
+            .iter()
+            .map(|(slot, count)| (counter_name(*slot), *count))
+            .collect()
     }
 
     /// Events emitted since the last call.
@@ -156,14 +160,25 @@ impl HostTables {
 
     /// What the kernel's verifier cannot check and `Tables` asks for.
     fn alone(&self) {
-        assert!(!self.borrowed.get(), "a table was touched while a flow's entry was borrowed");
+        assert!(
+            !self.borrowed.get(),
+            "a table was touched while a flow's entry was borrowed"
+        );
     }
 }
 
 /// Name of a counter slot.
 fn counter_name(slot: u32) -> &'static str {
-    let reason = u8::try_from(slot).ok().and_then(Reason::from_number).map(Reason::name);
-    let extra = || Reason::EXTRA.iter().find(|(number, _)| *number == slot).map(|(_, name)| *name);
+    let reason = u8::try_from(slot)
+        .ok()
+        .and_then(Reason::from_number)
+        .map(Reason::name);
+    let extra = || {
+        Reason::EXTRA
+            .iter()
+            .find(|(number, _)| *number == slot)
+            .map(|(_, name)| *name)
+    };
     reason.or_else(extra).unwrap_or("unnamed")
 }
 
@@ -171,7 +186,9 @@ fn counter_name(slot: u32) -> &'static str {
 #[must_use]
 pub fn named_counters(slots: &[u64]) -> Counters {
     let named = slots.iter().enumerate().filter(|(_, count)| **count != 0);
-    named.map(|(slot, count)| (counter_name(slot as u32), *count)).collect()
+    named
+        .map(|(slot, count)| (counter_name(slot as u32), *count))
+        .collect()
 }
 
 impl Repeat for HostTables {
@@ -232,12 +249,17 @@ impl Tables for HostTables {
 
     fn zone(&self, generation: u32, ifindex: u32) -> Option<u8> {
         self.alone();
-        self.zones.get(&ZoneKey { generation, ifindex }).map(|zone| zone as u8)
+        self.zones
+            .get(&ZoneKey { generation, ifindex })
+            .map(|zone| zone as u8)
     }
 
     fn interface(&self, ifindex: u32, to: &mut Interface) -> bool {
         self.alone();
-        self.interfaces.get(&ifindex).inspect(|interface| *to = *interface).is_some()
+        self.interfaces
+            .get(&ifindex)
+            .inspect(|interface| *to = *interface)
+            .is_some()
     }
 
     fn address_class(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u32 {
@@ -245,20 +267,44 @@ impl Tables for HostTables {
         let class = if family == 4 {
             let address_be = address_be[0];
             self.hosts4
-                .get(&HostKey4 { generation, address_be })
-                .or_else(|| self.prefixes4.longest(&PrefixKey4 { bits: 64, generation, address_be }))
+                .get(&HostKey4 {
+                    generation,
+                    address_be,
+                })
+                .or_else(|| {
+                    self.prefixes4.longest(&PrefixKey4 {
+                        bits: 64,
+                        generation,
+                        address_be,
+                    })
+                })
         } else {
             let address_be = *address_be;
             self.hosts6
-                .get(&HostKey6 { generation, address_be })
-                .or_else(|| self.prefixes6.longest(&PrefixKey6 { bits: 160, generation, address_be }))
+                .get(&HostKey6 {
+                    generation,
+                    address_be,
+                })
+                .or_else(|| {
+                    self.prefixes6.longest(&PrefixKey6 {
+                        bits: 160,
+                        generation,
+                        address_be,
+                    })
+                })
         };
         class.unwrap_or(0)
     }
 
     fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32 {
         self.alone();
-        let key = ServiceKey { bits: 64, generation, reserved: 0, protocol, port_be: port.to_be() };
+        let key = ServiceKey {
+            bits: 64,
+            generation,
+            reserved: 0,
+            protocol,
+            port_be: port.to_be(),
+        };
         self.services.longest(&key).unwrap_or(0)
     }
 
@@ -274,7 +320,9 @@ impl Tables for HostTables {
 
     fn vector_word(&self, key: &VectorKey, word: u32) -> u64 {
         self.alone();
-        self.vector_pages.get(key).map_or(0, |page| page.words[word as usize])
+        self.vector_pages
+            .get(key)
+            .map_or(0, |page| page.words[word as usize])
     }
 
     fn rule(&self, generation: u32, rule: u32, hit: bool) -> Option<PolicyRule> {
@@ -303,7 +351,13 @@ impl Tables for HostTables {
         })
     }
 
-    fn with_flow<R>(&self, table: Table, family: u8, key: &FlowKey6, f: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+    fn with_flow<R>(
+        &self,
+        table: Table,
+        family: u8,
+        key: &FlowKey6,
+        f: impl FnOnce(&mut Flow) -> R,
+    ) -> Option<R> {
         self.alone();
         self.flows(table, family).with(key, |flow| {
             self.borrowed.set(true);
@@ -332,9 +386,15 @@ impl Tables for HostTables {
     fn route(&self, family: u8, address_be: &[u32; 4], to: &mut RouteEntry) -> bool {
         self.alone();
         let found = if family == 4 {
-            self.routes4.longest(&Route4Key { bits: 32, address_be: address_be[0] })
+            self.routes4.longest(&Route4Key {
+                bits: 32,
+                address_be: address_be[0],
+            })
         } else {
-            self.routes6.longest(&Route6Key { bits: 128, address_be: *address_be })
+            self.routes6.longest(&Route6Key {
+                bits: 128,
+                address_be: *address_be,
+            })
         };
         found.inspect(|entry| *to = *entry).is_some()
     }

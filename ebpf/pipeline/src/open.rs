@@ -36,6 +36,10 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     if is_never_a_source(family, &destination_be) && !group_address {
         return Verdict::drop(Reason::DestinationAddressInvalid);
     }
+    if work.packet.source_be == destination_be {
+        // From a host to itself ("land"): no stack sends that over a wire, and its reply flow would be itself.
+        return Verdict::drop(Reason::SourceAddressInvalid);
+    }
     let kind = if group_address {
         RouteKind::NotForwarded
     } else {

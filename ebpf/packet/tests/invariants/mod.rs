@@ -17,14 +17,27 @@ pub fn check(frame: &[u8]) {
     let mut long = frame.to_vec();
     long.resize(frame.len().max(HEADER_BYTES), 0);
     // As it is; as an aggregate; as the start of a longer one (of which the buffer then holds all it can).
-    for (frame, frame_bytes, gso) in [(frame, length, false), (frame, length, true), (&long, length + 64_000, true)] {
+    for (frame, frame_bytes, gso) in [
+        (frame, length, false),
+        (frame, length, true),
+        (&long, length + 64_000, true),
+    ] {
         let headers = HeaderBuffer::from_frame(frame);
         let outcome = run(&headers, frame_bytes, gso, Packet::default());
         // What stands behind the frame's bytes, or stood in the packet before, is nothing to the parser.
         let mut dirty = headers;
         dirty.bytes[usize::from(headers.len)..].fill(0xa5);
-        let remains = Packet { ipv4_fragment: 0xffff, tcp_flags: 0xff, kind: Kind::Arp, ..Packet::default() };
-        assert_eq!(outcome, run(&dirty, frame_bytes, gso, remains), "parsing is not a function of the frame");
+        let remains = Packet {
+            ipv4_fragment: 0xffff,
+            tcp_flags: 0xff,
+            kind: Kind::Arp,
+            ..Packet::default()
+        };
+        assert_eq!(
+            outcome,
+            run(&dirty, frame_bytes, gso, remains),
+            "parsing is not a function of the frame"
+        );
         match outcome {
             Ok(packet) => accepted(&headers, frame_bytes, gso, &packet),
             Err(reason) => refused(reason),
@@ -38,7 +51,10 @@ fn run(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, mut packet: Packet) 
 
 /// The parser's own reasons, each of which drops.
 fn refused(reason: Reason) {
-    assert!(reason.is_drop() && (32..48).contains(&(reason as u8)), "{reason:?} is no reason of the parser");
+    assert!(
+        reason.is_drop() && (32..48).contains(&(reason as u8)),
+        "{reason:?} is no reason of the parser"
+    );
 }
 
 fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet) {
@@ -51,7 +67,11 @@ fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet
     assert!(matches!(packet.family, 4 | 6));
     assert!(l3 == 14 && l4 >= l3 + if packet.family == 4 { 20 } else { 40 });
     assert!(l4 <= valid, "layer 4 at {l4} of {valid} valid bytes");
-    assert!(packet.l3_bytes <= frame_bytes - 14, "{} bytes of layer 3 in {frame_bytes}", packet.l3_bytes);
+    assert!(
+        packet.l3_bytes <= frame_bytes - 14,
+        "{} bytes of layer 3 in {frame_bytes}",
+        packet.l3_bytes
+    );
     let l4_bytes = packet.l3_bytes as usize - (l4 - l3);
     match packet.protocol {
         TCP => {
@@ -69,7 +89,10 @@ fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet
     }
     if matches!(packet.protocol, TCP | UDP) {
         let port = |at: usize| u16::from_be_bytes([headers.bytes[at], headers.bytes[at + 1]]);
-        assert_eq!((packet.source_port, packet.destination_port), (port(l4), port(l4 + 2)));
+        assert_eq!(
+            (packet.source_port, packet.destination_port),
+            (port(l4), port(l4 + 2))
+        );
     }
     if packet.family == 4 {
         assert_eq!(packet.ipv4_fragment & 0x3fff, 0, "a fragment got through");
@@ -89,14 +112,20 @@ fn quoted(headers: &HeaderBuffer, packet: &Packet) {
     let mut embedded = Embedded::default();
     match parse_embedded(headers, packet, &mut embedded) {
         Ok(()) => {
-            let (l3, l4, valid) =
-                (usize::from(embedded.l3), usize::from(embedded.l4), usize::from(headers.len));
+            let (l3, l4, valid) = (
+                usize::from(embedded.l3),
+                usize::from(embedded.l4),
+                usize::from(headers.len),
+            );
             assert_eq!(l3, usize::from(packet.l4) + 8);
             assert!(l4 >= l3 + if packet.family == 4 { 20 } else { 40 });
             if matches!(embedded.protocol, TCP | UDP) {
                 assert!(l4 + 8 <= valid, "ports quoted at {l4} of {valid} valid bytes");
             }
         }
-        Err(reason) => assert!(matches!(reason, Reason::Truncated | Reason::IcmpNoSession), "{reason:?}"),
+        Err(reason) => assert!(
+            matches!(reason, Reason::Truncated | Reason::IcmpNoSession),
+            "{reason:?}"
+        ),
     }
 }

@@ -36,7 +36,10 @@ impl HostFirewall {
     /// A firewall over these tables.
     #[must_use]
     pub fn new(tables: HostTables) -> Self {
-        Self { tables, work: Box::default() }
+        Self {
+            tables,
+            work: Box::default(),
+        }
     }
 
     /// Fills the scratch entry with the remains of an imagined packet, to show that nothing of it is used.
@@ -46,25 +49,30 @@ impl HostFirewall {
 
     /// The TCX ingress program.
     pub fn ingress(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
-        self.run(HostFrame::new(Hook::Tcx, bytes), ifindex, |frame, tables, work| ingress(frame, tables, work))
+        self.run(HostFrame::new(Hook::Tcx, bytes), ifindex, ingress)
     }
 
     /// The TCX ingress program on an aggregate with this much payload per segment.
     pub fn ingress_gso(&mut self, ifindex: u32, bytes: &[u8], segment_bytes: u32) -> Outcome {
-        let frame = HostFrame { gso_segment_bytes: segment_bytes, ..HostFrame::new(Hook::Tcx, bytes) };
-        self.run(frame, ifindex, |frame, tables, work| ingress(frame, tables, work))
+        let frame = HostFrame {
+            gso_segment_bytes: segment_bytes,
+            ..HostFrame::new(Hook::Tcx, bytes)
+        };
+        self.run(frame, ifindex, ingress)
     }
 
     /// The XDP program.
     pub fn established(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
-        self.run(HostFrame::new(Hook::Xdp, bytes), ifindex, |frame, tables, work| established(frame, tables, work))
+        self.run(HostFrame::new(Hook::Xdp, bytes), ifindex, established)
     }
 
     /// The TCX egress program.
     pub fn host_egress(&mut self, ifindex: u32, bytes: &[u8], mark: u32, from_outside: bool) -> Outcome {
-        self.run(HostFrame::new(Hook::Tcx, bytes), ifindex, |frame, tables, work| {
-            host_egress(frame, tables, work, mark, from_outside)
-        })
+        self.run(
+            HostFrame::new(Hook::Tcx, bytes),
+            ifindex,
+            |frame, tables, work| host_egress(frame, tables, work, mark, from_outside),
+        )
     }
 
     /// The control program's expiry; whether the session ended. The counters and events stay in the tables.
@@ -96,8 +104,10 @@ impl HostFirewall {
         if counted {
             self.tables.count(verdict.reason as u32);
         }
-        let redirected =
-            matches!(verdict.action, Action::Redirect | Action::RedirectPeer | Action::RedirectNeighbour);
+        let redirected = matches!(
+            verdict.action,
+            Action::Redirect | Action::RedirectPeer | Action::RedirectNeighbour
+        );
         Outcome {
             verdict,
             bytes: frame.bytes,
@@ -117,6 +127,8 @@ fn load(headers: &mut HeaderBuffer, frame: &[u8]) {
 }
 
 fn delta(before: &Counters, after: &Counters) -> Counters {
-    let moved = after.iter().map(|(name, count)| (*name, count - before.get(name).copied().unwrap_or(0)));
+    let moved = after
+        .iter()
+        .map(|(name, count)| (*name, count - before.get(name).copied().unwrap_or(0)));
     moved.filter(|(_, by)| *by != 0).collect::<BTreeMap<_, _>>()
 }

@@ -47,7 +47,11 @@ impl HostFrame {
     /// A frame of a hook.
     #[must_use]
     pub fn new(hook: Hook, bytes: &[u8]) -> Self {
-        Self { bytes: bytes.to_vec(), hook, ..Self::default() }
+        Self {
+            bytes: bytes.to_vec(),
+            hook,
+            ..Self::default()
+        }
     }
 }
 
@@ -114,7 +118,12 @@ impl Frame for HostFrame {
             return false;
         }
         let length = self.bytes.len().min(SLOW_PATH_BYTES);
-        self.asked.push(Asked { kind, ifindex, mtu, packet: self.bytes[..length].to_vec() });
+        self.asked.push(Asked {
+            kind,
+            ifindex,
+            mtu,
+            packet: self.bytes[..length].to_vec(),
+        });
         true
     }
 }

@@ -19,7 +19,9 @@ pub struct HostMap<K, V> {
 
 impl<K, V> Default for HostMap<K, V> {
     fn default() -> Self {
-        Self { entries: RefCell::default() }
+        Self {
+            entries: RefCell::default(),
+        }
     }
 }
 
@@ -53,7 +55,11 @@ impl<K: Copy + Eq + Hash, V: Copy> HostMap<K, V> {
     /// All entries, in no order.
     #[must_use]
     pub fn entries(&self) -> Vec<(K, V)> {
-        self.entries.borrow().iter().map(|(key, value)| (*key, *value)).collect()
+        self.entries
+            .borrow()
+            .iter()
+            .map(|(key, value)| (*key, *value))
+            .collect()
     }
 }
 
@@ -108,15 +114,20 @@ fn masked(mut data: [u8; 20], bits: u32) -> [u8; 20] {
     data
 }
 
+/// The prefixes of one length, by their bytes.
+type Prefixes<K, V> = HashMap<[u8; 20], (K, V)>;
+
 /// A longest-prefix trie: per prefix length in use, a hash of the prefixes.
 #[derive(Debug)]
 pub struct HostTrie<K, V> {
-    lengths: RefCell<BTreeMap<u32, HashMap<[u8; 20], (K, V)>>>,
+    lengths: RefCell<BTreeMap<u32, Prefixes<K, V>>>,
 }
 
 impl<K, V> Default for HostTrie<K, V> {
     fn default() -> Self {
-        Self { lengths: RefCell::default() }
+        Self {
+            lengths: RefCell::default(),
+        }
     }
 }
 
@@ -124,7 +135,11 @@ impl<K: TrieKey, V: Copy> HostTrie<K, V> {
     /// Sets the value of a prefix.
     pub fn set(&self, key: &K, value: &V) {
         let prefix = masked(key.data(), key.bits());
-        self.lengths.borrow_mut().entry(key.bits()).or_default().insert(prefix, (*key, *value));
+        self.lengths
+            .borrow_mut()
+            .entry(key.bits())
+            .or_default()
+            .insert(prefix, (*key, *value));
     }
 
     /// Sets all these prefixes.
@@ -149,13 +164,21 @@ impl<K: TrieKey, V: Copy> HostTrie<K, V> {
     /// Removes a prefix; whether it was there.
     pub fn remove(&self, key: &K) -> bool {
         let prefix = masked(key.data(), key.bits());
-        self.lengths.borrow_mut().get_mut(&key.bits()).is_some_and(|prefixes| prefixes.remove(&prefix).is_some())
+        self.lengths
+            .borrow_mut()
+            .get_mut(&key.bits())
+            .is_some_and(|prefixes| prefixes.remove(&prefix).is_some())
     }
 
     /// All prefixes, shortest first.
     #[must_use]
     pub fn entries(&self) -> Vec<(K, V)> {
-        self.lengths.borrow().values().flat_map(HashMap::values).copied().collect()
+        self.lengths
+            .borrow()
+            .values()
+            .flat_map(HashMap::values)
+            .copied()
+            .collect()
     }
 }
 
@@ -178,13 +201,20 @@ impl FlowTable {
     /// A table that refuses the flow after the `capacity`th.
     #[must_use]
     pub fn refusing(capacity: usize) -> Self {
-        Self { capacity, ..Self::default() }
+        Self {
+            capacity,
+            ..Self::default()
+        }
     }
 
     /// A table that evicts the least recently used flow for a new one.
     #[must_use]
     pub fn evicting(capacity: usize) -> Self {
-        Self { capacity, evicts: true, ..Self::default() }
+        Self {
+            capacity,
+            evicts: true,
+            ..Self::default()
+        }
     }
 
     fn next_use(flows: &HashMap<FlowKey6, Entry>) -> u64 {
@@ -208,7 +238,10 @@ impl FlowTable {
             return Insert::Exists;
         }
         if flows.len() >= self.capacity {
-            let oldest = flows.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key);
+            let oldest = flows
+                .iter()
+                .min_by_key(|(_, entry)| entry.used)
+                .map(|(key, _)| *key);
             match oldest {
                 Some(oldest) if self.evicts => flows.remove(&oldest),
                 _ => return Insert::Full,
@@ -233,7 +266,11 @@ impl FlowTable {
     /// All flows, in no order.
     #[must_use]
     pub fn entries(&self) -> Vec<(FlowKey6, Flow)> {
-        self.flows.borrow().iter().map(|(key, entry)| (*key, entry.flow)).collect()
+        self.flows
+            .borrow()
+            .iter()
+            .map(|(key, entry)| (*key, entry.flow))
+            .collect()
     }
 
     /// Number of flows.
@@ -256,8 +293,15 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins_and_bits_beyond_the_length_do_not_count() {
         let trie = HostTrie::default();
-        let key = |bits, a: [u8; 4]| Route4Key { bits, address_be: u32::from_ne_bytes(a) };
-        trie.load([(key(0, [1, 1, 1, 1]), 0), (key(8, [10, 9, 9, 9]), 8), (key(31, [10, 0, 0, 3]), 31)]);
+        let key = |bits, a: [u8; 4]| Route4Key {
+            bits,
+            address_be: u32::from_ne_bytes(a),
+        };
+        trie.load([
+            (key(0, [1, 1, 1, 1]), 0),
+            (key(8, [10, 9, 9, 9]), 8),
+            (key(31, [10, 0, 0, 3]), 31),
+        ]);
         assert_eq!(trie.longest(&key(32, [10, 0, 0, 2])), Some(31));
         assert_eq!(trie.longest(&key(32, [10, 0, 0, 4])), Some(8));
         assert_eq!(trie.longest(&key(32, [11, 0, 0, 4])), Some(0));
@@ -268,7 +312,10 @@ mod tests {
     #[test]
     fn the_least_recently_used_flow_is_evicted() {
         let table = FlowTable::evicting(2);
-        let key = |n| FlowKey6 { protocol: n, ..FlowKey6::default() };
+        let key = |n| FlowKey6 {
+            protocol: n,
+            ..FlowKey6::default()
+        };
         assert_eq!(table.insert(&key(1), &Flow::default()), Insert::Done);
         assert_eq!(table.insert(&key(2), &Flow::default()), Insert::Done);
         assert!(table.with(&key(1), |_| ()).is_some());

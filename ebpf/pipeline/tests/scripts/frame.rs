@@ -149,7 +149,11 @@ impl Frame {
     }
 
     pub fn extension(mut self, number: u8, body: &[u8]) -> Self {
-        assert!(body.len().is_multiple_of(8), "{} bytes of extension header", body.len());
+        assert!(
+            body.len().is_multiple_of(8),
+            "{} bytes of extension header",
+            body.len()
+        );
         self.extensions.push((number, body.to_vec()));
         self
     }
@@ -174,7 +178,11 @@ impl Frame {
                 number => crate::verify::pseudo(&source, &destination, number, segment.len()),
             };
             let sum = !crate::verify::ones_complement(pseudo, &segment);
-            let sum = if sum == 0 && self.protocol == UDP { 0xffff } else { sum };
+            let sum = if sum == 0 && self.protocol == UDP {
+                0xffff
+            } else {
+                sum
+            };
             segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         }
         let mut frame = [self.destination_mac, self.source_mac].concat();
@@ -194,7 +202,12 @@ impl Frame {
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
             let chain: usize = self.extensions.iter().map(|(_, body)| body.len()).sum();
             frame.extend(((chain + segment.len()) as u16).to_be_bytes());
-            let numbers: Vec<u8> = self.extensions.iter().map(|(number, _)| *number).chain([self.protocol]).collect();
+            let numbers: Vec<u8> = self
+                .extensions
+                .iter()
+                .map(|(number, _)| *number)
+                .chain([self.protocol])
+                .collect();
             frame.extend([numbers[0], self.ttl]);
             frame.extend(&source);
             frame.extend(&destination);

@@ -3,6 +3,7 @@
 
 mod frame;
 mod net;
+mod step;
 mod verify;
 
 mod datagram;
@@ -17,5 +18,7 @@ mod tcp;
 mod xdp;
 
 /// An inside client, an outside server and the router towards it, per family.
-const FAMILIES: [(&str, &str, &str); 2] =
-    [("10.1.0.2", "192.0.2.80", "198.51.100.254"), ("2001:db8:1::2", "2001:db8:80::80", "2001:db8:2::fe")];
+const FAMILIES: [(&str, &str, &str); 2] = [
+    ("10.1.0.2", "192.0.2.80", "198.51.100.254"),
+    ("2001:db8:1::2", "2001:db8:80::80", "2001:db8:2::fe"),
+];

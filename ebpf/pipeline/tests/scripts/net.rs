@@ -1,4 +1,4 @@
-//! The firewall of the packet scripts, its network, and assertions in which "and nothing else" is the default.
+//! The firewall of the packet scripts and its network.
 //!
 //! | interface | zone | addresses | MTU |
 //! |---|---|---|---|
@@ -11,17 +11,17 @@
 use std::net::IpAddr;
 
 use bulkhead_abi::{
-    Dimension, Interface, Live, NatKey, NatRule, NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4,
-    PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry, RouteKind, RulePage, ServiceKey, SessionState, Settings,
-    VectorKey, WORDS_PER_PAGE, ZoneKey, interface_flags,
+    Dimension, Interface, Live, NatKey, NatRule, NeighbourKey, PolicyAction, PolicyKey, PolicyRule,
+    PrefixKey4, PrefixKey6, Route4Key, Route6Key, RouteEntry, RouteKind, RulePage, ServiceKey, SessionState,
+    Settings, VectorKey, WORDS_PER_PAGE, ZoneKey, interface_flags,
 };
 use bulkhead_pipeline::{
-    Action, Table,
-    host::{Counters, HostFirewall, HostTables, Outcome},
+    Table,
+    host::{HostFirewall, HostTables},
 };
 
-use crate::frame::{self, Frame, Seen, ip};
-use crate::verify::verify;
+use crate::frame::{self, Frame, ip};
+pub use crate::step::{HIT, MISS, Step};
 
 pub const INSIDE: u32 = 10;
 pub const INSIDE_TOO: u32 = 11;
@@ -71,15 +71,28 @@ pub struct Policy {
 }
 
 pub const fn permit(from: u32, to: u32) -> Policy {
-    Policy { from, to, source: ANY, destination: ANY, service: ANY, action: PolicyAction::Permit }
+    Policy {
+        from,
+        to,
+        source: ANY,
+        destination: ANY,
+        service: ANY,
+        action: PolicyAction::Permit,
+    }
 }
 
 pub const fn deny(from: u32, to: u32) -> Policy {
-    Policy { action: PolicyAction::Deny, ..permit(from, to) }
+    Policy {
+        action: PolicyAction::Deny,
+        ..permit(from, to)
+    }
 }
 
 pub const fn reject(from: u32, to: u32) -> Policy {
-    Policy { action: PolicyAction::Reject, ..permit(from, to) }
+    Policy {
+        action: PolicyAction::Reject,
+        ..permit(from, to)
+    }
 }
 
 impl Policy {
@@ -126,7 +139,14 @@ impl Net {
             let address4_be = net4.map_or(0, |address| words(ip(address))[0]);
             let address6_be = net6.map_or([0; 4], |address| words(ip(address)));
             let flags = if zone { interface_flags::DATA } else { 0 };
-            let facts = Interface { mac: mac(ifindex), reserved: 0, mtu, flags, address4_be, address6_be };
+            let facts = Interface {
+                mac: mac(ifindex),
+                reserved: 0,
+                mtu,
+                flags,
+                address4_be,
+                address6_be,
+            };
             tables.interfaces.set(&ifindex, &facts);
             if let Some(address) = net4 {
                 route(&tables, address, 24, RouteKind::Unicast, ifindex, None);
@@ -139,10 +159,28 @@ impl Net {
         }
         route(&tables, "127.0.0.0", 8, RouteKind::Local, 1, None);
         route(&tables, "::1", 128, RouteKind::Local, 1, None);
-        route(&tables, "0.0.0.0", 0, RouteKind::Unicast, OUTSIDE, Some("198.51.100.254"));
-        route(&tables, "::", 0, RouteKind::Unicast, OUTSIDE, Some("2001:db8:2::fe"));
+        route(
+            &tables,
+            "0.0.0.0",
+            0,
+            RouteKind::Unicast,
+            OUTSIDE,
+            Some("198.51.100.254"),
+        );
+        route(
+            &tables,
+            "::",
+            0,
+            RouteKind::Unicast,
+            OUTSIDE,
+            Some("2001:db8:2::fe"),
+        );
         route(&tables, "203.0.113.0", 24, RouteKind::Reject, 0, None);
-        let mut net = Self { firewall: HostFirewall::new(tables), generation: 0, policies: Vec::new() };
+        let mut net = Self {
+            firewall: HostFirewall::new(tables),
+            generation: 0,
+            policies: Vec::new(),
+        };
         for (ifindex, address) in [
             (INSIDE, "10.1.0.2"),
             (INSIDE, "10.1.0.3"),
@@ -168,11 +206,17 @@ impl Net {
         let address = ip(address);
         let [a, b, c, d, e, f] = neighbour_mac(address);
         let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-        self.tables().neighbours.set(&neighbour_key(ifindex, address), &mac);
+        self.tables()
+            .neighbours
+            .set(&neighbour_key(ifindex, address), &mac);
     }
 
     pub fn forget_neighbour(&mut self, ifindex: u32, address: &str) {
-        assert!(self.tables().neighbours.remove(&neighbour_key(ifindex, ip(address))));
+        assert!(
+            self.tables()
+                .neighbours
+                .remove(&neighbour_key(ifindex, ip(address)))
+        );
     }
 
     pub fn route(&mut self, prefix: &str, length: u32, ifindex: u32) {
@@ -182,7 +226,10 @@ impl Net {
     /// Raises the epoch: routes or neighbours changed.
     pub fn new_epoch(&mut self) {
         let live = self.tables().live.get();
-        self.tables().live.set(Live { fib_epoch: live.fib_epoch + 1, ..live });
+        self.tables().live.set(Live {
+            fib_epoch: live.fib_epoch + 1,
+            ..live
+        });
     }
 
     /// Puts a new generation in force.
@@ -205,15 +252,35 @@ impl Net {
         ] {
             timeouts_ns[state as usize] = seconds * SECOND;
         }
-        tables.settings.set(&(generation & 1), &Settings { timeouts_ns, slow_path_rate: 100, deny_event_rate: 100 });
-        for (ifindex, zone) in
-            [(INSIDE, ZONE_INSIDE), (INSIDE_TOO, ZONE_INSIDE), (OUTSIDE, ZONE_OUTSIDE), (DMZ, ZONE_DMZ)]
-        {
+        tables.settings.set(
+            &(generation & 1),
+            &Settings {
+                timeouts_ns,
+                slow_path_rate: 100,
+                deny_event_rate: 100,
+            },
+        );
+        for (ifindex, zone) in [
+            (INSIDE, ZONE_INSIDE),
+            (INSIDE_TOO, ZONE_INSIDE),
+            (OUTSIDE, ZONE_OUTSIDE),
+            (DMZ, ZONE_DMZ),
+        ] {
             tables.zones.set(&ZoneKey { generation, ifindex }, &zone);
         }
         for (rule, policy) in policies.iter().enumerate() {
-            let value = PolicyRule { policy: rule as u32, action: policy.action as u8, ..PolicyRule::default() };
-            tables.rules.set(&PolicyKey { generation, rule: rule as u32 }, &value);
+            let value = PolicyRule {
+                policy: rule as u32,
+                action: policy.action as u8,
+                ..PolicyRule::default()
+            };
+            tables.rules.set(
+                &PolicyKey {
+                    generation,
+                    rule: rule as u32,
+                },
+                &value,
+            );
             for (dimension, class) in [
                 (Dimension::FromZone, policy.from),
                 (Dimension::ToZone, policy.to),
@@ -221,16 +288,26 @@ impl Net {
                 (Dimension::Destination, policy.destination),
                 (Dimension::Service, policy.service),
             ] {
-                let key = VectorKey { generation, class, dimension: dimension as u16, page: 0 };
-                let mut page =
-                    tables.vector_pages.get(&key).unwrap_or(RulePage { summary: 0, words: [0; WORDS_PER_PAGE] });
+                let key = VectorKey {
+                    generation,
+                    class,
+                    dimension: dimension as u16,
+                    page: 0,
+                };
+                let mut page = tables.vector_pages.get(&key).unwrap_or(RulePage {
+                    summary: 0,
+                    words: [0; WORDS_PER_PAGE],
+                });
                 page.words[rule / 64] |= 1 << (rule % 64);
                 page.summary |= 1 << (rule / 64);
                 tables.vector_pages.set(&key, &page);
                 tables.vector_tops.set(&key, &1);
             }
         }
-        tables.live.set(Live { generation, ..tables.live.get() });
+        tables.live.set(Live {
+            generation,
+            ..tables.live.get()
+        });
     }
 
     /// Settings of the generation in force.
@@ -243,14 +320,30 @@ impl Net {
 
     /// Translates sessions of a zone pair to the egress interface's address.
     pub fn translate(&mut self, from: u32, to: u32) {
-        let key = NatKey { generation: self.generation, zones: from << 16 | to };
-        self.tables().nat_rules.set(&key, &NatRule { hits: 0, rule: 7, translate: 1 });
+        let key = NatKey {
+            generation: self.generation,
+            zones: from << 16 | to,
+        };
+        self.tables().nat_rules.set(
+            &key,
+            &NatRule {
+                hits: 0,
+                rule: 7,
+                translate: 1,
+            },
+        );
     }
 
     /// Names a service of the generation in force.
     pub fn service(&mut self, class: u32, protocol: u8, port: u16) {
         let generation = self.generation;
-        let key = ServiceKey { bits: 64, generation, reserved: 0, protocol, port_be: port.to_be() };
+        let key = ServiceKey {
+            bits: 64,
+            generation,
+            reserved: 0,
+            protocol,
+            port_be: port.to_be(),
+        };
         self.tables().services.set(&key, &class);
     }
 
@@ -258,7 +351,13 @@ impl Net {
     pub fn icmp_service(&mut self, class: u32, protocol: u8, kind: u8) {
         let generation = self.generation;
         let port_be = (u16::from(kind) << 8).to_be();
-        let key = ServiceKey { bits: 56, generation, reserved: 0, protocol, port_be };
+        let key = ServiceKey {
+            bits: 56,
+            generation,
+            reserved: 0,
+            protocol,
+            port_be,
+        };
         self.tables().services.set(&key, &class);
     }
 
@@ -267,10 +366,18 @@ impl Net {
         let generation = self.generation;
         let (address, tables) = (ip(prefix), self.tables());
         if address.is_ipv4() {
-            let key = PrefixKey4 { bits: 32 + length, generation, address_be: words(address)[0] };
+            let key = PrefixKey4 {
+                bits: 32 + length,
+                generation,
+                address_be: words(address)[0],
+            };
             tables.prefixes4.set(&key, &class);
         } else {
-            let key = PrefixKey6 { bits: 32 + length, generation, address_be: words(address) };
+            let key = PrefixKey6 {
+                bits: 32 + length,
+                generation,
+                address_be: words(address),
+            };
             tables.prefixes6.set(&key, &class);
         }
     }
@@ -286,19 +393,28 @@ impl Net {
     }
 
     pub fn receive_bytes(&mut self, ifindex: u32, bytes: &[u8]) -> Step {
-        Step { outcome: self.firewall.ingress(ifindex, bytes), before: bytes.to_vec() }
+        Step {
+            outcome: self.firewall.ingress(ifindex, bytes),
+            before: bytes.to_vec(),
+        }
     }
 
     /// A frame from the wire to the XDP program.
     pub fn receive_xdp(&mut self, ifindex: u32, frame: &Frame) -> Step {
         let bytes = frame.clone().to(mac(ifindex)).build();
-        Step { outcome: self.firewall.established(ifindex, &bytes), before: bytes }
+        Step {
+            outcome: self.firewall.established(ifindex, &bytes),
+            before: bytes,
+        }
     }
 
     /// A frame of the firewall's own, or one the kernel forwards, on its way out.
     pub fn leave(&mut self, ifindex: u32, frame: &Frame, mark: u32, from_outside: bool) -> Step {
         let bytes = frame.build();
-        Step { outcome: self.firewall.host_egress(ifindex, &bytes, mark, from_outside), before: bytes }
+        Step {
+            outcome: self.firewall.host_egress(ifindex, &bytes, mark, from_outside),
+            before: bytes,
+        }
     }
 
     /// Flows in the tables: established and half-open, of both families.
@@ -322,10 +438,21 @@ impl Net {
 }
 
 fn neighbour_key(ifindex: u32, address: IpAddr) -> NeighbourKey {
-    NeighbourKey { ifindex, family: if address.is_ipv4() { 4 } else { 6 }, address_be: words(address) }
+    NeighbourKey {
+        ifindex,
+        family: if address.is_ipv4() { 4 } else { 6 },
+        address_be: words(address),
+    }
 }
 
-fn route(tables: &HostTables, prefix: &str, length: u32, kind: RouteKind, ifindex: u32, gateway: Option<&str>) {
+fn route(
+    tables: &HostTables,
+    prefix: &str,
+    length: u32,
+    kind: RouteKind,
+    ifindex: u32,
+    gateway: Option<&str>,
+) {
     let gateway = gateway.map(ip);
     let entry = RouteEntry {
         kind: kind as u32,
@@ -335,108 +462,20 @@ fn route(tables: &HostTables, prefix: &str, length: u32, kind: RouteKind, ifinde
     };
     let address = ip(prefix);
     if address.is_ipv4() {
-        tables.routes4.set(&Route4Key { bits: length, address_be: words(address)[0] }, &entry);
+        tables.routes4.set(
+            &Route4Key {
+                bits: length,
+                address_be: words(address)[0],
+            },
+            &entry,
+        );
     } else {
-        tables.routes6.set(&Route6Key { bits: length, address_be: words(address) }, &entry);
-    }
-}
-
-/// What one frame came to, to be asserted. Each way to assert names every counter that moved.
-#[must_use]
-pub struct Step {
-    pub outcome: Outcome,
-    before: Vec<u8>,
-}
-
-/// Counters of a packet that asked policy for the first time, and the second.
-pub const MISS: (&str, u64) = ("decision_cache_misses", 1);
-pub const HIT: (&str, u64) = ("decision_cache_hits", 1);
-
-impl Step {
-    #[track_caller]
-    fn counts(&self, reason: Reason, others: &[(&'static str, u64)]) {
-        let mut expected: Counters = others.iter().copied().collect();
-        *expected.entry(reason.name()).or_insert(0) += 1;
-        assert_eq!(self.outcome.verdict.reason, reason, "reason; {:02x?}", self.outcome);
-        assert_eq!(self.outcome.delta, expected, "counters; {:02x?}", self.outcome);
-    }
-
-    #[track_caller]
-    fn unchanged(&self) {
-        assert_eq!(self.outcome.bytes, self.before, "a packet that is not forwarded was changed");
-        assert_eq!(self.outcome.out_ifindex, 0);
-    }
-
-    /// Forwarded to a known neighbour, with right checksums and a lower hop limit; these counters moved besides the
-    /// reason's.
-    #[track_caller]
-    pub fn forwarded(self, out: u32, reason: Reason, others: &[(&'static str, u64)]) -> Sent {
-        self.counts(reason, others);
-        let Outcome { verdict, bytes, out_ifindex, asked, events, .. } = self.outcome;
-        assert!(matches!(verdict.action, Action::Redirect | Action::RedirectPeer), "{verdict:?}");
-        assert_eq!(out_ifindex, out, "egress interface");
-        assert_eq!(bytes[6..12], mac(out), "source MAC");
-        assert!(asked.is_empty(), "{asked:?}");
-        verify(&bytes);
-        let seen = Seen::read(&bytes);
-        assert_eq!(seen.ttl, Seen::read(&self.before).ttl - 1, "hop limit");
-        Sent { bytes, seen, events }
-    }
-
-    /// Handed to the kernel unchanged.
-    #[track_caller]
-    pub fn to_kernel(self, reason: Reason, others: &[(&'static str, u64)]) {
-        self.counts(reason, others);
-        self.unchanged();
-        assert_eq!(self.outcome.verdict.action, Action::Pass);
-        assert!(self.outcome.asked.is_empty());
-    }
-
-    /// Dropped; the slow path was not asked.
-    #[track_caller]
-    pub fn dropped(self, reason: Reason, others: &[(&'static str, u64)]) {
-        assert!(self.outcome.asked.is_empty(), "{:?}", self.outcome.asked);
-        let _outcome = self.dropped_and(reason, others);
-    }
-
-    /// Dropped, perhaps with a request to the slow path.
-    #[track_caller]
-    pub fn dropped_and(self, reason: Reason, others: &[(&'static str, u64)]) -> Outcome {
-        self.counts(reason, others);
-        assert!(reason.is_drop());
-        self.unchanged();
-        assert_eq!(self.outcome.verdict.action, Action::Drop);
-        self.outcome
-    }
-
-    /// Left to the next hook, and not counted here.
-    #[track_caller]
-    pub fn next_hook(self) {
-        self.unchanged();
-        assert_eq!(self.outcome.verdict.action, Action::NextHook);
-        assert!(self.outcome.delta.is_empty(), "{:?}", self.outcome.delta);
-    }
-}
-
-/// A forwarded frame.
-pub struct Sent {
-    pub bytes: Vec<u8>,
-    pub seen: Seen,
-    pub events: Vec<bulkhead_abi::Event>,
-}
-
-impl Sent {
-    /// Asserts the addresses.
-    #[track_caller]
-    pub fn between(self, source: &str, destination: &str) -> Self {
-        assert_eq!((self.seen.source, self.seen.destination), (ip(source), ip(destination)));
-        self
-    }
-
-    /// Asserts the next hop.
-    #[track_caller]
-    pub fn via(self, neighbour: &str) -> Self {
-        assert_eq!(self.bytes[..6], neighbour_mac(ip(neighbour)), "next hop {neighbour}");
-        self
+        tables.routes6.set(
+            &Route6Key {
+                bits: length,
+                address_be: words(address),
+            },
+            &entry,
+        );
     }
 }

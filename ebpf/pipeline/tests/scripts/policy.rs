@@ -7,8 +7,8 @@ use crate::{
     FAMILIES,
     frame::{ACK, Frame, SYN, TCP, UDP},
     net::{
-        ANY, DMZ, HIT, INSIDE, MISS, NO_ZONE, Net, OUTSIDE, SECOND, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, deny,
-        permit, reject,
+        ANY, DMZ, HIT, INSIDE, MISS, NO_ZONE, Net, OUTSIDE, SECOND, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE,
+        deny, permit, reject,
     },
 };
 
@@ -26,12 +26,22 @@ fn what_no_policy_names_is_denied_and_told() {
         assert_eq!(events.len(), 1);
         let event = events[0];
         assert_eq!(
-            (event.kind, event.reason, event.policy, event.from_zone, event.to_zone),
+            (
+                event.kind,
+                event.reason,
+                event.policy,
+                event.from_zone,
+                event.to_zone
+            ),
             (EventKind::Deny as u8, Reason::DefaultDeny as u8, u32::MAX, 1, 2)
         );
         assert_eq!((event.ingress_ifindex, event.egress_ifindex), (INSIDE, OUTSIDE));
-        assert_eq!((event.source_port, event.destination_port, event.tcp_flags), (40000, 80, SYN));
-        net.receive(INSIDE, &syn(client, server, 80)).dropped(Reason::DefaultDeny, &[HIT]);
+        assert_eq!(
+            (event.source_port, event.destination_port, event.tcp_flags),
+            (40000, 80, SYN)
+        );
+        net.receive(INSIDE, &syn(client, server, 80))
+            .dropped(Reason::DefaultDeny, &[HIT]);
         assert_eq!(net.flows(), (0, 0));
     }
 }
@@ -48,18 +58,31 @@ fn the_first_match_wins() {
     net.service(2, UDP, 53);
     net.address_class(9, "10.1.0.3", 32);
     net.address_class(5, "10.3.0.0", 28);
-    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80)).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
-    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 81)).dropped(Reason::DefaultDeny, &[MISS]);
-    net.receive(INSIDE, &syn("10.1.0.3", "192.0.2.80", 80)).dropped(Reason::PolicyDeny, &[MISS]);
+    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80)).forwarded(
+        OUTSIDE,
+        Reason::SessionCreated,
+        &[MISS],
+    );
+    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 81))
+        .dropped(Reason::DefaultDeny, &[MISS]);
+    net.receive(INSIDE, &syn("10.1.0.3", "192.0.2.80", 80))
+        .dropped(Reason::PolicyDeny, &[MISS]);
     let dns = Frame::new("10.1.0.2", "10.3.0.2").udp(1, 53);
     net.receive(INSIDE, &dns).dropped(Reason::PolicyDeny, &[MISS]);
     let other = Frame::new("10.1.0.2", "10.3.0.2").udp(1, 54);
-    net.receive(INSIDE, &other).forwarded(DMZ, Reason::SessionCreated, &[MISS]);
+    net.receive(INSIDE, &other)
+        .forwarded(DMZ, Reason::SessionCreated, &[MISS]);
     let far = Frame::new("10.1.0.2", "10.3.0.16").udp(1, 54);
     net.receive(INSIDE, &far).dropped(Reason::DefaultDeny, &[MISS]);
     // Hits: one per packet that asked, by the rule that answered.
     let hits: Vec<u64> = (0..4)
-        .map(|rule| net.tables().rules.get(&bulkhead_abi::PolicyKey { generation: 1, rule }).unwrap().hits)
+        .map(|rule| {
+            net.tables()
+                .rules
+                .get(&bulkhead_abi::PolicyKey { generation: 1, rule })
+                .unwrap()
+                .hits
+        })
         .collect();
     assert_eq!(hits, [1, 1, 1, 1]);
 }
@@ -80,8 +103,14 @@ fn a_rejection_asks_the_slow_path_once_per_packet_and_not_too_often() {
         for turn in 0..5 {
             let frame = syn(client, server, 80);
             let step = net.receive(INSIDE, &frame);
-            let (cache, limit): (_, &[_]) =
-                (if turn == 0 { MISS } else { HIT }, if turn < 3 { &[] } else { &[("slow_path_suppressed", 1)] });
+            let (cache, limit): (_, &[_]) = (
+                if turn == 0 { MISS } else { HIT },
+                if turn < 3 {
+                    &[]
+                } else {
+                    &[("slow_path_suppressed", 1)]
+                },
+            );
             let others = [&[cache], limit].concat();
             let outcome = step.dropped_and(Reason::PolicyReject, &others);
             if turn < 3 {
@@ -94,7 +123,9 @@ fn a_rejection_asks_the_slow_path_once_per_packet_and_not_too_often() {
             }
         }
         net.advance(SECOND);
-        let outcome = net.receive(INSIDE, &syn(client, server, 80)).dropped_and(Reason::PolicyReject, &[HIT]);
+        let outcome = net
+            .receive(INSIDE, &syn(client, server, 80))
+            .dropped_and(Reason::PolicyReject, &[HIT]);
         assert_eq!(outcome.asked.len(), 1);
     }
 }
@@ -103,8 +134,10 @@ fn a_rejection_asks_the_slow_path_once_per_packet_and_not_too_often() {
 fn denial_events_are_rate_limited_and_denials_are_not() {
     let mut net = Net::new(&[]);
     net.settings(|settings| settings.deny_event_rate = 2);
-    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80)).dropped(Reason::DefaultDeny, &[MISS]);
-    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80)).dropped(Reason::DefaultDeny, &[HIT]);
+    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80))
+        .dropped(Reason::DefaultDeny, &[MISS]);
+    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80))
+        .dropped(Reason::DefaultDeny, &[HIT]);
     let step = net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80));
     assert!(step.outcome.events.is_empty());
     step.dropped(Reason::DefaultDeny, &[HIT, ("events_suppressed", 1)]);
@@ -113,25 +146,32 @@ fn denial_events_are_rate_limited_and_denials_are_not() {
 #[test]
 fn an_interface_without_a_zone_forwards_nothing_either_way() {
     let mut net = Net::new(&[permit(ANY, ANY)]);
-    net.receive(NO_ZONE, &syn("10.4.0.2", "192.0.2.80", 80)).dropped(Reason::NotConfigured, &[]);
-    net.receive(INSIDE, &syn("10.1.0.2", "10.4.0.2", 80)).dropped(Reason::EgressNotGuarded, &[]);
+    net.receive(NO_ZONE, &syn("10.4.0.2", "192.0.2.80", 80))
+        .dropped(Reason::NotConfigured, &[]);
+    net.receive(INSIDE, &syn("10.1.0.2", "10.4.0.2", 80))
+        .dropped(Reason::EgressNotGuarded, &[]);
 }
 
 #[test]
 fn without_a_configuration_nothing_passes() {
     let mut net = Net::new(&[permit(ANY, ANY)]);
     net.tables().live.set(bulkhead_abi::Live::default());
-    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80)).dropped(Reason::NotConfigured, &[]);
-    net.receive(OUTSIDE, &Frame::new("192.0.2.80", "198.51.100.1").echo(1, 1)).dropped(Reason::NotConfigured, &[]);
+    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80))
+        .dropped(Reason::NotConfigured, &[]);
+    net.receive(OUTSIDE, &Frame::new("192.0.2.80", "198.51.100.1").echo(1, 1))
+        .dropped(Reason::NotConfigured, &[]);
 }
 
 /// A TCP session in full flow from inside to outside.
 fn established(net: &mut Net, client: &str, server: &str) {
-    net.receive(INSIDE, &syn(client, server, 80)).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive(INSIDE, &syn(client, server, 80))
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     let answer = Frame::new(server, client).tcp(80, 40000, SYN | ACK, 9000, 1001);
-    net.receive(OUTSIDE, &answer).forwarded(INSIDE, Reason::HalfOpen, &[]);
+    net.receive(OUTSIDE, &answer)
+        .forwarded(INSIDE, Reason::HalfOpen, &[]);
     let ack = Frame::new(client, server).tcp(40000, 80, ACK, 1001, 9001);
-    net.receive(INSIDE, &ack).forwarded(OUTSIDE, Reason::Established, &[("sessions_established", 1)]);
+    net.receive(INSIDE, &ack)
+        .forwarded(OUTSIDE, Reason::Established, &[("sessions_established", 1)]);
 }
 
 #[test]
@@ -143,8 +183,16 @@ fn a_session_that_a_new_generation_denies_carries_no_further_packet_either_way()
             net.commit(&[deny(ZONE_INSIDE, ZONE_OUTSIDE), permit(ZONE_OUTSIDE, ZONE_INSIDE)]);
             let there = Frame::new(client, server).tcp(40000, 80, ACK, 1001, 9001);
             let back = Frame::new(server, client).tcp(80, 40000, ACK, 9001, 1001);
-            let (first, second) = if reply_first { (&back, &there) } else { (&there, &back) };
-            let (one, other) = if reply_first { (OUTSIDE, INSIDE) } else { (INSIDE, OUTSIDE) };
+            let (first, second) = if reply_first {
+                (&back, &there)
+            } else {
+                (&there, &back)
+            };
+            let (one, other) = if reply_first {
+                (OUTSIDE, INSIDE)
+            } else {
+                (INSIDE, OUTSIDE)
+            };
             let step = net.receive(one, first);
             assert_eq!(step.outcome.events.len(), 1);
             assert_eq!(step.outcome.events[0].reason, Reason::PolicyChanged as u8);
@@ -164,10 +212,14 @@ fn a_session_that_a_new_generation_permits_goes_on() {
         let there = Frame::new(client, server).tcp(40000, 80, ACK, 1001, 9001);
         let back = Frame::new(server, client).tcp(80, 40000, ACK, 9001, 1001);
         // Each direction asks once, the second finds the decision.
-        net.receive(OUTSIDE, &back).forwarded(INSIDE, Reason::Established, &[MISS]);
-        net.receive(INSIDE, &there).forwarded(OUTSIDE, Reason::Established, &[HIT]);
-        net.receive(OUTSIDE, &back).forwarded(INSIDE, Reason::Established, &[]);
-        net.receive(INSIDE, &there).forwarded(OUTSIDE, Reason::Established, &[]);
+        net.receive(OUTSIDE, &back)
+            .forwarded(INSIDE, Reason::Established, &[MISS]);
+        net.receive(INSIDE, &there)
+            .forwarded(OUTSIDE, Reason::Established, &[HIT]);
+        net.receive(OUTSIDE, &back)
+            .forwarded(INSIDE, Reason::Established, &[]);
+        net.receive(INSIDE, &there)
+            .forwarded(OUTSIDE, Reason::Established, &[]);
         let family = if client.contains(':') { 6 } else { 4 };
         for (_, flow) in net.tables().flows(Table::Established, family).entries() {
             assert_eq!((flow.generation, flow.policy), (2, 1));
@@ -178,10 +230,15 @@ fn a_session_that_a_new_generation_permits_goes_on() {
 #[test]
 fn half_open_sessions_are_judged_again_too() {
     let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
-    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80)).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive(INSIDE, &syn("10.1.0.2", "192.0.2.80", 80)).forwarded(
+        OUTSIDE,
+        Reason::SessionCreated,
+        &[MISS],
+    );
     net.commit(&[]);
     let answer = Frame::new("192.0.2.80", "10.1.0.2").tcp(80, 40000, SYN | ACK, 9000, 1001);
-    net.receive(OUTSIDE, &answer).dropped(Reason::PolicyChanged, &[MISS]);
+    net.receive(OUTSIDE, &answer)
+        .dropped(Reason::PolicyChanged, &[MISS]);
     assert_eq!(net.flows(), (0, 0));
 }
 
@@ -192,7 +249,8 @@ fn a_change_of_class_is_a_change_of_policy() {
     net.commit(&[deny(ANY, ANY).source(66), permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
     net.address_class(66, "10.1.0.2", 32);
     let back = Frame::new("192.0.2.80", "10.1.0.2").tcp(80, 40000, ACK, 9001, 1001);
-    net.receive(OUTSIDE, &back).dropped(Reason::PolicyChanged, &[MISS]);
+    net.receive(OUTSIDE, &back)
+        .dropped(Reason::PolicyChanged, &[MISS]);
 }
 
 #[test]
@@ -201,15 +259,26 @@ fn new_routes_are_followed_by_live_sessions() {
         let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE), permit(ZONE_INSIDE, ZONE_DMZ)]);
         established(&mut net, client, server);
         let there = Frame::new(client, server).tcp(40000, 80, ACK, 1001, 9001);
-        net.receive(INSIDE, &there).forwarded(OUTSIDE, Reason::Established, &[]).via(router);
-        let (length, dmz) = if client.contains(':') { (128, "2001:db8:80::80") } else { (32, "192.0.2.80") };
+        net.receive(INSIDE, &there)
+            .forwarded(OUTSIDE, Reason::Established, &[])
+            .via(router);
+        let (length, dmz) = if client.contains(':') {
+            (128, "2001:db8:80::80")
+        } else {
+            (32, "192.0.2.80")
+        };
         net.route(server, length, DMZ);
         net.neighbour(DMZ, dmz);
         // Nothing moves before the epoch says so; then policy is asked about the new zones.
-        net.receive(INSIDE, &there).forwarded(OUTSIDE, Reason::Established, &[]);
+        net.receive(INSIDE, &there)
+            .forwarded(OUTSIDE, Reason::Established, &[]);
         net.new_epoch();
-        net.receive(INSIDE, &there).forwarded(DMZ, Reason::Established, &[MISS]).via(dmz);
-        net.receive(INSIDE, &there).forwarded(DMZ, Reason::Established, &[]).via(dmz);
+        net.receive(INSIDE, &there)
+            .forwarded(DMZ, Reason::Established, &[MISS])
+            .via(dmz);
+        net.receive(INSIDE, &there)
+            .forwarded(DMZ, Reason::Established, &[])
+            .via(dmz);
     }
 }
 
@@ -220,6 +289,7 @@ fn a_new_route_into_a_denied_zone_ends_the_session() {
     net.route("192.0.2.80", 32, DMZ);
     net.new_epoch();
     let there = Frame::new("10.1.0.2", "192.0.2.80").tcp(40000, 80, ACK, 1001, 9001);
-    net.receive(INSIDE, &there).dropped(Reason::PolicyChanged, &[MISS]);
+    net.receive(INSIDE, &there)
+        .dropped(Reason::PolicyChanged, &[MISS]);
     assert_eq!(net.flows(), (0, 0));
 }

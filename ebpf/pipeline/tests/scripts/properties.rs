@@ -22,8 +22,17 @@ fn translating() -> Net {
 /// Packets that open sessions: few hosts and ports, so that they collide.
 fn opener() -> impl Strategy<Value = Frame> {
     let payload = proptest::collection::vec(any::<u8>(), 0..200);
-    (any::<bool>(), 0..2usize, 0..2usize, 0..3u16, 0..4u8, payload, any::<u32>(), 2..255u8).prop_map(
-        |(v6, client, server, port, kind, payload, seq, ttl)| {
+    (
+        any::<bool>(),
+        0..2usize,
+        0..2usize,
+        0..3u16,
+        0..4u8,
+        payload,
+        any::<u32>(),
+        2..255u8,
+    )
+        .prop_map(|(v6, client, server, port, kind, payload, seq, ttl)| {
             let family = usize::from(v6) * 2;
             let frame = Frame::new(CLIENTS[family + client], SERVERS[family + server]);
             let frame = match kind {
@@ -33,8 +42,7 @@ fn opener() -> impl Strategy<Value = Frame> {
                 _ => frame.udp(1000 + port, 54),
             };
             frame.payload(&payload).ttl(ttl)
-        },
-    )
+        })
 }
 
 proptest! {
@@ -182,6 +190,21 @@ proptest! {
                 prop_assert!(((last - first + 1) as u64) <= most, "{} in {stretch_ms} ms at {rate}/s", last - first + 1);
             }
         }
+    }
+
+    /// However often it is asked in between: a fraction of a token is not lost each time.
+    #[test]
+    fn the_token_bucket_is_not_starved_by_asking(rate in 1..200u32, pause_ms in 1..20u64) {
+        let mut state = 0;
+        let mut now_ns = 5_000_000_000;
+        while take_token(&mut state, rate, now_ns) {}
+        let mut taken = 0;
+        for _ in 0..(20_000 / pause_ms) {
+            now_ns += pause_ms * 1_000_000;
+            taken += u32::from(take_token(&mut state, rate, now_ns));
+        }
+        let most_askable = (20_000 / pause_ms) as u32;
+        prop_assert!(taken >= (rate * 20).min(most_askable) / 2, "{taken} in 20 s at {rate}/s, asked every {pause_ms} ms");
     }
 
     /// And it does give: whoever waits long enough for one token gets it.

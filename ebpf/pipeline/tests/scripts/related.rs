@@ -18,25 +18,44 @@ fn outbound(translate: bool) -> Net {
 }
 
 /// Addresses per family: client, server, the firewall outside, an outside router, an inside router.
-fn families() -> [(&'static str, &'static str, &'static str, &'static str, &'static str); 2] {
+fn families() -> [(
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+); 2] {
     let [(client4, server4, _), (client6, server6, _)] = FAMILIES;
     [
         (client4, server4, "198.51.100.1", "198.51.100.77", "10.1.0.3"),
-        (client6, server6, "2001:db8:2::1", "2001:db8:2::77", "2001:db8:1::3"),
+        (
+            client6,
+            server6,
+            "2001:db8:2::1",
+            "2001:db8:2::77",
+            "2001:db8:1::3",
+        ),
     ]
 }
 
 /// First packets of sessions of every protocol, with even and odd payloads.
 fn openers(client: &str, server: &str) -> Vec<Frame> {
     let mut frames = vec![
-        Frame::new(client, server).tcp(40000, 80, SYN, 1000, 0).tcp_options(&[2, 4, 5, 0xb4]),
+        Frame::new(client, server)
+            .tcp(40000, 80, SYN, 1000, 0)
+            .tcp_options(&[2, 4, 5, 0xb4]),
         Frame::new(client, server).udp(5000, 53).payload(b"even"),
         Frame::new(client, server).udp(5001, 53).payload(b"odd"),
         Frame::new(client, server).echo(77, 1).payload(b"01234567"),
         Frame::new(client, server).protocol(47, b"no ports at all"),
     ];
     if !client.contains(':') {
-        frames.push(Frame::new(client, server).options(&[148, 4, 0, 0]).udp(5002, 53).payload(b"options"));
+        frames.push(
+            Frame::new(client, server)
+                .options(&[148, 4, 0, 0])
+                .udp(5002, 53)
+                .payload(b"options"),
+        );
         let mut silent = Frame::new(client, server).udp(5003, 53).payload(b"no checksum");
         silent.no_checksum = true;
         frames.push(silent);
@@ -50,7 +69,9 @@ fn an_error_from_outside_reaches_the_sender_as_if_about_what_it_sent() {
         for translate in [false, true] {
             for opener in openers(client, server) {
                 let mut net = outbound(translate);
-                let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+                let sent = net
+                    .receive(INSIDE, &opener)
+                    .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
                 let to = if translate { own } else { client };
                 for from in [router, server] {
                     let error = Frame::new(from, to).error(&sent.bytes, true);
@@ -64,7 +85,9 @@ fn an_error_from_outside_reaches_the_sender_as_if_about_what_it_sent() {
                 // The same, quoting as little as RFC 792 asks for.
                 let quoted_l4 = sent.bytes.len() - Seen::read(&sent.bytes).segment.len();
                 let short = Frame::new(router, to).error(&sent.bytes[..quoted_l4 + 8], false);
-                net.receive(OUTSIDE, &short).forwarded(INSIDE, Reason::RelatedIcmp, &[]).between(router, client);
+                net.receive(OUTSIDE, &short)
+                    .forwarded(INSIDE, Reason::RelatedIcmp, &[])
+                    .between(router, client);
                 assert_eq!(net.flows(), (0, 2));
             }
         }
@@ -92,7 +115,8 @@ fn an_error_from_inside_leaves_with_the_translated_address() {
         for translate in [false, true] {
             let mut net = outbound(translate);
             let ask = Frame::new(client, server).udp(5000, 53).payload(b"question");
-            net.receive(INSIDE, &ask).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+            net.receive(INSIDE, &ask)
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
             let to = if translate { own } else { client };
             let answer = Frame::new(server, to).udp(53, 5000).payload(b"answer");
             let delivered = net
@@ -120,20 +144,28 @@ fn an_error_about_nothing_is_dropped() {
         for translate in [false, true] {
             let mut net = outbound(translate);
             let opener = Frame::new(client, server).udp(5000, 53);
-            let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+            let sent = net
+                .receive(INSIDE, &opener)
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
             let to = if translate { own } else { client };
             for quoted in [
                 Frame::new(to, server).udp(5001, 53).build(),
                 Frame::new(to, server).tcp(5000, 53, ACK, 1, 1).build(),
                 // Errors about errors, and about messages that are neither question nor answer.
                 Frame::new(to, server).error(&sent.bytes, false).build(),
-                Frame::new(to, server).icmp(if own.contains(':') { 150 } else { 9 }, 0, [0; 4]).build(),
+                Frame::new(to, server)
+                    .icmp(if own.contains(':') { 150 } else { 9 }, 0, [0; 4])
+                    .build(),
             ] {
                 let error = Frame::new(router, to).error(&quoted, false);
                 net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
             }
             // Sent to somebody else than the quoted packet's sender.
-            let elsewhere = if own.contains(':') { "2001:db8:1::3" } else { "10.1.0.3" };
+            let elsewhere = if own.contains(':') {
+                "2001:db8:1::3"
+            } else {
+                "10.1.0.3"
+            };
             let error = Frame::new(router, elsewhere).error(&sent.bytes, false);
             net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
             // Cut off within the quoted header, or before its ports.
@@ -145,8 +177,10 @@ fn an_error_about_nothing_is_dropped() {
             // From a zone the session does not touch.
             let error = Frame::new(router, to).error(&sent.bytes, false);
             net.receive(DMZ, &error).dropped(Reason::WrongZone, &[]);
-            net.receive(OUTSIDE, &error.clone().ttl(1)).dropped(Reason::TtlExceeded, &[]);
-            net.receive(OUTSIDE, &error).forwarded(INSIDE, Reason::RelatedIcmp, &[]);
+            net.receive(OUTSIDE, &error.clone().ttl(1))
+                .dropped(Reason::TtlExceeded, &[]);
+            net.receive(OUTSIDE, &error)
+                .forwarded(INSIDE, Reason::RelatedIcmp, &[]);
         }
     }
 }
@@ -156,10 +190,13 @@ fn an_error_about_nothing_is_dropped() {
 fn an_error_neither_refreshes_nor_ends_a_session() {
     let mut net = outbound(true);
     let opener = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53);
-    let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    let sent = net
+        .receive(INSIDE, &opener)
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     net.advance(29 * SECOND);
     let error = Frame::new("198.51.100.77", "198.51.100.1").error(&sent.bytes, false);
-    net.receive(OUTSIDE, &error).forwarded(INSIDE, Reason::RelatedIcmp, &[]);
+    net.receive(OUTSIDE, &error)
+        .forwarded(INSIDE, Reason::RelatedIcmp, &[]);
     assert_eq!(net.flows(), (0, 2));
     net.advance(SECOND + 1);
     assert_eq!(net.age(), 1);
@@ -179,22 +216,29 @@ fn refragment(frame: &mut [u8], field: [u8; 2]) {
 fn a_quoted_later_fragment_belongs_to_nothing() {
     let mut net = outbound(false);
     // Quoted in part: the whole would have a checksum over what another fragment holds.
-    let opener = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53).payload(b"0123456789");
-    let sent = net.receive(INSIDE, &opener).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    let opener = Frame::new("10.1.0.2", "192.0.2.80")
+        .udp(5000, 53)
+        .payload(b"0123456789");
+    let sent = net
+        .receive(INSIDE, &opener)
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     let mut quoted = sent.bytes[..42].to_vec();
     refragment(&mut quoted, [0, 1]);
     let error = Frame::new("198.51.100.77", "10.1.0.2").error(&quoted, false);
     net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
     refragment(&mut quoted, [0x20, 0]);
     let error = Frame::new("198.51.100.77", "10.1.0.2").error(&quoted, false);
-    net.receive(OUTSIDE, &error).forwarded(INSIDE, Reason::RelatedIcmp, &[]);
+    net.receive(OUTSIDE, &error)
+        .forwarded(INSIDE, Reason::RelatedIcmp, &[]);
 }
 
 #[test]
 fn a_session_that_policy_ended_has_no_errors() {
     let mut net = Net::new(&[permit(ZONE_INSIDE, ANY)]);
     let opener = Frame::new("10.1.0.2", "10.3.0.2").udp(5000, 53);
-    let sent = net.receive(INSIDE, &opener).forwarded(DMZ, Reason::SessionCreated, &[MISS]);
+    let sent = net
+        .receive(INSIDE, &opener)
+        .forwarded(DMZ, Reason::SessionCreated, &[MISS]);
     net.commit(&[permit(ZONE_DMZ, ZONE_INSIDE)]);
     let error = Frame::new("10.3.0.2", "10.1.0.2").error(&sent.bytes, false);
     net.receive(DMZ, &error).dropped(Reason::IcmpNoSession, &[]);

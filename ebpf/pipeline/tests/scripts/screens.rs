@@ -66,8 +66,14 @@ fn frames_cut_off_anywhere_in_their_headers_are_truncated() {
 
 #[test]
 fn link_layer() {
-    refuses(&changed(&v4().udp(1, 2), |b| b[12..14].copy_from_slice(&[0x88, 0xcc])), Reason::EtherTypeUnsupported);
-    refuses(&changed(&v4().udp(1, 2), |b| b[12..14].copy_from_slice(&[0x05, 0xdc])), Reason::EtherTypeUnsupported);
+    refuses(
+        &changed(&v4().udp(1, 2), |b| b[12..14].copy_from_slice(&[0x88, 0xcc])),
+        Reason::EtherTypeUnsupported,
+    );
+    refuses(
+        &changed(&v4().udp(1, 2), |b| b[12..14].copy_from_slice(&[0x05, 0xdc])),
+        Reason::EtherTypeUnsupported,
+    );
     for tag in [[0x81, 0x00], [0x88, 0xa8]] {
         let mut bytes = v4().udp(1, 2).build();
         bytes.splice(12..12, [tag[0], tag[1], 0, 5]);
@@ -82,9 +88,18 @@ fn ipv4_headers() {
         refuses(&changed(&udp, |b| b[14] = first), Reason::Ipv4HeaderInvalid);
     }
     // A header length beyond the packet, a total length below the header, beyond the frame.
-    refuses(&changed(&v4().protocol(253, b""), |b| b[14] = 0x4f), Reason::Ipv4HeaderInvalid);
-    refuses(&changed(&udp, |b| b[16..18].copy_from_slice(&[0, 19])), Reason::Ipv4HeaderInvalid);
-    refuses(&changed(&udp, |b| b[16..18].copy_from_slice(&[0, 0])), Reason::Ipv4HeaderInvalid);
+    refuses(
+        &changed(&v4().protocol(253, b""), |b| b[14] = 0x4f),
+        Reason::Ipv4HeaderInvalid,
+    );
+    refuses(
+        &changed(&udp, |b| b[16..18].copy_from_slice(&[0, 19])),
+        Reason::Ipv4HeaderInvalid,
+    );
+    refuses(
+        &changed(&udp, |b| b[16..18].copy_from_slice(&[0, 0])),
+        Reason::Ipv4HeaderInvalid,
+    );
     refuses(&changed(&udp, |b| b[17] += 1), Reason::Truncated);
     let mut bytes = udp.build();
     bytes[24] ^= 1;
@@ -94,7 +109,10 @@ fn ipv4_headers() {
     refuses(&bytes, Reason::Ipv4ChecksumInvalid);
     // First, middle and last fragments; "don't fragment" and the reserved bit are none.
     for (high, low) in [(0x20, 0), (0x20, 8), (0, 8), (0x1f, 0xff)] {
-        refuses(&changed(&udp, |b| b[20..22].copy_from_slice(&[high, low])), Reason::Fragment);
+        refuses(
+            &changed(&udp, |b| b[20..22].copy_from_slice(&[high, low])),
+            Reason::Fragment,
+        );
     }
     for options in [
         &[131, 7, 4, 1, 1, 1, 1, 0][..],
@@ -114,11 +132,8 @@ fn harmless_options_pass() {
     // End of list hides what stands behind it; NOPs to the brim; record route.
     for options in [&[0, 131, 7, 4][..], &[1; 40], &[7, 7, 4, 0, 0, 0, 0, 0]] {
         let mut net = open();
-        net.receive_bytes(INSIDE, &v4().options(options).udp(1, 2).build()).forwarded(
-            OUTSIDE,
-            Reason::SessionCreated,
-            &[MISS],
-        );
+        net.receive_bytes(INSIDE, &v4().options(options).udp(1, 2).build())
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     }
 }
 
@@ -127,7 +142,8 @@ fn ethernet_padding_is_no_payload() {
     let mut net = open();
     let mut bytes = v4().udp(1, 2).build();
     bytes.resize(60, 0);
-    net.receive_bytes(INSIDE, &bytes).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive_bytes(INSIDE, &bytes)
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
 }
 
 #[test]
@@ -137,16 +153,44 @@ fn ipv6_headers() {
         refuses(&changed(&udp, |b| b[14] = first), Reason::Ipv6HeaderInvalid);
     }
     refuses(&changed(&udp, |b| b[19] += 1), Reason::Truncated);
-    refuses(&changed(&udp, |b| b[18..20].copy_from_slice(&[0, 0])), Reason::Truncated);
+    refuses(
+        &changed(&udp, |b| b[18..20].copy_from_slice(&[0, 0])),
+        Reason::Truncated,
+    );
     let pad = [0, 0, 1, 4, 0, 0, 0, 0];
-    refuses(&v6().extension(44, &[0, 0, 0, 1, 0, 0, 0, 7]).udp(1, 2).build(), Reason::Fragment);
-    refuses(&v6().extension(44, &[0, 0, 0, 8, 0, 0, 0, 7]).udp(1, 2).build(), Reason::Fragment);
-    refuses(&v6().extension(43, &[0, 0, 0, 0, 0, 0, 0, 0]).udp(1, 2).build(), Reason::SourceRoute);
-    refuses(&v6().extension(0, &pad).extension(43, &[0, 0, 4, 0, 0, 0, 0, 0]).udp(1, 2).build(), Reason::SourceRoute);
-    refuses(&v6().extension(60, &pad).extension(0, &pad).udp(1, 2).build(), Reason::Ipv6ExtensionInvalid);
-    refuses(&v6().extension(0, &pad).extension(0, &pad).udp(1, 2).build(), Reason::Ipv6ExtensionInvalid);
+    refuses(
+        &v6().extension(44, &[0, 0, 0, 1, 0, 0, 0, 7]).udp(1, 2).build(),
+        Reason::Fragment,
+    );
+    refuses(
+        &v6().extension(44, &[0, 0, 0, 8, 0, 0, 0, 7]).udp(1, 2).build(),
+        Reason::Fragment,
+    );
+    refuses(
+        &v6().extension(43, &[0, 0, 0, 0, 0, 0, 0, 0]).udp(1, 2).build(),
+        Reason::SourceRoute,
+    );
+    refuses(
+        &v6()
+            .extension(0, &pad)
+            .extension(43, &[0, 0, 4, 0, 0, 0, 0, 0])
+            .udp(1, 2)
+            .build(),
+        Reason::SourceRoute,
+    );
+    refuses(
+        &v6().extension(60, &pad).extension(0, &pad).udp(1, 2).build(),
+        Reason::Ipv6ExtensionInvalid,
+    );
+    refuses(
+        &v6().extension(0, &pad).extension(0, &pad).udp(1, 2).build(),
+        Reason::Ipv6ExtensionInvalid,
+    );
     // A length beyond the packet, a chain without end.
-    refuses(&v6().extension(60, &[0, 9, 1, 4, 0, 0, 0, 0]).udp(1, 2).build(), Reason::Ipv6ExtensionInvalid);
+    refuses(
+        &v6().extension(60, &[0, 9, 1, 4, 0, 0, 0, 0]).udp(1, 2).build(),
+        Reason::Ipv6ExtensionInvalid,
+    );
     let mut endless = v6().udp(1, 2);
     for _ in 0..8 {
         endless = endless.extension(60, &pad);
@@ -154,14 +198,23 @@ fn ipv6_headers() {
     refuses(&endless.build(), Reason::Ipv6ExtensionInvalid);
     let mut long = vec![0; 256];
     long[1] = 31;
-    refuses(&v6().extension(60, &long).udp(1, 2).build(), Reason::Ipv6ExtensionInvalid);
+    refuses(
+        &v6().extension(60, &long).udp(1, 2).build(),
+        Reason::Ipv6ExtensionInvalid,
+    );
 }
 
 #[test]
 fn an_extension_chain_is_followed() {
     let pad = [0, 0, 1, 4, 0, 0, 0, 0];
-    let frame = v6().extension(0, &pad).extension(60, &pad).extension(60, &pad).tcp(1, 2, SYN, 1, 0);
-    open().receive_bytes(INSIDE, &frame.build()).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    let frame = v6()
+        .extension(0, &pad)
+        .extension(60, &pad)
+        .extension(60, &pad)
+        .tcp(1, 2, SYN, 1, 0);
+    open()
+        .receive_bytes(INSIDE, &frame.build())
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
 }
 
 #[test]
@@ -170,9 +223,21 @@ fn tcp_headers() {
         let tcp = |flags| base.clone().tcp(1, 2, flags, 1, 0);
         let l4 = if base.is_v4() { 34 } else { 54 };
         for offset in [0, 4, 6, 15] {
-            refuses(&changed(&tcp(SYN), |b| b[l4 + 12] = offset << 4), Reason::TcpHeaderInvalid);
+            refuses(
+                &changed(&tcp(SYN), |b| b[l4 + 12] = offset << 4),
+                Reason::TcpHeaderInvalid,
+            );
         }
-        for flags in [0, FIN, SYN | FIN, SYN | RST, FIN | PSH, SYN | FIN | ACK, SYN | RST | ACK, FIN | PSH | 0x20] {
+        for flags in [
+            0,
+            FIN,
+            SYN | FIN,
+            SYN | RST,
+            FIN | PSH,
+            SYN | FIN | ACK,
+            SYN | RST | ACK,
+            FIN | PSH | 0x20,
+        ] {
             refuses(&tcp(flags).build(), Reason::TcpFlagsInvalid);
         }
     }
@@ -194,11 +259,13 @@ fn udp_headers() {
 fn icmp_that_asks_nothing_opens_nothing() {
     for kind in [0, 4, 5, 6, 9, 10, 14, 16, 18, 30, 40] {
         let mut net = open();
-        net.receive(INSIDE, &v4().icmp(kind, 0, [0; 4])).dropped(Reason::IcmpNotRequest, &[]);
+        net.receive(INSIDE, &v4().icmp(kind, 0, [0; 4]))
+            .dropped(Reason::IcmpNotRequest, &[]);
     }
     for kind in [100, 129, 138, 139, 150, 200] {
         let mut net = open();
-        net.receive(INSIDE, &v6().icmp(kind, 0, [0; 4])).dropped(Reason::IcmpNotRequest, &[]);
+        net.receive(INSIDE, &v6().icmp(kind, 0, [0; 4]))
+            .dropped(Reason::IcmpNotRequest, &[]);
     }
 }
 
@@ -206,38 +273,71 @@ fn icmp_that_asks_nothing_opens_nothing() {
 #[test]
 fn icmp_of_the_other_family_is_not_read() {
     let mut net = open();
-    net.receive(INSIDE, &v4().protocol(58, &[133, 0, 0, 0, 0, 0, 0, 0])).dropped(Reason::IcmpNotRequest, &[]);
+    net.receive(INSIDE, &v4().protocol(58, &[133, 0, 0, 0, 0, 0, 0, 0]))
+        .dropped(Reason::IcmpNotRequest, &[]);
 }
 
 #[test]
 fn sources_out_of_place() {
-    for source in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
+    for source in [
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+    ] {
         let frame = Frame::new(source, "192.0.2.80").udp(1, 2);
-        open().receive(INSIDE, &frame).dropped(Reason::SourceAddressInvalid, &[]);
+        open()
+            .receive(INSIDE, &frame)
+            .dropped(Reason::SourceAddressInvalid, &[]);
     }
     for source in ["::", "::1", "ff02::1", "::ffff:10.1.0.2", "fe80::2"] {
         let frame = Frame::new(source, "2001:db8:80::80").udp(1, 2);
-        open().receive(INSIDE, &frame).dropped(Reason::SourceAddressInvalid, &[]);
+        open()
+            .receive(INSIDE, &frame)
+            .dropped(Reason::SourceAddressInvalid, &[]);
     }
     // Link-local and our own, through another interface.
     for source in ["169.254.1.1", "10.1.0.1", "198.51.100.1"] {
         let frame = Frame::new(source, "192.0.2.80").udp(1, 2);
-        open().receive(INSIDE, &frame).dropped(Reason::SourceAddressInvalid, &[]);
+        open()
+            .receive(INSIDE, &frame)
+            .dropped(Reason::SourceAddressInvalid, &[]);
     }
-    // A land attack.
-    let frame = Frame::new("10.1.0.1", "10.1.0.1").tcp(80, 80, SYN, 1, 0);
-    open().receive(INSIDE, &frame).dropped(Reason::SourceAddressInvalid, &[]);
+    // From a host, or the firewall, to itself.
+    for host in [
+        "10.1.0.1",
+        "10.1.0.2",
+        "192.0.2.80",
+        "2001:db8:1::1",
+        "2001:db8:80::80",
+    ] {
+        for destination_port in [80, 81] {
+            let frame = Frame::new(host, host).tcp(80, destination_port, SYN, 1, 0);
+            open()
+                .receive(INSIDE, &frame)
+                .dropped(Reason::SourceAddressInvalid, &[]);
+        }
+        open()
+            .receive(INSIDE, &Frame::new(host, host).echo(7, 1))
+            .dropped(Reason::SourceAddressInvalid, &[]);
+    }
 }
 
 #[test]
 fn destinations_out_of_place() {
     for destination in ["0.0.0.0", "127.0.0.1", "240.0.0.1", "169.254.1.1"] {
         let frame = Frame::new("10.1.0.2", destination).udp(1, 2);
-        open().receive(INSIDE, &frame).dropped(Reason::DestinationAddressInvalid, &[]);
+        open()
+            .receive(INSIDE, &frame)
+            .dropped(Reason::DestinationAddressInvalid, &[]);
     }
     for destination in ["::", "::1", "::ffff:192.0.2.80", "fe80::9"] {
         let frame = Frame::new("2001:db8:1::2", destination).udp(1, 2);
-        open().receive(INSIDE, &frame).dropped(Reason::DestinationAddressInvalid, &[]);
+        open()
+            .receive(INSIDE, &frame)
+            .dropped(Reason::DestinationAddressInvalid, &[]);
     }
 }
 
@@ -245,22 +345,42 @@ fn destinations_out_of_place() {
 fn frames_for_other_stations() {
     for (client, server, _) in FAMILIES {
         let frame = Frame::new(client, server).udp(1, 2);
-        for mac in [[2, 0, 0, 0, 0, 99], [0xff; 6], [1, 0, 0x5e, 0, 0, 1], mac(OUTSIDE)] {
+        for mac in [
+            [2, 0, 0, 0, 0, 99],
+            [0xff; 6],
+            [1, 0, 0x5e, 0, 0, 1],
+            mac(OUTSIDE),
+        ] {
             let bytes = frame.clone().to(mac).build();
-            open().receive_bytes(INSIDE, &bytes).dropped(Reason::NotForUs, &[]);
+            open()
+                .receive_bytes(INSIDE, &bytes)
+                .dropped(Reason::NotForUs, &[]);
         }
         // Also in the middle of a conversation, and in errors about it.
         let mut net = open();
-        let sent = net.receive(INSIDE, &frame).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+        let sent = net
+            .receive(INSIDE, &frame)
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
         let stranger = frame.clone().to([2, 0, 0, 0, 0, 99]).build();
-        net.receive_bytes(INSIDE, &stranger).dropped(Reason::NotForUs, &[]);
-        let error = Frame::new(server, client).error(&sent.bytes, false).to([2, 0, 0, 0, 0, 99]).build();
+        net.receive_bytes(INSIDE, &stranger)
+            .dropped(Reason::NotForUs, &[]);
+        let error = Frame::new(server, client)
+            .error(&sent.bytes, false)
+            .to([2, 0, 0, 0, 0, 99])
+            .build();
         net.receive_bytes(OUTSIDE, &error).dropped(Reason::NotForUs, &[]);
         let answer = Frame::new(server, client).udp(2, 1);
-        net.receive(OUTSIDE, &answer).forwarded(INSIDE, Reason::Established, &[("sessions_established", 1)]);
-        net.receive_bytes(INSIDE, &stranger).dropped(Reason::NotForUs, &[]);
+        net.receive(OUTSIDE, &answer)
+            .forwarded(INSIDE, Reason::Established, &[("sessions_established", 1)]);
+        net.receive_bytes(INSIDE, &stranger)
+            .dropped(Reason::NotForUs, &[]);
     }
     // A group address to a station of its own.
-    let bytes = Frame::new("10.1.0.2", "224.0.0.5").udp(1, 2).to(mac(INSIDE)).build();
-    open().receive_bytes(INSIDE, &bytes).dropped(Reason::NotForUs, &[]);
+    let bytes = Frame::new("10.1.0.2", "224.0.0.5")
+        .udp(1, 2)
+        .to(mac(INSIDE))
+        .build();
+    open()
+        .receive_bytes(INSIDE, &bytes)
+        .dropped(Reason::NotForUs, &[]);
 }

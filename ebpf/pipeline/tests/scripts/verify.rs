@@ -3,7 +3,12 @@
 
 /// Sum of the pseudo header, not folded.
 pub fn pseudo(source: &[u8], destination: &[u8], protocol: u8, length: usize) -> u64 {
-    let words = |bytes: &[u8]| -> u64 { bytes.chunks(2).map(|w| u64::from(w[0]) << 8 | u64::from(w[1])).sum() };
+    let words = |bytes: &[u8]| -> u64 {
+        bytes
+            .chunks(2)
+            .map(|w| u64::from(w[0]) << 8 | u64::from(w[1]))
+            .sum()
+    };
     words(source) + words(destination) + u64::from(protocol) + length as u64
 }
 
@@ -53,7 +58,11 @@ pub fn check(packet: &[u8], quoted: bool) -> Result<(), String> {
         segment = &packet[at..total.min(packet.len())];
     }
     if !whole {
-        return if quoted { Ok(()) } else { Err("a frame cut short".into()) };
+        return if quoted {
+            Ok(())
+        } else {
+            Err("a frame cut short".into())
+        };
     }
     let v6 = source.len() == 16;
     let start = match (protocol, v6) {
@@ -62,15 +71,25 @@ pub fn check(packet: &[u8], quoted: bool) -> Result<(), String> {
         _ => return Ok(()),
     };
     if protocol == 17 && segment[6..8] == [0, 0] {
-        return if v6 { Err("a UDP checksum of zero over IPv6 (RFC 8200, 8.1)".into()) } else { Ok(()) };
+        return if v6 {
+            Err("a UDP checksum of zero over IPv6 (RFC 8200, 8.1)".into())
+        } else {
+            Ok(())
+        };
     }
     if ones_complement(start, segment) != 0xffff {
-        return Err(format!("wrong checksum of protocol {protocol} (quoted: {quoted})"));
+        return Err(format!(
+            "wrong checksum of protocol {protocol} (quoted: {quoted})"
+        ));
     }
     let error = match (protocol, segment[0]) {
         (1, 3 | 11 | 12) => true,
         (58, kind) => (1..=4).contains(&kind),
         _ => false,
     };
-    if error && !quoted { check(&segment[8..], true) } else { Ok(()) }
+    if error && !quoted {
+        check(&segment[8..], true)
+    } else {
+        Ok(())
+    }
 }

@@ -30,9 +30,11 @@ fn established(net: &mut Net, client: &str, server: &str, own: &str) -> (Frame, 
     let ask = Frame::new(client, server).udp(5000, 53).payload(b"question");
     let answer = Frame::new(server, own).udp(53, 5000).payload(b"odd answer!");
     net.receive_xdp(INSIDE, &ask).next_hook();
-    net.receive(INSIDE, &ask).forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive(INSIDE, &ask)
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     net.receive_xdp(OUTSIDE, &answer).next_hook();
-    net.receive(OUTSIDE, &answer).forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
+    net.receive(OUTSIDE, &answer)
+        .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
     (ask, answer)
 }
 
@@ -85,12 +87,16 @@ fn everything_unusual_goes_on() {
         let (ask, _) = established(&mut net, client, server, client);
         net.receive_xdp(INSIDE, &ask.clone().ttl(1)).next_hook();
         net.receive_xdp(OUTSIDE, &ask).next_hook();
-        net.receive_xdp(INSIDE, &ask.clone().payload(&[0; 1480])).next_hook();
-        net.receive_xdp(INSIDE, &ask).forwarded(OUTSIDE, Reason::EstablishedXdp, &[]);
+        net.receive_xdp(INSIDE, &ask.clone().payload(&[0; 1480]))
+            .next_hook();
+        net.receive_xdp(INSIDE, &ask)
+            .forwarded(OUTSIDE, Reason::EstablishedXdp, &[]);
         net.advance(2 * SECOND);
         net.receive_xdp(INSIDE, &ask).next_hook();
-        net.receive(INSIDE, &ask).forwarded(OUTSIDE, Reason::Established, &[]);
-        net.receive_xdp(INSIDE, &ask).forwarded(OUTSIDE, Reason::EstablishedXdp, &[]);
+        net.receive(INSIDE, &ask)
+            .forwarded(OUTSIDE, Reason::Established, &[]);
+        net.receive_xdp(INSIDE, &ask)
+            .forwarded(OUTSIDE, Reason::EstablishedXdp, &[]);
         net.new_epoch();
         net.receive_xdp(INSIDE, &ask).next_hook();
         net.commit(&[]);

@@ -1,0 +1,123 @@
+//! The ruleset of the differential test: something of everything.
+
+use bulkhead_dataplane::ruleset::{
+    Action as Act, Group, HookMode, InterfaceRule, NatRule, Policy, Prefix, Ruleset, Service, ServiceMatch,
+    Zone,
+};
+
+/// With or without source NAT from inside to outside; `open` permits more than its opposite.
+pub fn ruleset(nat: bool, open: bool) -> Ruleset {
+    let ports = |protocol, first, last| ServiceMatch::Ports {
+        protocol,
+        first,
+        last,
+    };
+    let service = |name: &str, matches: Vec<ServiceMatch>| Service {
+        name: name.into(),
+        matches,
+    };
+    let prefix = |address: &str, length| Prefix {
+        address: address.parse().unwrap(),
+        length,
+    };
+    let interface = |zone| InterfaceRule {
+        name: format!("if{zone}"),
+        zone,
+        addresses: vec![],
+        hook: HookMode::Auto,
+    };
+    let icmp = |protocol, kind| ServiceMatch::Icmp {
+        protocol,
+        kind,
+        code: None,
+    };
+    let mut policies = vec![
+        Policy {
+            name: "reject".into(),
+            service: vec![3],
+            action: Act::Reject,
+            log_deny: true,
+            ..Policy::default()
+        },
+        Policy {
+            name: "bad".into(),
+            source: vec![1],
+            action: Act::Deny,
+            ..Policy::default()
+        },
+        Policy {
+            name: "out".into(),
+            from: vec![0],
+            to: vec![1],
+            service: vec![0, 1, 2, 4],
+            action: Act::Permit,
+            log_close: true,
+            ..Policy::default()
+        },
+        Policy {
+            name: "servers".into(),
+            to: vec![2],
+            destination: vec![0],
+            service: vec![0, 2],
+            action: Act::Permit,
+            ..Policy::default()
+        },
+    ];
+    if open {
+        policies.push(Policy {
+            name: "all".into(),
+            from: vec![0],
+            action: Act::Permit,
+            ..Policy::default()
+        });
+    }
+    Ruleset {
+        zones: vec![
+            Zone {
+                name: "inside".into(),
+                host_inbound: vec![0, 2],
+            },
+            Zone {
+                name: "outside".into(),
+                host_inbound: vec![2],
+            },
+            Zone {
+                name: "dmz".into(),
+                host_inbound: vec![],
+            },
+        ],
+        interfaces: vec![interface(0), interface(1), interface(2)],
+        groups: vec![
+            Group {
+                name: "servers".into(),
+                members: vec![prefix("10.3.0.0", 29), prefix("2001:db8:3::", 64)],
+            },
+            Group {
+                name: "bad".into(),
+                members: vec![prefix("10.1.0.4", 32), prefix("2001:db8:1::4", 128)],
+            },
+        ],
+        services: vec![
+            service("web", vec![ports(6, 80, 80), ports(6, 8000, 8007)]),
+            service("dns", vec![ports(17, 53, 53)]),
+            service("ping", vec![icmp(1, 8), icmp(58, 128)]),
+            service("forbidden", vec![ports(6, 9999, 9999), ports(17, 9999, 9999)]),
+            service("gre", vec![ServiceMatch::Protocol(47)]),
+        ],
+        policies,
+        source_nat: if nat {
+            vec![NatRule {
+                name: "out".into(),
+                from: vec![0],
+                to: vec![1],
+                translate: true,
+            }]
+        } else {
+            vec![]
+        },
+        // Out of the way: the kernel counts tokens per CPU.
+        answers_per_second: 1_000_000,
+        deny_events_per_second: 1_000_000,
+        ..Ruleset::default()
+    }
+}
