@@ -18,6 +18,6 @@ pub fn privileged() -> bool {
         skip,
         "this test makes network namespaces and needs root; run it with sudo, or set {SKIP_VARIABLE}=1"
     );
-    eprintln!("skipped: needs root, and {SKIP_VARIABLE}=1 says to skip such tests");
+    eprintln!("SKIPPED: needs root, and {SKIP_VARIABLE}=1 says to skip such tests");
     false
 }

@@ -203,7 +203,7 @@ pub struct Flow {
     pub hop: u8,
     /// MTU of the egress interface, bytes of layer 3.
     pub mtu: u32,
-    /// MAC of the ingress interface: frames for another station are not ours (low four bytes of six).
+    /// Last four bytes of the ingress interface's MAC, memory order: frames for another station are not ours.
     pub ingress_mac_low: u32,
 
     /// Source address after translation, network order.
@@ -228,7 +228,7 @@ pub struct Flow {
     pub to_zone: u8,
     /// Protocol, for user space and for building the partner's key.
     pub protocol: u8,
-    /// Low 16 bits of the ingress MAC, completing `ingress_mac_low`.
+    /// First two bytes of the ingress interface's MAC, memory order.
     pub ingress_mac_high: u16,
     /// Index of the policy that permitted the session, `u32::MAX` for none.
     pub policy: u32,

@@ -13,7 +13,7 @@ mod embedded;
 mod parse;
 mod repeat;
 
-pub use buffer::{HEADER_BYTES, HeaderBuffer};
+pub use buffer::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES};
 pub use bulkhead_abi::Reason;
 pub use embedded::{Embedded, parse_embedded};
 pub use parse::{IcmpKind, Kind, Packet, icmp_kind, parse, tcp_flags, tcp_window_scale};

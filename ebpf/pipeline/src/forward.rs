@@ -56,13 +56,7 @@ pub(crate) fn rewrite(headers: &mut HeaderBuffer, packet: &Packet, flow: &Flow, 
 /// checksum balances.
 #[inline(always)]
 pub(crate) fn rewrite_network(headers: &mut HeaderBuffer, packet: &Packet, flow: &Flow) -> (u32, u32) {
-    let mac = &mut headers.bytes;
-    let mut i = 0;
-    while i < 6 {
-        mac[i] = flow.next_hop_mac[i];
-        mac[6 + i] = flow.egress_mac[i];
-        i += 1;
-    }
+    headers.set_stations(&flow.next_hop_mac, &flow.egress_mac);
     let l3 = bulkhead_packet::ETHERNET_BYTES;
     let translated = flow.flags & flow_flags::TRANSLATED != 0;
     let (mut pseudo, mut unbalanced) = (0, 0);
@@ -79,13 +73,10 @@ pub(crate) fn rewrite_network(headers: &mut HeaderBuffer, packet: &Packet, flow:
             headers.set_word(l3 + 16, flow.new_destination_be[0]);
             change = checksum::add(change, pseudo);
         }
-        let b = &headers.bytes;
-        let field = u16::from_ne_bytes([b[l3 + 10], b[l3 + 11]]);
-        let [high, low] = checksum::apply(field, change).to_ne_bytes();
-        headers.set_byte(l3 + 10, high);
-        headers.set_byte(l3 + 11, low);
+        let field = headers.be16(l3 + 10).unwrap_or(0).to_be();
+        headers.set_be16(l3 + 10, u16::from_be(checksum::apply(field, change)));
     } else {
-        let next_header = headers.bytes[l3 + 6];
+        let next_header = headers.byte(l3 + 6).unwrap_or(0);
         let before = u16::from_ne_bytes([next_header, packet.ttl]);
         unbalanced =
             checksum::replace16(0, before, u16::from_ne_bytes([next_header, packet.ttl.wrapping_sub(1)]));

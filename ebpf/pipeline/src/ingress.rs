@@ -14,34 +14,38 @@ pub const SILENCE_NS: u64 = 1_000_000_000;
 /// `work.headers` holds the frame's first bytes, `work.ifindex` the interface it came in on.
 #[inline(always)]
 pub fn ingress<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
-    match parse(env, &work.headers, frame.bytes(), frame.gso_segment_bytes() != 0, &mut work.packet) {
-        Ok(()) => {}
-        Err(reason) => return Verdict::drop(reason),
+    match first_look(frame, env, work, false) {
+        Some(verdict) => verdict,
+        None => long_way(frame, env, work),
     }
-    match work.packet.kind {
-        Kind::Ip => {}
-        Kind::Arp => return Verdict::pass(Reason::Arp),
-        Kind::NeighbourDiscovery => return Verdict::pass(Reason::NeighbourDiscovery),
-    }
-    if let Some(verdict) = short_way(frame, env, work, false) {
-        return verdict;
-    }
-    long_way(frame, env, work)
 }
 
 /// The part that needs no skb: established sessions and drops of malformed packets (XDP).
 #[inline(always)]
 pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
-    match parse(env, &work.headers, frame.bytes(), false, &mut work.packet) {
+    match first_look(frame, env, work, true) {
+        Some(verdict) => verdict,
+        None => Verdict { action: Action::NextHook, reason: Reason::Established },
+    }
+}
+
+/// Parses, and settles what is the kernel's, what is malformed and what is an established session in full flow.
+///
+/// A call of its own, so that its stack is given back before the long way needs all there is.
+#[inline(never)]
+fn first_look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Option<Verdict> {
+    let gso = frame.gso_segment_bytes() != 0;
+    match parse(env, &work.headers, frame.bytes(), gso, &mut work.packet) {
         Ok(()) => {}
-        Err(reason) => return Verdict::drop(reason),
+        Err(reason) => return Some(Verdict::drop(reason)),
     }
-    if work.packet.kind == Kind::Ip
-        && let Some(verdict) = short_way(frame, env, work, true)
-    {
-        return verdict;
+    match work.packet.kind {
+        Kind::Ip => short_way(frame, env, work, xdp),
+        // Counted where it is handed to the kernel.
+        _ if xdp => None,
+        Kind::Arp => Some(Verdict::pass(Reason::Arp)),
+        Kind::NeighbourDiscovery => Some(Verdict::pass(Reason::NeighbourDiscovery)),
     }
-    Verdict { action: Action::NextHook, reason: Reason::Established }
 }
 
 /// What the short way found, inside the flow's closure.
@@ -54,9 +58,7 @@ enum Found {
 }
 
 /// One lookup, one rewrite, out. `None`: the flow is unknown, or anything about it is out of the ordinary.
-///
-/// A call of its own, so that its stack is given back before the long way needs all there is.
-#[inline(never)]
+#[inline(always)]
 fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Option<Verdict> {
     let live = env.live();
     work.generation = live.generation;
@@ -142,9 +144,7 @@ fn ordinary(flow: &Flow, packet: &Packet) -> bool {
 /// Whether the frame is addressed to the interface it came in on.
 #[inline(always)]
 fn station_is_ours(headers: &HeaderBuffer, flow: &Flow) -> bool {
-    let b = &headers.bytes;
-    u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) == flow.ingress_mac_low
-        && u16::from_ne_bytes([b[4], b[5]]) == flow.ingress_mac_high
+    headers.station() == (flow.ingress_mac_high, flow.ingress_mac_low)
 }
 
 /// Accounts a packet in its own direction.

@@ -20,7 +20,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     };
     work.policy = u32::MAX;
     work.out_ifindex = 0;
-    let group_station = work.headers.bytes[0] & 1 != 0;
+    let group_station = work.headers.byte(0).unwrap_or(0) & 1 != 0;
     let group_address = is_group(work.packet.family, &work.packet.destination_be);
     if !station_is_ours(work) && !group_station || group_station != group_address {
         return Verdict::drop(Reason::NotForUs);
@@ -168,8 +168,8 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     flow.flags = flags;
     flow.disposition = disposition as u8;
     flow.mtu = work.egress.mtu;
-    flow.ingress_mac_low = u32::from_ne_bytes([station[0], station[1], station[2], station[3]]);
-    flow.ingress_mac_high = u16::from_ne_bytes([station[4], station[5]]);
+    flow.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
+    flow.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
     flow.new_source_be = packet.source_be;
     flow.new_destination_be = packet.destination_be;
     flow.new_source_port = packet.source_port;
@@ -209,8 +209,8 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
     partner.generation = flow.generation;
     partner.egress_ifindex = if disposition == Disposition::ToHost { 0 } else { flow.ingress_ifindex };
     partner.ingress_ifindex = flow.egress_ifindex;
-    partner.ingress_mac_low = u32::from_ne_bytes([station[0], station[1], station[2], station[3]]);
-    partner.ingress_mac_high = u16::from_ne_bytes([station[4], station[5]]);
+    partner.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
+    partner.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
     partner.state = flow.state;
     partner.flags = flow.flags | flow_flags::REPLY;
     partner.disposition = disposition as u8;
@@ -330,9 +330,8 @@ fn may_open(packet: &Packet) -> Result<(), Reason> {
 /// Whether the frame is addressed to the interface it came in on.
 #[inline(always)]
 pub(crate) fn station_is_ours(work: &Work) -> bool {
-    let b = &work.headers.bytes;
     let m = &work.ingress.mac;
-    b[0] == m[0] && b[1] == m[1] && b[2] == m[2] && b[3] == m[3] && b[4] == m[4] && b[5] == m[5]
+    work.headers.station() == (u16::from_ne_bytes([m[0], m[1]]), u32::from_ne_bytes([m[2], m[3], m[4], m[5]]))
 }
 
 /// Multicast or limited broadcast.

@@ -71,8 +71,8 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         checksum.pseudo = if family == 6 { pseudo } else { 0 };
         checksum.data = rewrite_quoted(headers, embedded, family, &source_be, flow);
         end = usize::from(embedded.l4) + 18;
-        if end > usize::from(headers.len) {
-            end = usize::from(headers.len);
+        if end > headers.len as usize {
+            end = headers.len as usize;
         }
     }
     forward::leave(frame, work, end, &checksum, Reason::RelatedIcmp)

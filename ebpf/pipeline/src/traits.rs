@@ -32,7 +32,7 @@ pub trait Frame {
     /// Payload bytes of one segment if the frame is an aggregate the kernel will segment, else 0.
     fn gso_segment_bytes(&self) -> u32;
 
-    /// Stores `headers.bytes[..end]` back over the frame and changes the layer 4 checksum. False: nothing may be sent.
+    /// Stores the first `end` bytes of the buffer back over the frame and changes the layer 4 checksum. False: nothing may be sent.
     fn write_back(&mut self, headers: &mut HeaderBuffer, end: usize, checksum: &Checksum) -> bool;
 
     /// Completes the checksum field at `at` if it holds only `pseudo` (folded), the sum of the pseudo header, where the

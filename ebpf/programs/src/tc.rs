@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 use bulkhead_abi::{SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
-use bulkhead_packet::{HEADER_BYTES, HeaderBuffer};
+use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES};
 use bulkhead_pipeline::{Checksum, Frame};
 use core::ptr;
 
@@ -33,13 +33,16 @@ impl SkbFrame {
         if length < 14 {
             return None;
         }
-        // SAFETY: `bytes` has HEADER_BYTES bytes and `length` is at most that.
-        let result = unsafe { bpf_skb_load_bytes(skb.cast(), 0, headers.bytes.as_mut_ptr().cast(), length) };
-        headers.len = length as u16;
+        // SAFETY: behind the lead the buffer has room for HEADER_BYTES bytes, and `length` is at most that.
+        let result = unsafe {
+            let to = headers.words.as_mut_ptr().cast::<u8>().add(LEAD_BYTES);
+            bpf_skb_load_bytes(skb.cast(), 0, to.cast(), length)
+        };
+        headers.len = length;
         if result == 0 { Some(frame) } else { None }
     }
 
-    /// Stores `headers.bytes[from..to]`.
+    /// Stores the frame's bytes `from..to` of the buffer.
     #[inline(always)]
     fn store(&mut self, headers: &HeaderBuffer, from: usize, to: usize) -> bool {
         let length = opaque(to.wrapping_sub(from));
@@ -49,7 +52,7 @@ impl SkbFrame {
         // SAFETY: the range starts inside the buffer, and `Work` continues for more than HEADER_BYTES behind it, which
         // is all the verifier asks; that it ends inside the buffer too is the pipeline's arithmetic (l4 + 18 at most).
         let result = unsafe {
-            bpf_skb_store_bytes(self.skb, from as u32, headers.bytes.as_ptr().add(from).cast(), length as u32, 0)
+            bpf_skb_store_bytes(self.skb, from as u32, headers.words.as_ptr().cast::<u8>().add(LEAD_BYTES + from).cast(), length as u32, 0)
         };
         result == 0
     }

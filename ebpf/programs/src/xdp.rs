@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_csum_diff, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
 };
 use bulkhead_abi::{Reason, SlowPathKind};
-use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, Repeat as _, checksum::fold};
+use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES, Repeat as _, checksum::fold};
 use bulkhead_pipeline::{Checksum, Frame, Tables};
 use core::ptr;
 
@@ -36,9 +36,12 @@ impl XdpFrame {
         if length < 14 {
             return None;
         }
-        // SAFETY: `bytes` has HEADER_BYTES bytes and `length` is at most that.
-        let result = unsafe { bpf_xdp_load_bytes(xdp, 0, headers.bytes.as_mut_ptr().cast(), length) };
-        headers.len = length as u16;
+        // SAFETY: behind the lead the buffer has room for HEADER_BYTES bytes, and `length` is at most that.
+        let result = unsafe {
+            let to = headers.words.as_mut_ptr().cast::<u8>().add(LEAD_BYTES);
+            bpf_xdp_load_bytes(xdp, 0, to.cast(), length)
+        };
+        headers.len = length;
         if result == 0 { Some(Self { xdp, bytes }) } else { None }
     }
 }
@@ -70,7 +73,10 @@ impl Frame for XdpFrame {
             return false;
         }
         // SAFETY: `end` is at most the buffer's length.
-        let result = unsafe { bpf_xdp_store_bytes(self.xdp, 0, headers.bytes.as_mut_ptr().cast(), end as u32) };
+        let result = unsafe {
+            let from = headers.words.as_mut_ptr().cast::<u8>().add(LEAD_BYTES);
+            bpf_xdp_store_bytes(self.xdp, 0, from.cast(), end as u32)
+        };
         result == 0
     }
 

@@ -26,7 +26,9 @@ pub fn check(frame: &[u8]) {
         let outcome = run(&headers, frame_bytes, gso, Packet::default());
         // What stands behind the frame's bytes, or stood in the packet before, is nothing to the parser.
         let mut dirty = headers;
-        dirty.bytes[usize::from(headers.len)..].fill(0xa5);
+        for at in headers.len as usize..HEADER_BYTES {
+            dirty.set_byte(at, 0xa5);
+        }
         let remains = Packet {
             ipv4_fragment: 0xffff,
             tcp_flags: 0xff,
@@ -58,7 +60,7 @@ fn refused(reason: Reason) {
 }
 
 fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet) {
-    let valid = usize::from(headers.len);
+    let valid = headers.len as usize;
     assert!(valid <= HEADER_BYTES);
     if packet.kind == Kind::Arp {
         return;
@@ -88,7 +90,7 @@ fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet
         _ => assert_eq!(packet.tcp_header_bytes, 0),
     }
     if matches!(packet.protocol, TCP | UDP) {
-        let port = |at: usize| u16::from_be_bytes([headers.bytes[at], headers.bytes[at + 1]]);
+        let port = |at: usize| u16::from_be_bytes([headers.to_bytes()[at], headers.to_bytes()[at + 1]]);
         assert_eq!(
             (packet.source_port, packet.destination_port),
             (port(l4), port(l4 + 2))
@@ -115,7 +117,7 @@ fn quoted(headers: &HeaderBuffer, packet: &Packet) {
             let (l3, l4, valid) = (
                 usize::from(embedded.l3),
                 usize::from(embedded.l4),
-                usize::from(headers.len),
+                headers.len as usize,
             );
             assert_eq!(l3, usize::from(packet.l4) + 8);
             assert!(l4 >= l3 + if packet.family == 4 { 20 } else { 40 });

@@ -3,7 +3,7 @@
 use super::std::{boxed::Box, collections::BTreeMap, vec::Vec};
 
 use bulkhead_abi::{Event, FlowKey6, Reason};
-use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer};
+use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer};
 
 use super::{Asked, Counters, Hook, HostFrame, HostTables};
 use crate::{Action, Tables, Verdict, Work, control, established, host_egress, ingress};
@@ -121,9 +121,12 @@ impl HostFirewall {
 
 /// Copies the frame's start over whatever the buffer holds, as the kernel's helpers do: bytes behind it stay.
 fn load(headers: &mut HeaderBuffer, frame: &[u8]) {
-    let length = frame.len().min(headers.bytes.len());
-    headers.bytes[..length].copy_from_slice(&frame[..length]);
-    headers.len = length as u16;
+    // What an earlier packet left in the buffer stays behind the frame, as in the kernel.
+    let length = frame.len().min(HEADER_BYTES);
+    for (at, byte) in frame.iter().take(length).enumerate() {
+        headers.set_byte(at, *byte);
+    }
+    headers.len = length as u32;
 }
 
 fn delta(before: &Counters, after: &Counters) -> Counters {

@@ -73,7 +73,7 @@ impl Frame for HostFrame {
             }
             end = end.max(checksum.at + 2);
         }
-        match (self.bytes.get_mut(..end), headers.bytes.get(..end)) {
+        match (self.bytes.get_mut(..end), headers.to_bytes().get(..end)) {
             (Some(to), Some(from)) => to.copy_from_slice(from),
             _ => return false,
         }

@@ -221,7 +221,7 @@ proptest! {
 /// A scratch entry in which every field says something.
 fn poison() -> Work {
     let mut work = Work::default();
-    work.headers.bytes.fill(0xa5);
+    work.headers.words.fill(0xa5a5_a5a5);
     work.packet.source_be = [0xa5a5_a5a5; 4];
     work.packet.icmp = 0x0808;
     work.packet.tcp_flags = 0xff;
