@@ -5,11 +5,7 @@ use std::{os::fd::AsFd as _, sync::Arc};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Map, MapData, PerCpuArray, RingBuf},
-    programs::{
-        SchedClassifier, TcAttachType, Xdp, XdpMode,
-        tc::SchedClassifierLink,
-        xdp::XdpLink,
-    },
+    programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc::SchedClassifierLink, xdp::XdpLink},
 };
 use bulkhead_abi as abi;
 use zerocopy::IntoBytes as _;
@@ -184,9 +180,13 @@ fn program<'a, P>(ebpf: &'a mut Ebpf, which: Program) -> Result<&'a mut P, BpfEr
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
-    ebpf.program_mut(which.name()).ok_or(BpfError::Missing(which.name()))?.try_into().map_err(|source| {
-        BpfError::Program { operation: format!("program {}", which.name()), source }
-    })
+    ebpf.program_mut(which.name())
+        .ok_or(BpfError::Missing(which.name()))?
+        .try_into()
+        .map_err(|source| BpfError::Program {
+            operation: format!("program {}", which.name()),
+            source,
+        })
 }
 
 fn data(map: &Map) -> Option<&MapData> {
@@ -203,7 +203,12 @@ where
 {
     let data = ebpf.map(name).and_then(data).ok_or(BpfError::Missing(name))?;
     let info = data.info().map_err(|source| BpfError::Map { name, source })?;
-    Ok(TypedMap::open(name, data.fd().as_fd(), info.key_size() as usize, info.value_size() as usize)?)
+    Ok(TypedMap::open(
+        name,
+        data.fd().as_fd(),
+        info.key_size() as usize,
+        info.value_size() as usize,
+    )?)
 }
 
 impl Object {
@@ -212,8 +217,7 @@ impl Object {
     /// # Errors
     /// If the kernel refuses a map or a program; the verifier's log is part of the error.
     pub fn load(sizes: &Sizes) -> Result<Self, BpfError> {
-        static OBJECT: &[u8] =
-            aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-programs.o"));
+        static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-programs.o"));
         let flows = sizes.sessions.saturating_mul(2).max(2);
         let half_open = sizes.half_open.saturating_mul(2).max(2);
         let mut loader = EbpfLoader::new();
@@ -239,7 +243,10 @@ impl Object {
         }
         let mut ebpf = loader.load(OBJECT)?;
         let load = |which: Program, result: Result<(), aya::programs::ProgramError>| {
-            result.map_err(|source| BpfError::Program { operation: format!("load {}", which.name()), source })
+            result.map_err(|source| BpfError::Program {
+                operation: format!("load {}", which.name()),
+                source,
+            })
         };
         for which in [Program::Ingress, Program::Egress, Program::Control] {
             load(which, program::<SchedClassifier>(&mut ebpf, which)?.load())?;
@@ -269,9 +276,15 @@ impl Object {
             neighbours: open(&ebpf, "NEIGHBOURS")?,
         };
         let counters = ebpf.take_map("COUNTERS").ok_or(BpfError::Missing("COUNTERS"))?;
-        let counters =
-            PerCpuArray::try_from(counters).map_err(|source| BpfError::Map { name: "COUNTERS", source })?;
-        Ok(Self { ebpf, maps: Arc::new(maps), counters })
+        let counters = PerCpuArray::try_from(counters).map_err(|source| BpfError::Map {
+            name: "COUNTERS",
+            source,
+        })?;
+        Ok(Self {
+            ebpf,
+            maps: Arc::new(maps),
+            counters,
+        })
     }
 
     /// Takes a ring buffer out of the object, once.
@@ -290,10 +303,10 @@ impl Object {
     pub fn counters(&self) -> Result<Vec<u64>, BpfError> {
         (0..abi::Reason::SLOTS)
             .map(|slot| {
-                let values = self
-                    .counters
-                    .get(&slot, 0)
-                    .map_err(|source| BpfError::Map { name: "COUNTERS", source })?;
+                let values = self.counters.get(&slot, 0).map_err(|source| BpfError::Map {
+                    name: "COUNTERS",
+                    source,
+                })?;
                 Ok(values.iter().sum())
             })
             .collect()
@@ -306,9 +319,10 @@ impl Object {
     /// Whatever the kernel says.
     pub fn attach_tcx(&mut self, interface: &str) -> Result<Attachment, BpfError> {
         let mut links = Vec::new();
-        for (which, direction) in
-            [(Program::Egress, TcAttachType::Egress), (Program::Ingress, TcAttachType::Ingress)]
-        {
+        for (which, direction) in [
+            (Program::Egress, TcAttachType::Egress),
+            (Program::Ingress, TcAttachType::Ingress),
+        ] {
             let fail = |source| BpfError::Program {
                 operation: format!("attach {} to {interface}", which.name()),
                 source,
@@ -317,7 +331,10 @@ impl Object {
             let id = program.attach(interface, direction).map_err(fail)?;
             links.push(program.take_link(id).map_err(fail)?);
         }
-        Ok(Attachment { tcx: links, xdp: None })
+        Ok(Attachment {
+            tcx: links,
+            xdp: None,
+        })
     }
 
     /// Attaches the XDP program in native mode.
@@ -325,8 +342,10 @@ impl Object {
     /// # Errors
     /// Whatever the kernel says: `EOPNOTSUPP` from a driver without XDP, `ERANGE` for an MTU, `ENOSPC` for queues.
     pub fn attach_xdp(&mut self, interface: &str) -> Result<XdpLink, BpfError> {
-        let fail =
-            |source| BpfError::Program { operation: format!("attach XDP to {interface}"), source };
+        let fail = |source| BpfError::Program {
+            operation: format!("attach XDP to {interface}"),
+            source,
+        };
         let program = program::<Xdp>(&mut self.ebpf, Program::Xdp)?;
         let id = program.attach(interface, XdpMode::Driver).map_err(fail)?;
         program.take_link(id).map_err(fail)
@@ -345,7 +364,10 @@ impl Object {
         ifindex: u32,
         repeat: u32,
     ) -> Result<TestRunOutcome, BpfError> {
-        let fail = |source| BpfError::Program { operation: format!("test run of {}", which.name()), source };
+        let fail = |source| BpfError::Program {
+            operation: format!("test run of {}", which.name()),
+            source,
+        };
         let mut out = vec![0; packet.len() + 256];
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
@@ -373,7 +395,11 @@ impl Object {
         }
         .map_err(fail)?;
         out.truncate(result.data_size_out as usize);
-        Ok(TestRunOutcome { code: result.return_value, packet: out, duration: result.duration })
+        Ok(TestRunOutcome {
+            code: result.return_value,
+            packet: out,
+            duration: result.duration,
+        })
     }
 
     /// Sends a request to the control program; whether it did something.
@@ -393,12 +419,16 @@ impl Object {
     pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>, BpfError> {
         let mut counts = Vec::new();
         for which in Program::ALL {
-            let fail =
-                |source| BpfError::Program { operation: format!("info of {}", which.name()), source };
+            let fail = |source| BpfError::Program {
+                operation: format!("info of {}", which.name()),
+                source,
+            };
             let info = if which == Program::Xdp {
                 program::<Xdp>(&mut self.ebpf, which)?.info().map_err(fail)?
             } else {
-                program::<SchedClassifier>(&mut self.ebpf, which)?.info().map_err(fail)?
+                program::<SchedClassifier>(&mut self.ebpf, which)?
+                    .info()
+                    .map_err(fail)?
             };
             counts.push((which.name(), info.verified_instruction_count().unwrap_or(0)));
         }

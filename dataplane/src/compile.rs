@@ -10,8 +10,9 @@ use std::{
 };
 
 use bulkhead_abi::{
-    Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6,
-    RULES_PER_PAGE, RulePage, ServiceKey, Settings, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
+    Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey, PolicyRule, PrefixKey4,
+    PrefixKey6, RULES_PER_PAGE, RulePage, ServiceKey, Settings, VectorKey, WORDS_PER_PAGE, ZoneKey,
+    log_flags,
 };
 
 use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch};
@@ -87,8 +88,12 @@ impl Classes {
 
     /// The classes that have any of `groups`.
     fn of(&self, groups: &[usize]) -> Vec<u32> {
-        let mut classes: Vec<u32> =
-            groups.iter().filter_map(|group| self.of_group.get(&(*group as u32))).flatten().copied().collect();
+        let mut classes: Vec<u32> = groups
+            .iter()
+            .filter_map(|group| self.of_group.get(&(*group as u32)))
+            .flatten()
+            .copied()
+            .collect();
         classes.sort_unstable();
         classes.dedup();
         classes
@@ -109,7 +114,10 @@ impl Vectors {
         let entry = self
             .pages
             .entry((dimension as u16, class, page))
-            .or_insert(RulePage { summary: 0, words: [0; WORDS_PER_PAGE] });
+            .or_insert(RulePage {
+                summary: 0,
+                words: [0; WORDS_PER_PAGE],
+            });
         entry.words[word] |= 1 << bit;
         entry.summary |= 1 << word;
     }
@@ -145,7 +153,11 @@ pub fn compile(
     generation: u32,
     interface_indices: &[Option<u32>],
 ) -> Result<CompiledRuleset, CompileError> {
-    let inbound = ruleset.zones.iter().filter(|zone| !zone.host_inbound.is_empty()).count();
+    let inbound = ruleset
+        .zones
+        .iter()
+        .filter(|zone| !zone.host_inbound.is_empty())
+        .count();
     let count = ruleset.policies.len() + inbound;
     if count > MAX_RULES {
         return Err(CompileError::TooManyRules(count));
@@ -153,10 +165,16 @@ pub fn compile(
     if ruleset.zones.len() > 254 {
         return Err(CompileError::TooManyZones(ruleset.zones.len()));
     }
-    let mut compiled = CompiledRuleset { generation, settings: settings(ruleset), ..CompiledRuleset::default() };
+    let mut compiled = CompiledRuleset {
+        generation,
+        settings: settings(ruleset),
+        ..CompiledRuleset::default()
+    };
     for (interface, index) in ruleset.interfaces.iter().zip(interface_indices) {
         if let Some(ifindex) = *index {
-            compiled.zones.push((ZoneKey { generation, ifindex }, zone_number(interface.zone)));
+            compiled
+                .zones
+                .push((ZoneKey { generation, ifindex }, zone_number(interface.zone)));
         }
     }
     let addresses = compile_addresses(ruleset, &mut compiled);
@@ -194,7 +212,11 @@ fn aligned(prefix: &Prefix) -> (u128, u8) {
         IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
         IpAddr::V6(address) => u128::from(address),
     };
-    let mask = if prefix.length == 0 { 0 } else { u128::MAX << (128 - u32::from(prefix.length)) };
+    let mask = if prefix.length == 0 {
+        0
+    } else {
+        u128::MAX << (128 - u32::from(prefix.length))
+    };
     (bits & mask, prefix.length)
 }
 
@@ -204,7 +226,11 @@ fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Class
         // Distinct prefixes in the order of a walk through the trie: a prefix stands before what it covers.
         let mut members: BTreeMap<(u128, u8), Vec<u32>> = BTreeMap::new();
         for (index, group) in ruleset.groups.iter().enumerate() {
-            for prefix in group.members.iter().filter(|prefix| prefix.address.is_ipv4() == v4) {
+            for prefix in group
+                .members
+                .iter()
+                .filter(|prefix| prefix.address.is_ipv4() == v4)
+            {
                 members.entry(aligned(prefix)).or_default().push(index as u32);
             }
         }
@@ -212,7 +238,11 @@ fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Class
         let mut around: Vec<((u128, u8), Vec<u32>)> = Vec::new();
         for ((bits, length), own) in members {
             while let Some(((outer, outer_length), _)) = around.last() {
-                let mask = if *outer_length == 0 { 0 } else { u128::MAX << (128 - u32::from(*outer_length)) };
+                let mask = if *outer_length == 0 {
+                    0
+                } else {
+                    u128::MAX << (128 - u32::from(*outer_length))
+                };
                 if bits & mask == *outer {
                     break;
                 }
@@ -235,20 +265,42 @@ fn enter_prefix(compiled: &mut CompiledRuleset, v4: bool, bits: u128, length: u8
     if v4 {
         let address_be = ((bits >> 96) as u32).to_be();
         if length == 32 {
-            compiled.hosts4.push((HostKey4 { generation, address_be }, class));
+            compiled.hosts4.push((
+                HostKey4 {
+                    generation,
+                    address_be,
+                },
+                class,
+            ));
         } else {
-            compiled
-                .prefixes4
-                .push((PrefixKey4 { bits: 32 + u32::from(length), generation, address_be }, class));
+            compiled.prefixes4.push((
+                PrefixKey4 {
+                    bits: 32 + u32::from(length),
+                    generation,
+                    address_be,
+                },
+                class,
+            ));
         }
     } else {
         let address_be = crate::address::words(IpAddr::V6(bits.into()));
         if length == 128 {
-            compiled.hosts6.push((HostKey6 { generation, address_be }, class));
+            compiled.hosts6.push((
+                HostKey6 {
+                    generation,
+                    address_be,
+                },
+                class,
+            ));
         } else {
-            compiled
-                .prefixes6
-                .push((PrefixKey6 { bits: 32 + u32::from(length), generation, address_be }, class));
+            compiled.prefixes6.push((
+                PrefixKey6 {
+                    bits: 32 + u32::from(length),
+                    generation,
+                    address_be,
+                },
+                class,
+            ));
         }
     }
 }
@@ -265,7 +317,11 @@ fn compile_services(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classe
             match *service_match {
                 ServiceMatch::Any => everything.push(index),
                 ServiceMatch::Protocol(protocol) => whole.entry(protocol).or_default().push(index),
-                ServiceMatch::Ports { protocol, first, last } => {
+                ServiceMatch::Ports {
+                    protocol,
+                    first,
+                    last,
+                } => {
                     ranges.entry(protocol).or_default().push((first, last, index));
                 }
                 ServiceMatch::Icmp { protocol, kind, code } => {
@@ -288,7 +344,13 @@ fn compile_services(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classe
     let everything = sorted(everything);
     if !everything.is_empty() {
         let class = classes.number(everything.clone());
-        let key = ServiceKey { bits: 40, generation, reserved: 0, protocol: 0, port_be: 0 };
+        let key = ServiceKey {
+            bits: 40,
+            generation,
+            reserved: 0,
+            protocol: 0,
+            port_be: 0,
+        };
         compiled.services.push((key, class));
     }
     let mut protocols: Vec<u8> = whole.keys().chain(ranges.keys()).copied().collect();
@@ -299,7 +361,13 @@ fn compile_services(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classe
         base.extend(whole.get(&protocol).into_iter().flatten());
         let base = sorted(base);
         let class = classes.number(base.clone());
-        let key = ServiceKey { bits: 48, generation, reserved: 0, protocol, port_be: 0 };
+        let key = ServiceKey {
+            bits: 48,
+            generation,
+            reserved: 0,
+            protocol,
+            port_be: 0,
+        };
         compiled.services.push((key, class));
         let ranges = ranges.get(&protocol).map(Vec::as_slice).unwrap_or_default();
         for (first, last, inside) in elementary(ranges) {
@@ -323,8 +391,10 @@ fn compile_services(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classe
 
 /// Splits overlapping ranges into disjoint ones, each with the services it is in. Ranges in none are left out.
 fn elementary(ranges: &[(u16, u16, u32)]) -> Vec<(u16, u16, Vec<u32>)> {
-    let mut edges: Vec<u32> =
-        ranges.iter().flat_map(|(first, last, _)| [u32::from(*first), u32::from(*last) + 1]).collect();
+    let mut edges: Vec<u32> = ranges
+        .iter()
+        .flat_map(|(first, last, _)| [u32::from(*first), u32::from(*last) + 1])
+        .collect();
     edges.sort_unstable();
     edges.dedup();
     // What begins and ends at each edge, so that one sweep keeps the set of open ranges.
@@ -349,7 +419,11 @@ fn elementary(ranges: &[(u16, u16, u32)]) -> Vec<(u16, u16, Vec<u32>)> {
             *open.entry(*service).or_default() += 1;
         }
         if !open.is_empty() {
-            out.push((pair[0] as u16, (pair[1] - 1) as u16, open.keys().copied().collect()));
+            out.push((
+                pair[0] as u16,
+                (pair[1] - 1) as u16,
+                open.keys().copied().collect(),
+            ));
         }
     }
     out
@@ -374,43 +448,97 @@ fn compile_rules(ruleset: &Ruleset, addresses: &Classes, services: &Classes, com
     let mut vectors = Vectors::default();
     for (index, policy) in ruleset.policies.iter().enumerate() {
         let rule = index as u32;
-        vectors.accept_all(Dimension::FromZone, policy.from.is_empty(), &zone_numbers(&policy.from), rule);
-        vectors.accept_all(Dimension::ToZone, policy.to.is_empty(), &zone_numbers(&policy.to), rule);
-        vectors.accept_all(Dimension::Source, policy.source.is_empty(), &addresses.of(&policy.source), rule);
+        vectors.accept_all(
+            Dimension::FromZone,
+            policy.from.is_empty(),
+            &zone_numbers(&policy.from),
+            rule,
+        );
+        vectors.accept_all(
+            Dimension::ToZone,
+            policy.to.is_empty(),
+            &zone_numbers(&policy.to),
+            rule,
+        );
+        vectors.accept_all(
+            Dimension::Source,
+            policy.source.is_empty(),
+            &addresses.of(&policy.source),
+            rule,
+        );
         let destination = addresses.of(&policy.destination);
-        vectors.accept_all(Dimension::Destination, policy.destination.is_empty(), &destination, rule);
-        vectors.accept_all(Dimension::Service, policy.service.is_empty(), &services.of(&policy.service), rule);
+        vectors.accept_all(
+            Dimension::Destination,
+            policy.destination.is_empty(),
+            &destination,
+            rule,
+        );
+        vectors.accept_all(
+            Dimension::Service,
+            policy.service.is_empty(),
+            &services.of(&policy.service),
+            rule,
+        );
         let action = match policy.action {
             Action::Permit => PolicyAction::Permit,
             Action::Deny => PolicyAction::Deny,
             Action::Reject => PolicyAction::Reject,
         };
-        let log = u8::from(policy.log_create) * log_flags::CREATE
-            | u8::from(policy.log_close) * log_flags::CLOSE
-            | u8::from(policy.log_deny) * log_flags::DENY;
-        let value = PolicyRule { hits: 0, policy: rule, action: action as u8, log, reserved: 0 };
+        let asked = |on: bool, flag: u8| if on { flag } else { 0 };
+        let log = asked(policy.log_create, log_flags::CREATE)
+            | asked(policy.log_close, log_flags::CLOSE)
+            | asked(policy.log_deny, log_flags::DENY);
+        let value = PolicyRule {
+            hits: 0,
+            policy: rule,
+            action: action as u8,
+            log,
+            reserved: 0,
+        };
         compiled.rules.push((PolicyKey { generation, rule }, value));
     }
     // hostInbound: implicit rules from each zone to the firewall itself, behind the configured ones, which never mean it.
-    let mut rule = ruleset.policies.len() as u32;
-    for (index, zone) in ruleset.zones.iter().enumerate().filter(|(_, zone)| !zone.host_inbound.is_empty()) {
+    let inbound = ruleset
+        .zones
+        .iter()
+        .enumerate()
+        .filter(|(_, zone)| !zone.host_inbound.is_empty());
+    for (rule, (index, zone)) in (ruleset.policies.len() as u32..).zip(inbound) {
         vectors.accept(Dimension::FromZone, zone_number(index), rule);
         vectors.accept(Dimension::ToZone, u32::from(bulkhead_abi::ZONE_SELF), rule);
         vectors.accept(Dimension::Source, VectorKey::ANY, rule);
         vectors.accept(Dimension::Destination, VectorKey::ANY, rule);
         vectors.accept_all(Dimension::Service, false, &services.of(&zone.host_inbound), rule);
-        let value =
-            PolicyRule { policy: u32::MAX, action: PolicyAction::Permit as u8, ..PolicyRule::default() };
+        let value = PolicyRule {
+            policy: u32::MAX,
+            action: PolicyAction::Permit as u8,
+            ..PolicyRule::default()
+        };
         compiled.rules.push((PolicyKey { generation, rule }, value));
-        rule += 1;
     }
     let mut tops: BTreeMap<(u16, u32), u64> = BTreeMap::new();
     for ((dimension, class, page), value) in vectors.pages {
         *tops.entry((dimension, class)).or_default() |= 1 << page;
-        compiled.vector_pages.push((VectorKey { generation, class, dimension, page }, value));
+        compiled.vector_pages.push((
+            VectorKey {
+                generation,
+                class,
+                dimension,
+                page,
+            },
+            value,
+        ));
     }
     for ((dimension, class), pages) in tops {
-        compiled.vector_tops.push((VectorKey { generation, class, dimension, page: 0 }, pages));
+        compiled.vector_tops.push((
+            VectorKey {
+                generation,
+                class,
+                dimension,
+                page: 0,
+            },
+            pages,
+        ));
     }
 }
 
@@ -424,9 +552,19 @@ fn compile_nat(ruleset: &Ruleset, compiled: &mut CompiledRuleset) {
                 .iter()
                 .position(|rule| accepts(&rule.from, from) && accepts(&rule.to, to));
             if let Some(index) = first {
-                let key = NatKey { generation, zones: zone_number(from) << 16 | zone_number(to) };
+                let key = NatKey {
+                    generation,
+                    zones: zone_number(from) << 16 | zone_number(to),
+                };
                 let translate = u32::from(ruleset.source_nat[index].translate);
-                compiled.nat_rules.push((key, NatRule { hits: 0, rule: index as u32, translate }));
+                compiled.nat_rules.push((
+                    key,
+                    NatRule {
+                        hits: 0,
+                        rule: index as u32,
+                        translate,
+                    },
+                ));
             }
         }
     }
@@ -440,9 +578,15 @@ mod tests {
     fn port_ranges_split_into_the_fewest_prefixes() {
         assert_eq!(port_prefixes(443, 443), [(443, 16)]);
         assert_eq!(port_prefixes(0, 65535), [(0, 0)]);
-        assert_eq!(port_prefixes(1024, 65535), [(1024, 6), (2048, 5), (4096, 4), (8192, 3), (16384, 2), (32768, 1)]);
+        assert_eq!(
+            port_prefixes(1024, 65535),
+            [(1024, 6), (2048, 5), (4096, 4), (8192, 3), (16384, 2), (32768, 1)]
+        );
         for (first, last) in [(1, 1), (5, 77), (65535, 65535), (1023, 1025), (0, 1)] {
-            let covered: usize = port_prefixes(first, last).iter().map(|(_, length)| 1 << (16 - length)).sum();
+            let covered: usize = port_prefixes(first, last)
+                .iter()
+                .map(|(_, length)| 1 << (16 - length))
+                .sum();
             assert_eq!(covered, usize::from(last - first) + 1);
         }
     }
@@ -453,15 +597,25 @@ mod tests {
         let split = elementary(&ranges);
         for port in 0..=65535u16 {
             let want: Vec<u32> = {
-                let mut set: Vec<u32> =
-                    ranges.iter().filter(|r| (r.0..=r.1).contains(&port)).map(|r| r.2).collect();
+                let mut set: Vec<u32> = ranges
+                    .iter()
+                    .filter(|r| (r.0..=r.1).contains(&port))
+                    .map(|r| r.2)
+                    .collect();
                 set.sort_unstable();
                 set
             };
-            let got: Vec<&Vec<u32>> =
-                split.iter().filter(|r| (r.0..=r.1).contains(&port)).map(|r| &r.2).collect();
+            let got: Vec<&Vec<u32>> = split
+                .iter()
+                .filter(|r| (r.0..=r.1).contains(&port))
+                .map(|r| &r.2)
+                .collect();
             assert!(got.len() <= 1);
-            assert_eq!(got.first().map(|set| set.to_vec()).unwrap_or_default(), want, "port {port}");
+            assert_eq!(
+                got.first().map(|set| set.to_vec()).unwrap_or_default(),
+                want,
+                "port {port}"
+            );
         }
     }
 }

@@ -15,7 +15,7 @@ use bulkhead_abi::{Interface, NeighbourKey, Route4Key, Route6Key, RouteEntry, Ro
 use crate::{
     address::{family, words},
     bpf::KernelMaps,
-    netlink::{self, AddressScope, LinkKind, Neighbour, Netlink, NeighbourState},
+    netlink::{self, AddressScope, LinkKind, Neighbour, NeighbourState, Netlink},
     table::{TableError, TypedMap},
 };
 
@@ -50,7 +50,11 @@ pub struct Mirror {
 }
 
 /// Brings `map` from `had` to `want`; whether anything changed. New entries first, so that no route is missing meanwhile.
-fn replace<K, V>(map: &TypedMap<K, V>, had: &mut HashMap<K, V>, want: HashMap<K, V>) -> Result<bool, TableError>
+fn replace<K, V>(
+    map: &TypedMap<K, V>,
+    had: &mut HashMap<K, V>,
+    want: HashMap<K, V>,
+) -> Result<bool, TableError>
 where
     K: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy + Eq + std::hash::Hash,
     V: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy + PartialEq,
@@ -76,9 +80,10 @@ fn neighbour_entry(neighbour: &Neighbour) -> (NeighbourKey, Option<u64>) {
         family: u32::from(family(&neighbour.address)),
         address_be: words(neighbour.address),
     };
-    let mac = neighbour.mac.filter(|_| neighbour.usable()).map(|mac| {
-        u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0])
-    });
+    let mac = neighbour
+        .mac
+        .filter(|_| neighbour.usable())
+        .map(|mac| u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]));
     (key, mac)
 }
 
@@ -121,7 +126,11 @@ impl Mirror {
         changed |= replace(&maps.routes4, &mut self.routes4, routes4)?;
         changed |= replace(&maps.routes6, &mut self.routes6, routes6)?;
         let mut neighbours = HashMap::new();
-        for neighbour in netlink.neighbours()?.iter().filter(|n| self.data.contains(&n.index)) {
+        for neighbour in netlink
+            .neighbours()?
+            .iter()
+            .filter(|n| self.data.contains(&n.index))
+        {
             if let (key, Some(mac)) = neighbour_entry(neighbour) {
                 neighbours.insert(key, mac);
             }
@@ -159,7 +168,12 @@ impl Mirror {
     ///
     /// # Errors
     /// If the table cannot be written.
-    pub fn neighbour_gone(&mut self, maps: &KernelMaps, index: u32, address: IpAddr) -> Result<bool, FibError> {
+    pub fn neighbour_gone(
+        &mut self,
+        maps: &KernelMaps,
+        index: u32,
+        address: IpAddr,
+    ) -> Result<bool, FibError> {
         let key = NeighbourKey {
             ifindex: index,
             family: u32::from(family(&address)),
@@ -168,7 +182,12 @@ impl Mirror {
         self.set_neighbour(maps, key, None)
     }
 
-    fn set_neighbour(&mut self, maps: &KernelMaps, key: NeighbourKey, mac: Option<u64>) -> Result<bool, FibError> {
+    fn set_neighbour(
+        &mut self,
+        maps: &KernelMaps,
+        key: NeighbourKey,
+        mac: Option<u64>,
+    ) -> Result<bool, FibError> {
         match mac {
             Some(mac) if self.neighbours.get(&key) != Some(&mac) => {
                 maps.neighbours.set(&key, &mac)?;
@@ -187,7 +206,10 @@ impl Mirror {
     }
 }
 
-fn read_interfaces(netlink: &mut Netlink, data: &[DataInterface]) -> Result<HashMap<u32, Interface>, FibError> {
+fn read_interfaces(
+    netlink: &mut Netlink,
+    data: &[DataInterface],
+) -> Result<HashMap<u32, Interface>, FibError> {
     let links = netlink.links()?;
     let addresses = netlink.addresses()?;
     let mut interfaces = HashMap::new();
@@ -235,17 +257,34 @@ type Routes = (HashMap<Route4Key, RouteEntry>, HashMap<Route6Key, RouteEntry>);
 fn read_routes(netlink: &mut Netlink) -> Result<Routes, FibError> {
     let mut routes = netlink.routes()?;
     // The one to win stands last: local over main, then the lower metric.
-    routes.sort_by_key(|route| (route.table == netlink::Table::Local, std::cmp::Reverse(route.metric)));
+    routes.sort_by_key(|route| {
+        (
+            route.table == netlink::Table::Local,
+            std::cmp::Reverse(route.metric),
+        )
+    });
     let (mut routes4, mut routes6) = (HashMap::new(), HashMap::new());
     for route in &routes {
         let bits = u32::from(route.prefix_len);
         let destination = words(route.destination);
         match route.destination {
             IpAddr::V4(_) => {
-                routes4.insert(Route4Key { bits, address_be: destination[0] }, route_entry(route));
+                routes4.insert(
+                    Route4Key {
+                        bits,
+                        address_be: destination[0],
+                    },
+                    route_entry(route),
+                );
             }
             IpAddr::V6(_) => {
-                routes6.insert(Route6Key { bits, address_be: destination }, route_entry(route));
+                routes6.insert(
+                    Route6Key {
+                        bits,
+                        address_be: destination,
+                    },
+                    route_entry(route),
+                );
             }
         }
     }

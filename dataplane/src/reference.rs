@@ -25,7 +25,8 @@ pub struct Tuple {
 pub fn covers(prefix: &Prefix, address: &IpAddr) -> bool {
     match (prefix.address, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
-            prefix.length == 0 || (u32::from(network) ^ u32::from(*address)) >> (32 - u32::from(prefix.length)) == 0
+            prefix.length == 0
+                || (u32::from(network) ^ u32::from(*address)) >> (32 - u32::from(prefix.length)) == 0
         }
         (IpAddr::V6(network), IpAddr::V6(address)) => {
             prefix.length == 0
@@ -38,20 +39,36 @@ pub fn covers(prefix: &Prefix, address: &IpAddr) -> bool {
 /// Whether group `index` has `address`.
 #[must_use]
 pub fn in_group(ruleset: &Ruleset, index: usize, address: &IpAddr) -> bool {
-    ruleset.groups[index].members.iter().any(|prefix| covers(prefix, address))
+    ruleset.groups[index]
+        .members
+        .iter()
+        .any(|prefix| covers(prefix, address))
 }
 
 /// Whether service `index` has the protocol and port.
 #[must_use]
 pub fn in_service(ruleset: &Ruleset, index: usize, protocol: u8, port: u16) -> bool {
-    ruleset.services[index].matches.iter().any(|service| match *service {
-        ServiceMatch::Any => true,
-        ServiceMatch::Protocol(own) => own == protocol,
-        ServiceMatch::Ports { protocol: own, first, last } => own == protocol && (first..=last).contains(&port),
-        ServiceMatch::Icmp { protocol: own, kind, code } => {
-            own == protocol && port >> 8 == u16::from(kind) && code.is_none_or(|code| port & 0xff == u16::from(code))
-        }
-    })
+    ruleset.services[index]
+        .matches
+        .iter()
+        .any(|service| match *service {
+            ServiceMatch::Any => true,
+            ServiceMatch::Protocol(own) => own == protocol,
+            ServiceMatch::Ports {
+                protocol: own,
+                first,
+                last,
+            } => own == protocol && (first..=last).contains(&port),
+            ServiceMatch::Icmp {
+                protocol: own,
+                kind,
+                code,
+            } => {
+                own == protocol
+                    && port >> 8 == u16::from(kind)
+                    && code.is_none_or(|code| port & 0xff == u16::from(code))
+            }
+        })
 }
 
 fn matches(ruleset: &Ruleset, policy: &Policy, from: usize, to: usize, tuple: &Tuple) -> bool {
@@ -60,7 +77,10 @@ fn matches(ruleset: &Ruleset, policy: &Policy, from: usize, to: usize, tuple: &T
         groups.is_empty() || groups.iter().any(|group| in_group(ruleset, *group, address))
     };
     let service = policy.service.is_empty()
-        || policy.service.iter().any(|service| in_service(ruleset, *service, tuple.protocol, tuple.port));
+        || policy
+            .service
+            .iter()
+            .any(|service| in_service(ruleset, *service, tuple.protocol, tuple.port));
     zone(&policy.from, from)
         && zone(&policy.to, to)
         && group(&policy.source, &tuple.source)
@@ -71,11 +91,17 @@ fn matches(ruleset: &Ruleset, policy: &Policy, from: usize, to: usize, tuple: &T
 /// Index of the first policy that matches a packet from zone `from` to zone `to` (indices); `None`: denied by default.
 #[must_use]
 pub fn first_match(ruleset: &Ruleset, from: usize, to: usize, tuple: &Tuple) -> Option<usize> {
-    ruleset.policies.iter().position(|policy| matches(ruleset, policy, from, to, tuple))
+    ruleset
+        .policies
+        .iter()
+        .position(|policy| matches(ruleset, policy, from, to, tuple))
 }
 
 /// Whether zone `from` permits the packet to the firewall itself.
 #[must_use]
 pub fn host_inbound(ruleset: &Ruleset, from: usize, tuple: &Tuple) -> bool {
-    ruleset.zones[from].host_inbound.iter().any(|service| in_service(ruleset, *service, tuple.protocol, tuple.port))
+    ruleset.zones[from]
+        .host_inbound
+        .iter()
+        .any(|service| in_service(ruleset, *service, tuple.protocol, tuple.port))
 }

@@ -78,7 +78,10 @@ fn link_address(ifindex: u32, frame: &[u8]) -> LinkAddr {
     from_sockaddr(&address)
 }
 
-#[expect(unsafe_code, reason = "nix offers no safe constructor of a link-layer address")]
+#[expect(
+    unsafe_code,
+    reason = "nix offers no safe constructor of a link-layer address"
+)]
 fn from_sockaddr(address: &libc::sockaddr_ll) -> LinkAddr {
     use nix::sys::socket::SockaddrLike as _;
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
@@ -107,9 +110,14 @@ pub fn answer(request: &SlowPathRequest, own4: Option<IpAddr>, own6: Option<IpAd
     if source.is_multicast() || source.is_unspecified() || destination.is_multicast() {
         return None;
     }
-    let kind = [SlowPathKind::Reject, SlowPathKind::TtlExceeded, SlowPathKind::MtuExceeded, SlowPathKind::NoRoute]
-        .into_iter()
-        .find(|kind| *kind as u32 == request.kind)?;
+    let kind = [
+        SlowPathKind::Reject,
+        SlowPathKind::TtlExceeded,
+        SlowPathKind::MtuExceeded,
+        SlowPathKind::NoRoute,
+    ]
+    .into_iter()
+    .find(|kind| *kind as u32 == request.kind)?;
     if kind == SlowPathKind::Reject && packet.protocol == protocol::TCP {
         return reset(frame, &packet, source, destination);
     }
@@ -143,12 +151,17 @@ fn reset(frame: &[u8], packet: &Packet, source: IpAddr, destination: IpAddr) -> 
         _ => return None,
     };
     let builder = if packet.tcp_flags & tcp_flags::ACK != 0 {
-        builder.tcp(packet.destination_port, packet.source_port, packet.ack, 0).rst()
+        builder
+            .tcp(packet.destination_port, packet.source_port, packet.ack, 0)
+            .rst()
     } else {
         let flags = u32::from(packet.tcp_flags & tcp_flags::SYN != 0)
             + u32::from(packet.tcp_flags & tcp_flags::FIN != 0);
         let end = packet.seq.wrapping_add(packet.payload_bytes).wrapping_add(flags);
-        builder.tcp(packet.destination_port, packet.source_port, 0, 0).rst().ack(end)
+        builder
+            .tcp(packet.destination_port, packet.source_port, 0, 0)
+            .rst()
+            .ack(end)
     };
     let mut out = Vec::with_capacity(builder.size(0));
     builder.write(&mut out, &[]).ok()?;
@@ -179,11 +192,17 @@ fn icmp_error(
                 SlowPathKind::TtlExceeded => Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit),
                 SlowPathKind::MtuExceeded => {
                     let next_hop_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                    Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu })
+                    Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded {
+                        next_hop_mtu,
+                    })
                 }
                 SlowPathKind::NoRoute => Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Network),
             };
-            builder.ipv4(from.octets(), to.octets(), TTL).icmpv4(message).write(&mut out, quoted).ok()?;
+            builder
+                .ipv4(from.octets(), to.octets(), TTL)
+                .icmpv4(message)
+                .write(&mut out, quoted)
+                .ok()?;
         }
         (IpAddr::V6(to), Some(IpAddr::V6(from))) => {
             let quoted = &quoted[..quoted.len().min(QUOTE_V6)];
@@ -191,11 +210,19 @@ fn icmp_error(
                 SlowPathKind::Reject => {
                     Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Prohibited)
                 }
-                SlowPathKind::TtlExceeded => Icmpv6Type::TimeExceeded(icmpv6::TimeExceededCode::HopLimitExceeded),
+                SlowPathKind::TtlExceeded => {
+                    Icmpv6Type::TimeExceeded(icmpv6::TimeExceededCode::HopLimitExceeded)
+                }
                 SlowPathKind::MtuExceeded => Icmpv6Type::PacketTooBig { mtu },
-                SlowPathKind::NoRoute => Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::NoRoute),
+                SlowPathKind::NoRoute => {
+                    Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::NoRoute)
+                }
             };
-            builder.ipv6(from.octets(), to.octets(), TTL).icmpv6(message).write(&mut out, quoted).ok()?;
+            builder
+                .ipv6(from.octets(), to.octets(), TTL)
+                .icmpv6(message)
+                .write(&mut out, quoted)
+                .ok()?;
         }
         // Without an address of the family there is nobody the error could come from.
         _ => return None,

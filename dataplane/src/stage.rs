@@ -20,7 +20,9 @@ where
     K: IntoBytes + FromBytes + Immutable + Copy,
     V: IntoBytes + FromBytes + Immutable + Copy,
 {
-    entries.iter().try_for_each(|(key, _)| map.remove(key).map(|_| ()))
+    entries
+        .iter()
+        .try_for_each(|(key, _)| map.remove(key).map(|_| ()))
 }
 
 /// Writes every entry of `compiled`. No packet sees any of them before the generation is switched to.
@@ -29,7 +31,8 @@ where
 /// If a table is full or the kernel refuses otherwise; what was written until then is for [`remove`].
 pub fn stage(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), TableError> {
     // The slot's last user was the generation before the live one, whose last packet is long gone.
-    maps.settings.set(&(compiled.generation & 1), &compiled.settings)?;
+    maps.settings
+        .set(&(compiled.generation & 1), &compiled.settings)?;
     write(&maps.zones, &compiled.zones)?;
     write(&maps.hosts4, &compiled.hosts4)?;
     write(&maps.hosts6, &compiled.hosts6)?;

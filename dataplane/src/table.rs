@@ -73,7 +73,11 @@ fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<()> {
     // buffer of the map's key or value size, as the callers below construct them from `K` and `V`, whose sizes are
     // compared with the map's when the map is opened.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 impl<K, V> TypedMap<K, V>
@@ -91,7 +95,11 @@ where
         key_bytes: usize,
         value_bytes: usize,
     ) -> Result<Self, TableError> {
-        let fail = |operation, source| TableError { map: name, operation, source };
+        let fail = |operation, source| TableError {
+            map: name,
+            operation,
+            source,
+        };
         if key_bytes != size_of::<K>() || value_bytes != size_of::<V>() {
             let message = format!(
                 "key and value are {key_bytes} and {value_bytes} bytes in the kernel, {} and {} here",
@@ -101,15 +109,29 @@ where
             return Err(fail("open", io::Error::new(io::ErrorKind::InvalidData, message)));
         }
         let fd = fd.try_clone_to_owned().map_err(|error| fail("open", error))?;
-        Ok(Self { fd, name, types: PhantomData })
+        Ok(Self {
+            fd,
+            name,
+            types: PhantomData,
+        })
     }
 
     fn element(&self, key: u64, value: u64, flags: u64) -> uapi::Element {
-        uapi::Element { map_fd: self.fd.as_raw_fd() as u32, pad: 0, key, value_or_next_key: value, flags }
+        uapi::Element {
+            map_fd: self.fd.as_raw_fd() as u32,
+            pad: 0,
+            key,
+            value_or_next_key: value,
+            flags,
+        }
     }
 
     fn fail(&self, operation: &'static str, source: io::Error) -> TableError {
-        TableError { map: self.name, operation, source }
+        TableError {
+            map: self.name,
+            operation,
+            source,
+        }
     }
 
     /// The value under `key`.
@@ -118,8 +140,11 @@ where
     /// Whatever the kernel says, but for "no such entry".
     pub fn get(&self, key: &K) -> Result<Option<V>, TableError> {
         let mut value = V::new_zeroed();
-        let mut attr =
-            self.element(std::ptr::from_ref(key) as u64, std::ptr::from_mut(&mut value) as u64, uapi::ANY);
+        let mut attr = self.element(
+            std::ptr::from_ref(key) as u64,
+            std::ptr::from_mut(&mut value) as u64,
+            uapi::ANY,
+        );
         match bpf(uapi::MAP_LOOKUP_ELEM, &mut attr) {
             Ok(()) => Ok(Some(value)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -132,7 +157,11 @@ where
     /// # Errors
     /// Whatever the kernel says, "table full" (`E2BIG`, `ENOSPC`) included.
     pub fn set(&self, key: &K, value: &V) -> Result<(), TableError> {
-        let mut attr = self.element(std::ptr::from_ref(key) as u64, std::ptr::from_ref(value) as u64, uapi::ANY);
+        let mut attr = self.element(
+            std::ptr::from_ref(key) as u64,
+            std::ptr::from_ref(value) as u64,
+            uapi::ANY,
+        );
         bpf(uapi::MAP_UPDATE_ELEM, &mut attr).map_err(|error| self.fail("update", error))
     }
 

@@ -15,24 +15,46 @@ fn conversations(hook: HookMode, nat: bool) -> Result<()> {
     let client = inside.client().timeout(Duration::from_millis(1500));
     let back = outside.client().timeout(Duration::from_millis(500));
     for (server, seen, own) in [
-        (IpAddr::V4(outside.v4), IpAddr::V4(if nat { outside.firewall_v4 } else { inside.v4 }), outside.v4_port(80)),
-        (IpAddr::V6(outside.v6), IpAddr::V6(if nat { outside.firewall_v6 } else { inside.v6 }), outside.v6_port(80)),
+        (
+            IpAddr::V4(outside.v4),
+            IpAddr::V4(if nat { outside.firewall_v4 } else { inside.v4 }),
+            outside.v4_port(80),
+        ),
+        (
+            IpAddr::V6(outside.v6),
+            IpAddr::V6(if nat { outside.firewall_v6 } else { inside.v6 }),
+            outside.v6_port(80),
+        ),
     ] {
         let _http = HttpServer::start(&outside.namespace, own, "hello")?;
         let _dns = UdpServer::start(&outside.namespace, (server, 53).into())?;
         let answer = client.http_get((server, 80).into(), "/")?;
-        let answer = answer.answered().unwrap_or_else(|e| panic!("{e}: {:#?}", engine.counters()));
+        let answer = answer
+            .answered()
+            .unwrap_or_else(|e| panic!("{e}: {:#?}", engine.counters()));
         assert_eq!(answer.body, "hello");
         assert_eq!(answer.seen_as.ip(), seen, "source as the server saw it");
-        let answer = client.dns_query((server, 53).into(), "example.test")?.answered()?;
+        let answer = client
+            .dns_query((server, 53).into(), "example.test")?
+            .answered()?;
         assert_eq!(answer.seen_as.ip(), seen);
         client.ping(server)?.answered()?;
         // Rejected: told at once.
-        assert!(matches!(client.tcp((server, 9999).into())?, Outcome::Refused), "reset");
+        assert!(
+            matches!(client.tcp((server, 9999).into())?, Outcome::Refused),
+            "reset"
+        );
         // Not in any policy: silence.
-        assert!(matches!(client.tcp((server, 81).into())?, Outcome::TimedOut), "default deny");
+        assert!(
+            matches!(client.tcp((server, 81).into())?, Outcome::TimedOut),
+            "default deny"
+        );
         // The other way round nothing is permitted.
-        let inside_address = if server.is_ipv4() { IpAddr::V4(inside.v4) } else { IpAddr::V6(inside.v6) };
+        let inside_address = if server.is_ipv4() {
+            IpAddr::V4(inside.v4)
+        } else {
+            IpAddr::V6(inside.v6)
+        };
         assert!(matches!(back.ping(inside_address)?, Outcome::TimedOut));
         // hostInbound: inside may ping the firewall, outside may not.
         let (own, other) = if server.is_ipv4() {
@@ -44,7 +66,9 @@ fn conversations(hook: HookMode, nat: bool) -> Result<()> {
         assert!(matches!(back.ping(other)?, Outcome::TimedOut));
         // The firewall's own connections are answered without a rule.
         Client::new(lab.firewall()).ping(server)?.answered()?;
-        Client::new(lab.firewall()).http_get((server, 80).into(), "/")?.answered()?;
+        Client::new(lab.firewall())
+            .http_get((server, 80).into(), "/")?
+            .answered()?;
     }
     let sessions = engine.sessions(&|_| true, 100)?;
     assert!(sessions.total >= 4, "{sessions:#?}");

@@ -7,12 +7,15 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::Result;
 use bulkhead_dataplane::ruleset::HookMode;
 use bulkhead_testkit::{
-    CounterDelta, Frame, HostSpec, IcmpError, Outcome, RawPort, UdpServer, ping::PingSpec, privileged, verify_checksums,
+    CounterDelta, Frame, HostSpec, IcmpError, Outcome, RawPort, UdpServer, ping::PingSpec, privileged,
+    verify_checksums,
 };
 
 /// The ICMP error an outcome consists of.
 fn icmp<T: std::fmt::Debug>(outcome: Outcome<T>) -> IcmpError {
-    outcome.icmp().unwrap_or_else(|| panic!("no ICMP error: {outcome:?}"))
+    outcome
+        .icmp()
+        .unwrap_or_else(|| panic!("no ICMP error: {outcome:?}"))
 }
 
 #[test]
@@ -24,14 +27,26 @@ fn netns_ttl_exceeded_is_answered() -> Result<()> {
     let (inside, outside) = (lab.host("inside"), lab.host("outside"));
     let engine = common::start(&lab, common::ruleset(HookMode::Auto, true));
     let client = inside.client().timeout(Duration::from_millis(1500));
-    let spec = PingSpec { ttl: 1, ..PingSpec::default() };
+    let spec = PingSpec {
+        ttl: 1,
+        ..PingSpec::default()
+    };
     let error = icmp(client.ping_with(IpAddr::V4(outside.v4), &spec)?);
-    assert_eq!((error.kind, error.code, error.from), (11, 0, Some(IpAddr::V4(inside.firewall_v4))));
+    assert_eq!(
+        (error.kind, error.code, error.from),
+        (11, 0, Some(IpAddr::V4(inside.firewall_v4)))
+    );
     let error = icmp(client.ping_with(IpAddr::V6(outside.v6), &spec)?);
-    assert_eq!((error.kind, error.code, error.from), (3, 0, Some(IpAddr::V6(inside.firewall_v6))));
+    assert_eq!(
+        (error.kind, error.code, error.from),
+        (3, 0, Some(IpAddr::V6(inside.firewall_v6)))
+    );
     assert_eq!(engine.counters()?["ttl_exceeded"], 2);
     // With one more hop it arrives.
-    let spec = PingSpec { ttl: 2, ..PingSpec::default() };
+    let spec = PingSpec {
+        ttl: 2,
+        ..PingSpec::default()
+    };
     client.ping_with(IpAddr::V4(outside.v4), &spec)?.answered()?;
     client.ping_with(IpAddr::V6(outside.v6), &spec)?.answered()?;
     Ok(())
@@ -65,9 +80,16 @@ fn netns_too_big_is_answered_with_the_mtu() -> Result<()> {
     let answer = answer.expect("fragmentation needed").frame;
     verify_checksums(&answer).map_err(anyhow::Error::msg)?;
     assert_eq!((answer[34], answer[35]), (3, 4));
-    assert_eq!(u16::from_be_bytes([answer[40], answer[41]]), 1400, "the MTU of the next hop");
+    assert_eq!(
+        u16::from_be_bytes([answer[40], answer[41]]),
+        1400,
+        "the MTU of the next hop"
+    );
     // IPv6, by a socket that learns.
-    let spec = PingSpec { payload_bytes: 1440, ..PingSpec::default() };
+    let spec = PingSpec {
+        payload_bytes: 1440,
+        ..PingSpec::default()
+    };
     let error = icmp(client.ping_with(IpAddr::V6(outside.v6), &spec)?);
     assert_eq!((error.kind, error.mtu), (2, 1400));
     assert_eq!(engine.counters()?["mtu_exceeded"], 2);
@@ -90,10 +112,15 @@ fn netns_unreachable_port_comes_back_through_source_nat() -> Result<()> {
         assert!(
             matches!(outcome, Outcome::Refused) || outcome.icmp().is_some(),
             "{server}: {outcome:?}: {:#?}",
-            common::nonzero(&engine)
+            engine.nonzero_counters()
         );
     }
-    assert_eq!(engine.counters()?["related_icmp"], 2, "{:#?}", common::nonzero(&engine));
+    assert_eq!(
+        engine.counters()?["related_icmp"],
+        2,
+        "{:#?}",
+        engine.nonzero_counters()
+    );
     Ok(())
 }
 
@@ -131,13 +158,24 @@ fn netns_the_first_packet_is_not_lost_to_arp_and_exactly_the_stated_counters_mov
     let mut netlink = own;
     // Nobody knows anybody: the firewall has never spoken to the server.
     let known = netlink.neighbour(outside.firewall_index, IpAddr::V4(outside.v4))?;
-    assert!(known.is_none_or(|neighbour| !neighbour.usable()), "the server is known already");
+    assert!(
+        known.is_none_or(|neighbour| !neighbour.usable()),
+        "the server is known already"
+    );
     let before = engine.counters()?;
     // One query, sent once: an answer means that neither it nor the reply was lost.
-    client.dns_query(outside.v4_port(53), "example.test")?.answered()?;
+    client
+        .dns_query(outside.v4_port(53), "example.test")?
+        .answered()?;
     CounterDelta::between(before, engine.counters()?)
         // Resolution itself, and the hosts' multicast chatter.
-        .ignoring(&["arp", "neighbour_discovery", "host_inbound_deny", "from_host", "decision_cache_hits"])
+        .ignoring(&[
+            "arp",
+            "neighbour_discovery",
+            "host_inbound_deny",
+            "from_host",
+            "decision_cache_hits",
+        ])
         .expect(&[
             ("session_created", 1),
             // The answer, which makes the session two-way.

@@ -16,32 +16,48 @@ fn bulk(hook: HookMode, nat: bool, shape: impl Fn(HostSpec) -> HostSpec) -> Resu
     let lab = common::topology(shape);
     let engine = common::start(&lab, common::ruleset(hook, nat));
     let (inside, outside) = (lab.host("inside"), lab.host("outside"));
-    let before = [KernelCounters::snapshot(&inside.namespace)?, KernelCounters::snapshot(&outside.namespace)?];
+    let before = [
+        KernelCounters::snapshot(&inside.namespace)?,
+        KernelCounters::snapshot(&outside.namespace)?,
+    ];
     for address in [outside.v4_port(80), outside.v6_port(80)] {
         let _server = TcpServer::start(&outside.namespace, address)?;
         let (transfer, _) = inside
             .client()
             .tcp_transfer(address, BULK, BULK)?
             .answered()
-            .unwrap_or_else(|e| panic!("{address}: {e}: {:#?}", common::nonzero(&engine)));
+            .unwrap_or_else(|e| panic!("{address}: {e}: {:#?}", engine.nonzero_counters()));
         assert_eq!((transfer.uploaded_bytes, transfer.downloaded_bytes), (BULK, BULK));
     }
     for (host, before) in [inside, outside].into_iter().zip(&before) {
         let after = KernelCounters::snapshot(&host.namespace)?;
         let errors = after.checksum_errors(before);
-        assert!(errors.values().all(|count| *count == 0), "{}: {errors:?}", host.name);
+        assert!(
+            errors.values().all(|count| *count == 0),
+            "{}: {errors:?}",
+            host.name
+        );
     }
     let counters = engine.counters()?;
     let forwarded = counters["established"] + counters["established_xdp"];
-    assert!(forwarded > 1000, "{:#?}", common::nonzero(&engine));
+    assert!(forwarded > 1000, "{:#?}", engine.nonzero_counters());
     if hook == HookMode::Xdp {
-        assert!(counters["established_xdp"] > 0, "{:#?}", common::nonzero(&engine));
+        assert!(
+            counters["established_xdp"] > 0,
+            "{:#?}",
+            engine.nonzero_counters()
+        );
     } else {
         assert_eq!(counters["established_xdp"], 0);
     }
-    let lost: Vec<_> = common::nonzero(&engine)
+    let lost: Vec<_> = engine
+        .nonzero_counters()
         .into_iter()
-        .filter(|(name, _)| bulkhead_abi::Reason::ALL.iter().any(|r| r.is_drop() && r.name() == name))
+        .filter(|(name, _)| {
+            bulkhead_abi::Reason::ALL
+                .iter()
+                .any(|r| r.is_drop() && r.name() == name)
+        })
         // The hosts' own multicast chatter.
         .filter(|(name, _)| name != "host_inbound_deny")
         .collect();
@@ -101,5 +117,7 @@ fn netns_bulk_forced_xdp_mtu_9000_source_nat() -> Result<()> {
 
 #[test]
 fn netns_bulk_forced_xdp_offloads_off() -> Result<()> {
-    bulk(HookMode::Xdp, true, |host| host.offloads(Offloads::Off).host_gro())
+    bulk(HookMode::Xdp, true, |host| {
+        host.offloads(Offloads::Off).host_gro()
+    })
 }

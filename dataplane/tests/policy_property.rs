@@ -15,7 +15,9 @@ use proptest::{collection::vec, prelude::*};
 /// Fills host tables with one generation.
 fn load(compiled: &CompiledRuleset) -> HostTables {
     let tables = HostTables::new(16, 16);
-    tables.settings.set(&(compiled.generation & 1), &compiled.settings);
+    tables
+        .settings
+        .set(&(compiled.generation & 1), &compiled.settings);
     tables.zones.load(compiled.zones.iter().copied());
     tables.hosts4.load(compiled.hosts4.iter().copied());
     tables.hosts6.load(compiled.hosts6.iter().copied());
@@ -39,13 +41,28 @@ fn address() -> impl Strategy<Value = IpAddr> {
 
 fn prefix() -> impl Strategy<Value = Prefix> {
     (address(), any::<prop::sample::Index>()).prop_map(|(address, pick)| {
-        let lengths: &[u8] = if address.is_ipv4() { &[0, 8, 15, 24, 29, 31, 32] } else { &[0, 32, 48, 64, 126, 128] };
-        Prefix { address, length: lengths[pick.index(lengths.len())] }
+        let lengths: &[u8] = if address.is_ipv4() {
+            &[0, 8, 15, 24, 29, 31, 32]
+        } else {
+            &[0, 32, 48, 64, 126, 128]
+        };
+        Prefix {
+            address,
+            length: lengths[pick.index(lengths.len())],
+        }
     })
 }
 
 fn service_match() -> impl Strategy<Value = ServiceMatch> {
-    let port = prop_oneof![Just(0u16), Just(1), 78u16..84, Just(1023), Just(1024), Just(65535), any::<u16>()];
+    let port = prop_oneof![
+        Just(0u16),
+        Just(1),
+        78u16..84,
+        Just(1023),
+        Just(1024),
+        Just(65535),
+        any::<u16>()
+    ];
     let protocol = prop_oneof![Just(6u8), Just(17u8)];
     prop_oneof![
         1 => Just(ServiceMatch::Any),
@@ -94,23 +111,57 @@ fn ruleset(policies: std::ops::Range<usize>) -> impl Strategy<Value = Ruleset> {
         .prop_map(|(inbound, groups, services, policies)| Ruleset {
             zones: inbound
                 .into_iter()
-                .map(|host_inbound| Zone { name: String::new(), host_inbound })
+                .map(|host_inbound| Zone {
+                    name: String::new(),
+                    host_inbound,
+                })
                 .collect(),
-            groups: groups.into_iter().map(|members| Group { name: String::new(), members }).collect(),
-            services: services.into_iter().map(|matches| Service { name: String::new(), matches }).collect(),
+            groups: groups
+                .into_iter()
+                .map(|members| Group {
+                    name: String::new(),
+                    members,
+                })
+                .collect(),
+            services: services
+                .into_iter()
+                .map(|matches| Service {
+                    name: String::new(),
+                    matches,
+                })
+                .collect(),
             policies,
             ..Ruleset::default()
         })
 }
 
 fn tuple() -> impl Strategy<Value = Tuple> {
-    let port = prop_oneof![Just(0u16), Just(1), 78u16..84, Just(1024), Just(65535), 0u16..3000, any::<u16>()];
+    let port = prop_oneof![
+        Just(0u16),
+        Just(1),
+        78u16..84,
+        Just(1024),
+        Just(65535),
+        0u16..3000,
+        any::<u16>()
+    ];
     let protocol = prop_oneof![Just(6u8), Just(17), Just(1), Just(58), Just(47), any::<u8>()];
-    (address(), address(), protocol, port)
-        .prop_filter_map("one family", |(source, destination, protocol, port)| {
-            let port = if matches!(protocol, 6 | 17 | 1 | 58) { port } else { 0 };
-            (source.is_ipv4() == destination.is_ipv4()).then_some(Tuple { source, destination, protocol, port })
-        })
+    (address(), address(), protocol, port).prop_filter_map(
+        "one family",
+        |(source, destination, protocol, port)| {
+            let port = if matches!(protocol, 6 | 17 | 1 | 58) {
+                port
+            } else {
+                0
+            };
+            (source.is_ipv4() == destination.is_ipv4()).then_some(Tuple {
+                source,
+                destination,
+                protocol,
+                port,
+            })
+        },
+    )
 }
 
 fn decided(tables: &HostTables, generation: u32, from: usize, to: u8, tuple: &Tuple) -> u32 {
@@ -143,7 +194,13 @@ fn check(ruleset: &Ruleset, tuples: &[Tuple]) -> Result<(), TestCaseError> {
                 }
             }
             let permitted = decided(&tables, generation, from, ZONE_SELF, tuple) != Decision::NO_RULE;
-            prop_assert_eq!(permitted, reference::host_inbound(ruleset, from, tuple), "self from {}: {:?}", from, tuple);
+            prop_assert_eq!(
+                permitted,
+                reference::host_inbound(ruleset, from, tuple),
+                "self from {}: {:?}",
+                from,
+                tuple
+            );
         }
     }
     Ok(())

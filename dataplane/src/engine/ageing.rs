@@ -31,7 +31,9 @@ pub(super) fn run(shared: &Shared) {
 /// Monotonic time, ns: the clock of `bpf_ktime_get_coarse_ns`.
 pub(super) fn now_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    now.map_or(0, |now| u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
+    now.map_or(0, |now| {
+        u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
+    })
 }
 
 /// The request that expires (or clears) the session of an IPv4 key.
@@ -41,7 +43,11 @@ pub(super) fn request4(key: &FlowKey4, force: bool) -> ControlRequest {
     words[1] = key.destination_be;
     words[2] = u32::from(key.source_port) | u32::from(key.destination_port) << 16;
     words[3] = key.protocol;
-    ControlRequest { operation: if force { 5 } else { 3 }, argument: 0, key: words }
+    ControlRequest {
+        operation: if force { 5 } else { 3 },
+        argument: 0,
+        key: words,
+    }
 }
 
 /// The request that expires (or clears) the session of an IPv6 key.
@@ -51,7 +57,11 @@ pub(super) fn request6(key: &FlowKey6, force: bool) -> ControlRequest {
     words[4..8].copy_from_slice(&key.destination_be);
     words[8] = u32::from(key.source_port) | u32::from(key.destination_port) << 16;
     words[9] = key.protocol;
-    ControlRequest { operation: if force { 6 } else { 4 }, argument: 0, key: words }
+    ControlRequest {
+        operation: if force { 6 } else { 4 },
+        argument: 0,
+        key: words,
+    }
 }
 
 /// One look at all tables.
@@ -62,8 +72,16 @@ fn pass(shared: &Shared) -> Result<(), TableError> {
     };
     let now = now_ns();
     let idle = |flow: &Flow| {
-        let timeout = settings.timeouts_ns.get(usize::from(flow.state)).copied().unwrap_or(0);
-        let grace = if flow.flags & flow_flags::REPLY == 0 { 0 } else { ORPHAN_NS };
+        let timeout = settings
+            .timeouts_ns
+            .get(usize::from(flow.state))
+            .copied()
+            .unwrap_or(0);
+        let grace = if flow.flags & flow_flags::REPLY == 0 {
+            0
+        } else {
+            ORPHAN_NS
+        };
         now.saturating_sub(flow.last_seen_ns) > timeout.saturating_add(grace)
     };
     let mut candidates = Vec::new();

@@ -9,7 +9,6 @@ use crate::{
     bpf::{Attachment, Object},
     fib::DataInterface,
     netlink::{Event, Monitor, Netlink, ethtool::Ethtool},
-
     preflight::{HookChoice, InterfaceFacts, hook},
     ruleset::{HookMode, InterfaceRule, Ruleset},
 };
@@ -127,8 +126,10 @@ pub(super) fn plan(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Vec<Inter
     for rule in &ruleset.interfaces {
         let link = netlink.link_by_name(&rule.name)?;
         let facts = InterfaceFacts::gather(&link, netlink, &ethtool);
-        let choice = hook::choose(rule.hook, &facts)
-            .map_err(|reason| EngineError::Hook { interface: rule.name.clone(), reason })?;
+        let choice = hook::choose(rule.hook, &facts).map_err(|reason| EngineError::Hook {
+            interface: rule.name.clone(),
+            reason,
+        })?;
         planned.push(Interface {
             rule: rule.clone(),
             index: Some(link.index),
@@ -145,7 +146,7 @@ pub(super) fn plan(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Vec<Inter
 ///
 /// An attachment taken over is never interrupted. On an error the old interfaces have their attachments back.
 pub(super) fn adopt(
-    old: &mut Vec<Interface>,
+    old: &mut [Interface],
     next: &mut [Interface],
     object: &mut Object,
 ) -> Result<(), EngineError> {
@@ -180,20 +181,32 @@ fn recheck_targets(shared: &Shared) -> Result<(), EngineError> {
     let mut fib = lock(&shared.fib);
     let ethtool = Ethtool::open()?;
     let mut changed = false;
-    for interface in interfaces.iter_mut().filter(|interface| interface.index.is_some()) {
+    for interface in interfaces
+        .iter_mut()
+        .filter(|interface| interface.index.is_some())
+    {
         let link = fib.netlink.link_by_name(&interface.rule.name)?;
         let facts = InterfaceFacts::gather(&link, &mut fib.netlink, &ethtool);
-        let (Ok(now), Some(choice)) = (hook::choose(interface.rule.hook, &facts), &mut interface.choice) else {
+        let (Ok(now), Some(choice)) = (hook::choose(interface.rule.hook, &facts), &mut interface.choice)
+        else {
             continue;
         };
         if now.xdp_target != choice.xdp_target {
-            tracing::warn!(interface = interface.rule.name, xdp_target = now.xdp_target, "XDP target changed");
+            tracing::warn!(
+                interface = interface.rule.name,
+                xdp_target = now.xdp_target,
+                "XDP target changed"
+            );
             choice.xdp_target = now.xdp_target;
             choice.warnings = now.warnings;
             changed = true;
         }
     }
-    if changed { shared.sync(&interfaces, &mut fib) } else { Ok(()) }
+    if changed {
+        shared.sync(&interfaces, &mut fib)
+    } else {
+        Ok(())
+    }
 }
 
 /// The monitor's thread: keeps mirror, rules and attachments in step with the kernel.
@@ -252,30 +265,49 @@ fn reconcile(shared: &Shared) -> Result<(), EngineError> {
     let generation = shared.generation.load(std::sync::atomic::Ordering::Acquire);
     for interface in interfaces.iter_mut() {
         if fib.netlink.ensure_blackhole_rule(&interface.rule.name)? {
-            tracing::warn!(interface = interface.rule.name, "the fail-closed rule was gone and is back");
+            tracing::warn!(
+                interface = interface.rule.name,
+                "the fail-closed rule was gone and is back"
+            );
         }
-        let index = links.iter().find(|link| link.name == interface.rule.name).map(|link| link.index);
+        let index = links
+            .iter()
+            .find(|link| link.name == interface.rule.name)
+            .map(|link| link.index);
         if index == interface.index {
             continue;
         }
         if let Some(gone) = interface.index {
             tracing::warn!(interface = interface.rule.name, "interface is gone");
-            shared.maps.zones.remove(&bulkhead_abi::ZoneKey { generation, ifindex: gone })?;
+            shared.maps.zones.remove(&bulkhead_abi::ZoneKey {
+                generation,
+                ifindex: gone,
+            })?;
             interface.detach();
         }
         interface.index = None;
         if let Some(ifindex) = index {
-            let ruleset = Ruleset { interfaces: vec![interface.rule.clone()], ..Ruleset::default() };
+            let ruleset = Ruleset {
+                interfaces: vec![interface.rule.clone()],
+                ..Ruleset::default()
+            };
             add_addresses(&mut fib.netlink, &ruleset)?;
             let mut planned = plan(&mut fib.netlink, &ruleset)?;
             if let Some(mut back) = planned.pop() {
                 back.attach(&mut lock(&shared.object))?;
                 *interface = back;
             }
-            let zone = live.ruleset.interfaces.iter().find(|rule| rule.name == interface.rule.name);
+            let zone = live
+                .ruleset
+                .interfaces
+                .iter()
+                .find(|rule| rule.name == interface.rule.name);
             if let Some(rule) = zone {
                 let zone = rule.zone as u32 + 1;
-                shared.maps.zones.set(&bulkhead_abi::ZoneKey { generation, ifindex }, &zone)?;
+                shared
+                    .maps
+                    .zones
+                    .set(&bulkhead_abi::ZoneKey { generation, ifindex }, &zone)?;
             }
             tracing::info!(interface = interface.rule.name, "interface is back and guarded");
         }

@@ -97,7 +97,11 @@ impl Hub {
 
     pub(super) fn recent(&self, count: usize) -> Vec<FlowEvent> {
         let recent = lock(&self.recent);
-        recent.iter().skip(recent.len().saturating_sub(count)).cloned().collect()
+        recent
+            .iter()
+            .skip(recent.len().saturating_sub(count))
+            .cloned()
+            .collect()
     }
 
     /// Events that observers were too slow for.

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, NatKey, NatRule, NeighbourKey, PolicyAction,
-    PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry, RouteKind, ServiceKey,
-    VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
+    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, NatKey, NatRule, NeighbourKey,
+    PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry,
+    RouteKind, ServiceKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 use bulkhead_pipeline::{Insert, Limiter, Question, Table, Tables, Walk, decide};
@@ -100,27 +100,52 @@ impl Tables for ReadOnly<'_> {
         false
     }
     fn zone(&self, generation: u32, ifindex: u32) -> Option<u8> {
-        present(self.maps.zones.get(&ZoneKey { generation, ifindex })).and_then(|zone| u8::try_from(zone).ok())
+        present(self.maps.zones.get(&ZoneKey { generation, ifindex }))
+            .and_then(|zone| u8::try_from(zone).ok())
     }
     fn interface(&self, ifindex: u32, to: &mut Interface) -> bool {
-        present(self.maps.interfaces.get(&ifindex)).map(|interface| *to = interface).is_some()
+        present(self.maps.interfaces.get(&ifindex))
+            .map(|interface| *to = interface)
+            .is_some()
     }
     fn address_class(&self, generation: u32, family: u8, a: &[u32; 4]) -> u32 {
         let found = if family == 4 {
             let address_be = a[0];
-            present(self.maps.hosts4.get(&bulkhead_abi::HostKey4 { generation, address_be })).or_else(|| {
-                present(self.maps.prefixes4.get(&PrefixKey4 { bits: 64, generation, address_be }))
+            present(self.maps.hosts4.get(&bulkhead_abi::HostKey4 {
+                generation,
+                address_be,
+            }))
+            .or_else(|| {
+                present(self.maps.prefixes4.get(&PrefixKey4 {
+                    bits: 64,
+                    generation,
+                    address_be,
+                }))
             })
         } else {
             let address_be = *a;
-            present(self.maps.hosts6.get(&bulkhead_abi::HostKey6 { generation, address_be })).or_else(|| {
-                present(self.maps.prefixes6.get(&PrefixKey6 { bits: 160, generation, address_be }))
+            present(self.maps.hosts6.get(&bulkhead_abi::HostKey6 {
+                generation,
+                address_be,
+            }))
+            .or_else(|| {
+                present(self.maps.prefixes6.get(&PrefixKey6 {
+                    bits: 160,
+                    generation,
+                    address_be,
+                }))
             })
         };
         found.unwrap_or(0)
     }
     fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32 {
-        let key = ServiceKey { bits: 64, generation, reserved: 0, protocol, port_be: port.to_be() };
+        let key = ServiceKey {
+            bits: 64,
+            generation,
+            reserved: 0,
+            protocol,
+            port_be: port.to_be(),
+        };
         present(self.maps.services.get(&key)).unwrap_or(0)
     }
     fn vector_top(&self, key: &VectorKey) -> u64 {
@@ -143,7 +168,13 @@ impl Tables for ReadOnly<'_> {
     fn nat_rule(&self, key: &NatKey) -> Option<NatRule> {
         present(self.maps.nat_rules.get(key))
     }
-    fn with_flow<R>(&self, table: Table, family: u8, key: &FlowKey6, f: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+    fn with_flow<R>(
+        &self,
+        table: Table,
+        family: u8,
+        key: &FlowKey6,
+        f: impl FnOnce(&mut Flow) -> R,
+    ) -> Option<R> {
         let key4 = bulkhead_abi::FlowKey4 {
             source_be: key.source_be[0],
             destination_be: key.destination_be[0],
@@ -165,9 +196,15 @@ impl Tables for ReadOnly<'_> {
     fn remove_flow(&self, _: Table, _: u8, _: &FlowKey6) {}
     fn route(&self, family: u8, address_be: &[u32; 4], to: &mut RouteEntry) -> bool {
         let found = if family == 4 {
-            self.maps.routes4.get(&Route4Key { bits: 32, address_be: address_be[0] })
+            self.maps.routes4.get(&Route4Key {
+                bits: 32,
+                address_be: address_be[0],
+            })
         } else {
-            self.maps.routes6.get(&Route6Key { bits: 128, address_be: *address_be })
+            self.maps.routes6.get(&Route6Key {
+                bits: 128,
+                address_be: *address_be,
+            })
         };
         present(found).map(|entry| *to = entry).is_some()
     }
@@ -186,10 +223,14 @@ impl Engine {
     pub fn explain(&self, question: &Explain) -> Result<Explanation, EngineError> {
         let ruleset = self.ruleset();
         if question.source.is_ipv4() != question.destination.is_ipv4() {
-            return Err(EngineError::Question("source and destination are of different families".to_owned()));
+            return Err(EngineError::Question(
+                "source and destination are of different families".to_owned(),
+            ));
         }
         let (ingress, ifindex) = self.ingress(&ruleset, &question.ingress)?;
-        let env = ReadOnly { maps: &self.shared.maps };
+        let env = ReadOnly {
+            maps: &self.shared.maps,
+        };
         let generation = env.live().generation;
         let from_zone = env.zone(generation, ifindex).unwrap_or(ZONE_SELF);
         let family = family(&question.source);
@@ -259,8 +300,11 @@ impl Engine {
         let number = decide(&env, &asked, &mut Walk::default());
         match env.rule(generation, number, false) {
             None => {
-                explanation.reason =
-                    if to_zone == ZONE_SELF { Reason::HostInboundDeny } else { Reason::DefaultDeny };
+                explanation.reason = if to_zone == ZONE_SELF {
+                    Reason::HostInboundDeny
+                } else {
+                    Reason::DefaultDeny
+                };
             }
             Some(rule) => {
                 explanation.policy = rule_name(&ruleset.policies, rule.policy, |policy| &policy.name);
@@ -275,11 +319,18 @@ impl Engine {
             }
         }
         if explanation.verdict == "permit" && to_zone != ZONE_SELF {
-            let key = NatKey { generation, zones: u32::from(from_zone) << 16 | u32::from(to_zone) };
+            let key = NatKey {
+                generation,
+                zones: u32::from(from_zone) << 16 | u32::from(to_zone),
+            };
             if let Some(rule) = env.nat_rule(&key) {
                 explanation.nat_rule = rule_name(&ruleset.source_nat, rule.rule, |rule| &rule.name);
                 if rule.translate != 0 {
-                    let own = if family == 4 { [egress.address4_be, 0, 0, 0] } else { egress.address6_be };
+                    let own = if family == 4 {
+                        [egress.address4_be, 0, 0, 0]
+                    } else {
+                        egress.address6_be
+                    };
                     if own == [0; 4] {
                         explanation.verdict = "deny";
                         explanation.reason = Reason::NatNoAddress;
@@ -299,7 +350,11 @@ impl Engine {
         let found = interfaces
             .iter()
             .find(|interface| interface.rule.name == name)
-            .or_else(|| interfaces.iter().find(|interface| zone == Some(interface.rule.zone)));
+            .or_else(|| {
+                interfaces
+                    .iter()
+                    .find(|interface| zone == Some(interface.rule.zone))
+            });
         match found.and_then(|interface| Some((interface.rule.name.clone(), interface.index?))) {
             Some(found) => Ok(found),
             None => {
@@ -318,7 +373,11 @@ impl Engine {
             source_be: words(question.source),
             destination_be: words(question.destination),
             source_port: question.source_port,
-            destination_port: if question.icmp.is_some() { question.source_port } else { question.destination_port },
+            destination_port: if question.icmp.is_some() {
+                question.source_port
+            } else {
+                question.destination_port
+            },
             protocol: u32::from(question.protocol),
         };
         [Table::Established, Table::HalfOpen]

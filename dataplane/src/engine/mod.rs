@@ -167,7 +167,11 @@ impl Engine {
                 compiled: CompiledRuleset::default(),
                 previous: None,
             }),
-            fib: Mutex::new(Fib { netlink, mirror: Mirror::default(), epoch: 0 }),
+            fib: Mutex::new(Fib {
+                netlink,
+                mirror: Mirror::default(),
+                epoch: 0,
+            }),
             object: Mutex::new(object),
             maps,
             history: RwLock::new(BTreeMap::new()),
@@ -176,12 +180,17 @@ impl Engine {
             generation: AtomicU32::new(0),
             stop: AtomicBool::new(false),
         });
-        let engine = Self { shared, threads: Mutex::new(Vec::new()) };
+        let engine = Self {
+            shared,
+            threads: Mutex::new(Vec::new()),
+        };
         engine.shared.commit((*ruleset).clone())?;
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
         engine.spawn("bulkhead-ageing", ageing::run)?;
         engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
-        engine.spawn("bulkhead-answers", move |shared| events::answer(shared, slow_path, &sender))?;
+        engine.spawn("bulkhead-answers", move |shared| {
+            events::answer(shared, slow_path, &sender)
+        })?;
         Ok(engine)
     }
 
@@ -190,7 +199,10 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || body(&shared))
-            .map_err(|source| EngineError::System { operation: "start a thread", source })?;
+            .map_err(|source| EngineError::System {
+                operation: "start a thread",
+                source,
+            })?;
         lock(&self.threads).push(thread);
         Ok(())
     }
@@ -297,7 +309,11 @@ impl Shared {
                 history.pop_first();
             }
         }
-        self.request(&ControlRequest { operation: 1, argument: generation, ..ControlRequest::default() })?;
+        self.request(&ControlRequest {
+            operation: 1,
+            argument: generation,
+            ..ControlRequest::default()
+        })?;
         self.generation.store(generation, Ordering::Release);
         live.previous = Some(std::mem::replace(&mut live.compiled, compiled));
         live.ruleset = ruleset;
@@ -308,14 +324,22 @@ impl Shared {
     fn sync(&self, interfaces: &[attach::Interface], fib: &mut Fib) -> Result<(), EngineError> {
         let data: Vec<_> = interfaces.iter().filter_map(attach::Interface::data).collect();
         let changed = fib.mirror.sync(&mut fib.netlink, &self.maps, &data)?;
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) =
-            fib.netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = fib
+            .netlink
+            .links()?
+            .into_iter()
+            .map(|link| (link.index, link.name))
+            .collect();
         if changed { self.raise_epoch(fib) } else { Ok(()) }
     }
 
     fn raise_epoch(&self, fib: &mut Fib) -> Result<(), EngineError> {
         fib.epoch = fib.epoch.wrapping_add(1);
-        self.request(&ControlRequest { operation: 2, argument: fib.epoch, ..ControlRequest::default() })?;
+        self.request(&ControlRequest {
+            operation: 2,
+            argument: fib.epoch,
+            ..ControlRequest::default()
+        })?;
         Ok(())
     }
 
@@ -343,13 +367,20 @@ impl Shared {
 fn zone_name(ruleset: &Ruleset, zone: u8) -> String {
     match zone {
         bulkhead_abi::ZONE_SELF => "self".to_owned(),
-        zone => ruleset.zones.get(usize::from(zone) - 1).map_or_else(|| format!("#{zone}"), |z| z.name.clone()),
+        zone => ruleset
+            .zones
+            .get(usize::from(zone) - 1)
+            .map_or_else(|| format!("#{zone}"), |z| z.name.clone()),
     }
 }
 
 /// Name of a policy or NAT rule index; `None` for `u32::MAX`.
 fn rule_name<T>(rules: &[T], index: u32, name: impl Fn(&T) -> &String) -> Option<String> {
-    (index != u32::MAX).then(|| rules.get(index as usize).map_or_else(|| format!("#{index}"), |r| name(r).clone()))
+    (index != u32::MAX).then(|| {
+        rules
+            .get(index as usize)
+            .map_or_else(|| format!("#{index}"), |r| name(r).clone())
+    })
 }
 
 /// How long threads sleep between looks at the stop flag.

@@ -82,10 +82,21 @@ type Visit<'v> = &'v mut dyn FnMut(Session, bulkhead_abi::ControlRequest);
 
 impl View<'_> {
     fn interface(&self, index: u32) -> String {
-        if index == 0 { "self".to_owned() } else { self.shared.interface_name(index) }
+        if index == 0 {
+            "self".to_owned()
+        } else {
+            self.shared.interface_name(index)
+        }
     }
 
-    fn session(&self, family: u8, key: &FlowKey6, flow: &Flow, reply: Option<&Flow>, established: bool) -> Session {
+    fn session(
+        &self,
+        family: u8,
+        key: &FlowKey6,
+        flow: &Flow,
+        reply: Option<&Flow>,
+        established: bool,
+    ) -> Session {
         let ruleset = self.shared.ruleset_of(flow.generation);
         let end = |words: &[u32; 4], port| SocketAddr::new(address(family, words), port);
         let last_seen_ns = reply.map_or(0, |reply| reply.last_seen_ns).max(flow.last_seen_ns);
@@ -117,7 +128,11 @@ impl View<'_> {
             age: Duration::from_nanos(self.now_ns.saturating_sub(flow.created_ns)),
             idle: Duration::from_nanos(self.now_ns.saturating_sub(last_seen_ns)),
             timeout: Duration::from_nanos(
-                self.settings.timeouts_ns.get(usize::from(flow.state)).copied().unwrap_or(0),
+                self.settings
+                    .timeouts_ns
+                    .get(usize::from(flow.state))
+                    .copied()
+                    .unwrap_or(0),
             ),
         }
     }
@@ -137,7 +152,11 @@ fn wide(key: &FlowKey4) -> FlowKey6 {
 fn for_each(shared: &Shared, visit: Visit<'_>) -> Result<(), TableError> {
     let generation = shared.generation.load(std::sync::atomic::Ordering::Acquire);
     let settings = shared.maps.settings.get(&(generation & 1))?.unwrap_or_default();
-    let view = View { shared, settings, now_ns: now_ns() };
+    let view = View {
+        shared,
+        settings,
+        now_ns: now_ns(),
+    };
     let maps = &shared.maps;
     for (table, established) in [(&maps.flows4, true), (&maps.half_open4, false)] {
         let mut failed = None;
@@ -159,7 +178,10 @@ fn for_each(shared: &Shared, visit: Visit<'_>) -> Result<(), TableError> {
         table.for_each(|key, flow| {
             if flow.flags & flow_flags::REPLY == 0 && failed.is_none() {
                 match table.get(&flow.partner6()) {
-                    Ok(reply) => visit(view.session(6, key, flow, reply.as_ref(), established), request6(key, true)),
+                    Ok(reply) => visit(
+                        view.session(6, key, flow, reply.as_ref(), established),
+                        request6(key, true),
+                    ),
                     Err(error) => failed = Some(error),
                 }
             }

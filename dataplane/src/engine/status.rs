@@ -57,7 +57,11 @@ impl Engine {
             InterfaceStatus {
                 name: name.clone(),
                 index: link.map(|link| link.index),
-                zone: ruleset.zones.get(interface.rule.zone).map(|zone| zone.name.clone()).unwrap_or_default(),
+                zone: ruleset
+                    .zones
+                    .get(interface.rule.zone)
+                    .map(|zone| zone.name.clone())
+                    .unwrap_or_default(),
                 kind: link.map(|link| link.kind.to_string()).unwrap_or_default(),
                 mac: link.map(|link| link.mac).unwrap_or_default(),
                 mtu: link.map_or(0, |link| link.mtu),
@@ -74,9 +78,11 @@ impl Engine {
                 },
                 reason: choice.map(|choice| choice.reason.clone()).unwrap_or_default(),
                 attached: interface.attached(),
-                fails_closed: Family::ALL
-                    .iter()
-                    .all(|family| rules.iter().any(|rule| rule.family == *family && &rule.interface == name)),
+                fails_closed: Family::ALL.iter().all(|family| {
+                    rules
+                        .iter()
+                        .any(|rule| rule.family == *family && &rule.interface == name)
+                }),
                 warnings: choice.map(|choice| choice.warnings.clone()).unwrap_or_default(),
             }
         });
@@ -90,11 +96,25 @@ impl Engine {
     pub fn counters(&self) -> Result<BTreeMap<String, u64>, EngineError> {
         let values = lock(&self.shared.object).counters()?;
         let value = |slot: u32| values.get(slot as usize).copied().unwrap_or(0);
-        let reasons = Reason::ALL.iter().map(|reason| (reason.name().to_owned(), value(*reason as u32)));
-        let extra = Reason::EXTRA.iter().map(|(slot, name)| ((*name).to_owned(), value(*slot)));
+        let reasons = Reason::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), value(*reason as u32)));
+        let extra = Reason::EXTRA
+            .iter()
+            .map(|(slot, name)| ((*name).to_owned(), value(*slot)));
         let mut counters: BTreeMap<String, u64> = reasons.chain(extra).collect();
         counters.insert("observer_events_lost".to_owned(), self.shared.events.lost());
         Ok(counters)
+    }
+
+    /// The counters that are not zero; empty if they cannot be read. For messages.
+    #[must_use]
+    pub fn nonzero_counters(&self) -> BTreeMap<String, u64> {
+        self.counters()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(_, value)| *value != 0)
+            .collect()
     }
 
     /// Times each configured policy decided, by its index.
@@ -105,9 +125,10 @@ impl Engine {
         let live = lock(&self.shared.live);
         let mut hits = vec![0; live.ruleset.policies.len()];
         for (key, rule) in &live.compiled.rules {
-            if let (Some(hits), Some(rule)) =
-                (hits.get_mut(rule.policy as usize), self.shared.maps.rules.get(key)?)
-            {
+            if let (Some(hits), Some(rule)) = (
+                hits.get_mut(rule.policy as usize),
+                self.shared.maps.rules.get(key)?,
+            ) {
                 *hits += rule.hits;
             }
         }
@@ -122,9 +143,10 @@ impl Engine {
         let live = lock(&self.shared.live);
         let mut hits = vec![0; live.ruleset.source_nat.len()];
         for (key, rule) in &live.compiled.nat_rules {
-            if let (Some(hits), Some(rule)) =
-                (hits.get_mut(rule.rule as usize), self.shared.maps.nat_rules.get(key)?)
-            {
+            if let (Some(hits), Some(rule)) = (
+                hits.get_mut(rule.rule as usize),
+                self.shared.maps.nat_rules.get(key)?,
+            ) {
                 *hits += rule.hits;
             }
         }

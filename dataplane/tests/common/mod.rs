@@ -1,8 +1,6 @@
 //! The ruleset and the topology that the privileged tests share: `inside` (net1) may open http, dns, bulk TCP and ping
 //! towards the servers of `outside` (net2), port 9999 is rejected everywhere, everything else is denied by default.
 
-use std::collections::BTreeMap;
-
 use bulkhead_dataplane::{
     engine::{Engine, Options},
     ruleset::{
@@ -13,25 +11,58 @@ use bulkhead_testkit::{HostSpec, Topology};
 
 /// A TCP service of one port.
 pub fn tcp(name: &str, port: u16) -> Service {
-    Service { name: name.into(), matches: vec![ServiceMatch::Ports { protocol: 6, first: port, last: port }] }
+    Service {
+        name: name.into(),
+        matches: vec![ServiceMatch::Ports {
+            protocol: 6,
+            first: port,
+            last: port,
+        }],
+    }
 }
 
 /// A UDP service of one port.
 pub fn udp(name: &str, port: u16) -> Service {
-    Service { name: name.into(), matches: vec![ServiceMatch::Ports { protocol: 17, first: port, last: port }] }
+    Service {
+        name: name.into(),
+        matches: vec![ServiceMatch::Ports {
+            protocol: 17,
+            first: port,
+            last: port,
+        }],
+    }
 }
 
 /// The common ruleset.
 pub fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
-    let prefix = |address: &str, length| Prefix { address: address.parse().expect("an address"), length };
+    let prefix = |address: &str, length| Prefix {
+        address: address.parse().expect("an address"),
+        length,
+    };
     Ruleset {
         zones: vec![
-            Zone { name: "inside".into(), host_inbound: vec![2] },
-            Zone { name: "outside".into(), host_inbound: vec![] },
+            Zone {
+                name: "inside".into(),
+                host_inbound: vec![2],
+            },
+            Zone {
+                name: "outside".into(),
+                host_inbound: vec![],
+            },
         ],
         interfaces: vec![
-            InterfaceRule { name: "net1".into(), zone: 0, addresses: vec![], hook },
-            InterfaceRule { name: "net2".into(), zone: 1, addresses: vec![], hook },
+            InterfaceRule {
+                name: "net1".into(),
+                zone: 0,
+                addresses: vec![],
+                hook,
+            },
+            InterfaceRule {
+                name: "net2".into(),
+                zone: 1,
+                addresses: vec![],
+                hook,
+            },
         ],
         groups: vec![Group {
             name: "servers".into(),
@@ -43,14 +74,27 @@ pub fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
             Service {
                 name: "ping".into(),
                 matches: vec![
-                    ServiceMatch::Icmp { protocol: 1, kind: 8, code: None },
-                    ServiceMatch::Icmp { protocol: 58, kind: 128, code: None },
+                    ServiceMatch::Icmp {
+                        protocol: 1,
+                        kind: 8,
+                        code: None,
+                    },
+                    ServiceMatch::Icmp {
+                        protocol: 58,
+                        kind: 128,
+                        code: None,
+                    },
                 ],
             },
             tcp("forbidden", 9999),
         ],
         policies: vec![
-            Policy { name: "no".into(), service: vec![3], action: Action::Reject, ..Policy::default() },
+            Policy {
+                name: "no".into(),
+                service: vec![3],
+                action: Action::Reject,
+                ..Policy::default()
+            },
             Policy {
                 name: "out".into(),
                 from: vec![0],
@@ -62,7 +106,12 @@ pub fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
             },
         ],
         source_nat: if nat {
-            vec![NatRule { name: "masquerade".into(), from: vec![0], to: vec![1], translate: true }]
+            vec![NatRule {
+                name: "masquerade".into(),
+                from: vec![0],
+                to: vec![1],
+                translate: true,
+            }]
         } else {
             vec![]
         },
@@ -83,10 +132,7 @@ pub fn topology(shape: impl Fn(HostSpec) -> HostSpec) -> Topology {
 
 /// Starts an engine in the firewall's namespace.
 pub fn start(lab: &Topology, ruleset: Ruleset) -> Engine {
-    lab.firewall().run(|| Engine::start(ruleset, &Options::default())).expect("an engine")
-}
-
-/// The counters that are not zero.
-pub fn nonzero(engine: &Engine) -> BTreeMap<String, u64> {
-    engine.counters().expect("counters").into_iter().filter(|(_, value)| *value != 0).collect()
+    lab.firewall()
+        .run(|| Engine::start(ruleset, &Options::default()))
+        .expect("an engine")
 }

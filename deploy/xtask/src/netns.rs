@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 use anyhow::{Context as _, Result};
 
 /// `bhk-` is the demo's, `bht-` the tests' and benchmarks'.
-const PREFIXES: [&str; 2] = ["bhk-", "bht-"];
+const PREFIXES: [&str; 3] = ["bhk-", "bht-", "bulkhead-demo-"];
 
 /// The named network namespaces of this project that exist now.
 pub fn ours() -> Result<BTreeSet<String>> {

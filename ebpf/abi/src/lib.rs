@@ -14,14 +14,17 @@ mod policy;
 mod reason;
 mod route;
 
-pub use event::{Event, EventKind, ControlRequest, SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
+pub use event::{ControlRequest, Event, EventKind, SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
 pub use flow::{Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, protocol};
 pub use policy::{
-    Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey, PolicyRule,
-    PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, ServiceKey, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
+    Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey,
+    PolicyRule, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, ServiceKey, VectorKey, WORDS_PER_PAGE,
+    ZoneKey, log_flags,
 };
 pub use reason::Reason;
-pub use route::{Interface, Live, NeighbourKey, Route4Key, Route6Key, RouteEntry, RouteKind, Settings, interface_flags};
+pub use route::{
+    Interface, Live, NeighbourKey, Route4Key, Route6Key, RouteEntry, RouteKind, Settings, interface_flags,
+};
 
 /// Version of everything in this crate. A change of any layout or meaning raises it; maps pinned by another
 /// version are never adopted.

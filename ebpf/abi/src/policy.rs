@@ -94,7 +94,13 @@ pub enum Dimension {
 
 impl Dimension {
     /// All dimensions.
-    pub const ALL: [Self; 5] = [Self::FromZone, Self::ToZone, Self::Source, Self::Destination, Self::Service];
+    pub const ALL: [Self; 5] = [
+        Self::FromZone,
+        Self::ToZone,
+        Self::Source,
+        Self::Destination,
+        Self::Service,
+    ];
 }
 
 /// Rules in one [`RulePage`].
@@ -221,13 +227,18 @@ impl Decision {
     #[must_use]
     #[inline(always)]
     pub fn rule(self, key: &DecisionKey) -> Option<u32> {
-        if self.0 >> 20 == Self::tag(key) { Some((self.0 & 0xf_ffff) as u32) } else { None }
+        if self.0 >> 20 == Self::tag(key) {
+            Some((self.0 & 0xf_ffff) as u32)
+        } else {
+            None
+        }
     }
 
     /// 44 bits that mix the whole key (multiply-xor; constants from splitmix64).
     #[inline(always)]
     fn tag(key: &DecisionKey) -> u64 {
-        let mut h = (u64::from(key.generation) << 32 | u64::from(key.zones)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut h =
+            (u64::from(key.generation) << 32 | u64::from(key.zones)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         h = (h ^ (h >> 30) ^ (u64::from(key.source) << 32 | u64::from(key.destination)))
             .wrapping_mul(0xbf58_476d_1ce4_e5b9);
         h = (h ^ (h >> 27) ^ u64::from(key.service)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -68,7 +68,10 @@ impl Toolchain {
         match self {
             Self::Nightly { rustc } => format!("nightly with rust-src ({})", version(rustc)),
             Self::Debian { rustc } => {
-                format!("Debian packages, ready-made core ({}); no nightly with rust-src here", version(rustc))
+                format!(
+                    "Debian packages, ready-made core ({}); no nightly with rust-src here",
+                    version(rustc)
+                )
             }
         }
     }
@@ -112,7 +115,10 @@ fn version(rustc: &Path) -> String {
 }
 
 fn stdout(cmd: &mut Command) -> Result<String> {
-    let out = cmd.stderr(Stdio::null()).output().with_context(|| format!("{cmd:?}"))?;
+    let out = cmd
+        .stderr(Stdio::null())
+        .output()
+        .with_context(|| format!("{cmd:?}"))?;
     if !out.status.success() {
         bail!("{cmd:?}: {}", out.status);
     }
@@ -148,7 +154,10 @@ pub fn build(package: &str, dir: &Path, watch: &[&Path]) -> Result<PathBuf> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH: not run by cargo")?;
     let toolchain = Toolchain::choose()?;
     let linker = bpf_linker()?;
-    println!("cargo:warning={package}: eBPF tool chain: {}", toolchain.describe());
+    println!(
+        "cargo:warning={package}: eBPF tool chain: {}",
+        toolchain.describe()
+    );
 
     let target_dir = out_dir.join("ebpf-target");
     let rustflags = [
@@ -162,7 +171,15 @@ pub fn build(package: &str, dir: &Path, watch: &[&Path]) -> Result<PathBuf> {
     ];
     let mut cmd = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cmd.current_dir(dir)
-        .args(["build", "--release", "--target", "bpfel-unknown-none", "--package", package, "--bins"])
+        .args([
+            "build",
+            "--release",
+            "--target",
+            "bpfel-unknown-none",
+            "--package",
+            package,
+            "--bins",
+        ])
         .arg("--target-dir")
         .arg(&target_dir);
     if matches!(toolchain, Toolchain::Nightly { .. }) {
@@ -171,19 +188,31 @@ pub fn build(package: &str, dir: &Path, watch: &[&Path]) -> Result<PathBuf> {
     // The outer cargo's choice of compiler, flags and wrapper is for the host.
     for (key, _) in env::vars_os() {
         let name = key.to_string_lossy();
-        if name.starts_with("CARGO_CFG_") || name.starts_with("CARGO_FEATURE_") || name.starts_with("CARGO_PROFILE_")
+        if name.starts_with("CARGO_CFG_")
+            || name.starts_with("CARGO_FEATURE_")
+            || name.starts_with("CARGO_PROFILE_")
         {
             cmd.env_remove(&key);
         }
     }
-    for key in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET", "RUSTDOC"] {
+    for key in [
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "CARGO_BUILD_TARGET",
+        "RUSTDOC",
+    ] {
         cmd.env_remove(key);
     }
     cmd.env("RUSTC", toolchain.rustc())
         // aya-ebpf turns on one unstable feature; Debian's compiler is a stable one.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags.join("\x1f"));
-    let status = cmd.stdout(Stdio::inherit()).status().with_context(|| format!("cannot run {cmd:?}"))?;
+    let status = cmd
+        .stdout(Stdio::inherit())
+        .status()
+        .with_context(|| format!("cannot run {cmd:?}"))?;
     if !status.success() {
         bail!("{package} did not compile for bpfel-unknown-none: {status}");
     }

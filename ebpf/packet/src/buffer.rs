@@ -27,7 +27,11 @@ pub struct HeaderBuffer {
 
 impl Default for HeaderBuffer {
     fn default() -> Self {
-        Self { words: [0; WORDS], len: 0, reserved: 0 }
+        Self {
+            words: [0; WORDS],
+            len: 0,
+            reserved: 0,
+        }
     }
 }
 
@@ -42,8 +46,10 @@ impl HeaderBuffer {
     /// A buffer holding the start of `frame`.
     #[must_use]
     pub fn from_frame(frame: &[u8]) -> Self {
-        let mut buffer = Self::default();
-        buffer.len = frame.len().min(HEADER_BYTES) as u32;
+        let mut buffer = Self {
+            len: frame.len().min(HEADER_BYTES) as u32,
+            ..Self::default()
+        };
         for (at, byte) in frame.iter().take(HEADER_BYTES).enumerate() {
             buffer.set_byte(at, *byte);
         }
@@ -71,7 +77,11 @@ impl HeaderBuffer {
     #[must_use]
     pub fn byte(&self, at: usize) -> Option<u8> {
         let (word, shift) = place(at);
-        if self.has(at, 1) && word < WORDS { Some((self.words[word].to_le() >> shift) as u8) } else { None }
+        if self.has(at, 1) && word < WORDS {
+            Some((self.words[word].to_le() >> shift) as u8)
+        } else {
+            None
+        }
     }
 
     /// The 16-bit big-endian number at the even offset `at`, as host order.
@@ -91,7 +101,11 @@ impl HeaderBuffer {
     #[must_use]
     pub fn word(&self, at: usize) -> Option<u32> {
         let (word, shift) = place(at);
-        if self.has(at, 4) && shift == 0 && word < WORDS { Some(self.words[word]) } else { None }
+        if self.has(at, 4) && shift == 0 && word < WORDS {
+            Some(self.words[word])
+        } else {
+            None
+        }
     }
 
     /// The 32-bit big-endian number at `at` (4n + 2), as host order.
@@ -108,7 +122,12 @@ impl HeaderBuffer {
         if !self.has(at, 16) {
             return None;
         }
-        Some([self.word(at)?, self.word(at + 4)?, self.word(at + 8)?, self.word(at + 12)?])
+        Some([
+            self.word(at)?,
+            self.word(at + 4)?,
+            self.word(at + 8)?,
+            self.word(at + 12)?,
+        ])
     }
 
     /// Overwrites one byte; outside the buffer nothing happens.

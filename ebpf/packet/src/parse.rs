@@ -277,7 +277,11 @@ fn ipv6(
     let on_wire = frame_bytes.saturating_sub(L3 as u32);
     let payload = u32::from(headers.be16(L3 + 4).ok_or(Reason::Truncated)?);
     // RFC 2675: zero announces a jumbogram, which only an aggregate inside this host can be.
-    let total = if payload == 0 && gso { on_wire } else { payload + 40 };
+    let total = if payload == 0 && gso {
+        on_wire
+    } else {
+        payload + 40
+    };
     if total > on_wire {
         return Err(Reason::Truncated);
     }
@@ -380,7 +384,11 @@ fn tcp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
     let invalid = flags & 0x3f == 0
         || (syn && flags & (tcp_flags::FIN | tcp_flags::RST) != 0)
         || (flags & (tcp_flags::FIN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::FIN);
-    if invalid { Err(Reason::TcpFlagsInvalid) } else { Ok(()) }
+    if invalid {
+        Err(Reason::TcpFlagsInvalid)
+    } else {
+        Ok(())
+    }
 }
 
 #[inline(always)]

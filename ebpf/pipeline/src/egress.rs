@@ -30,7 +30,15 @@ pub fn host_egress<F: Frame, E: Tables + Clock>(
     if mark == SLOW_PATH_MARK {
         return Verdict::pass(Reason::SlowPathAnswer);
     }
-    if parse(env, &work.headers, frame.bytes(), frame.gso_segment_bytes() != 0, &mut work.packet).is_err() {
+    if parse(
+        env,
+        &work.headers,
+        frame.bytes(),
+        frame.gso_segment_bytes() != 0,
+        &mut work.packet,
+    )
+    .is_err()
+    {
         // Our own fragments and odd protocols; nothing to remember.
         return if from_outside {
             Verdict::drop(Reason::UnguardedIngress)
@@ -114,7 +122,11 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     if !opens || open::is_group(packet.family, &packet.destination_be) {
         return;
     }
-    work.question = Question { from_zone: ZONE_SELF, to_zone, ..Question::default() };
+    work.question = Question {
+        from_zone: ZONE_SELF,
+        to_zone,
+        ..Question::default()
+    };
     work.policy = u32::MAX;
     work.out_ifindex = work.ifindex;
     work.ifindex = 0;

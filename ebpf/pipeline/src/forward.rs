@@ -1,7 +1,8 @@
 //! Forwarding: where the packet goes, and the bytes it goes with.
 
 use bulkhead_abi::{
-    Flow, Hop, NeighbourKey, Reason, RouteEntry, RouteKind, SlowPathKind, flow_flags, interface_flags, protocol,
+    Flow, Hop, NeighbourKey, Reason, RouteEntry, RouteKind, SlowPathKind, flow_flags, interface_flags,
+    protocol,
 };
 use bulkhead_packet::{HeaderBuffer, Packet, checksum};
 
@@ -22,7 +23,12 @@ pub(crate) fn l4_fields(protocol: u8) -> Option<(usize, usize)> {
 /// Writes MAC addresses, hop limit and the translation of `flow` into the header buffer. Returns how many bytes of
 /// the buffer changed; the change of the layer 4 checksum goes to `checksum`.
 #[inline(always)]
-pub(crate) fn rewrite(headers: &mut HeaderBuffer, packet: &Packet, flow: &Flow, checksum: &mut Checksum) -> usize {
+pub(crate) fn rewrite(
+    headers: &mut HeaderBuffer,
+    packet: &Packet,
+    flow: &Flow,
+    checksum: &mut Checksum,
+) -> usize {
     let (pseudo, unbalanced) = rewrite_network(headers, packet, flow);
     checksum.unbalanced = unbalanced;
     let l4 = usize::from(packet.l4);
@@ -36,14 +42,22 @@ pub(crate) fn rewrite(headers: &mut HeaderBuffer, packet: &Packet, flow: &Flow, 
     headers.set_be16(l4 + ports_at, flow.new_source_port);
     let mut end = l4 + ports_at + 2;
     if ports_at == 0 {
-        data = checksum::replace16(data, packet.destination_port.to_be(), flow.new_destination_port.to_be());
+        data = checksum::replace16(
+            data,
+            packet.destination_port.to_be(),
+            flow.new_destination_port.to_be(),
+        );
         headers.set_be16(l4 + 2, flow.new_destination_port);
         end += 2;
     }
     *checksum = Checksum {
         at: l4 + checksum_at,
         // ICMP for IPv4 covers no pseudo header (RFC 792).
-        pseudo: if packet.protocol == protocol::ICMP { 0 } else { pseudo },
+        pseudo: if packet.protocol == protocol::ICMP {
+            0
+        } else {
+            pseudo
+        },
         data,
         udp: packet.protocol == protocol::UDP,
         ipv6: packet.family == 6,
@@ -78,8 +92,11 @@ pub(crate) fn rewrite_network(headers: &mut HeaderBuffer, packet: &Packet, flow:
     } else {
         let next_header = headers.byte(l3 + 6).unwrap_or(0);
         let before = u16::from_ne_bytes([next_header, packet.ttl]);
-        unbalanced =
-            checksum::replace16(0, before, u16::from_ne_bytes([next_header, packet.ttl.wrapping_sub(1)]));
+        unbalanced = checksum::replace16(
+            0,
+            before,
+            u16::from_ne_bytes([next_header, packet.ttl.wrapping_sub(1)]),
+        );
         headers.set_byte(l3 + 7, packet.ttl.wrapping_sub(1));
         if translated {
             let mut i = 0;
@@ -107,7 +124,12 @@ pub(crate) fn complete_checksum<F: Frame>(frame: &mut F, work: &mut Work) -> boo
     let l4 = usize::from(packet.l4);
     let l4_bytes = packet.l3_bytes.saturating_sub(u32::from(packet.l4 - packet.l3));
     // The sum of the tuple as it arrived; the header buffer may hold the translated one already.
-    let pseudo = checksum::pseudo_header(&packet.source_be, &packet.destination_be, packet.protocol, l4_bytes);
+    let pseudo = checksum::pseudo_header(
+        &packet.source_be,
+        &packet.destination_be,
+        packet.protocol,
+        l4_bytes,
+    );
     frame.complete_checksum(&mut work.headers, l4, l4_bytes, l4 + at, checksum::fold(pseudo))
 }
 
@@ -173,7 +195,11 @@ pub(crate) fn fill_hop<E: Tables>(env: &E, work: &mut Work) {
         // `bpf_redirect_peer` is defined from one device to another's peer; what turns round on its interface is
         // sent out of it.
         let peer = work.egress.flags & interface_flags::PEER != 0 && work.out_ifindex != work.ifindex;
-        flow.hop = if peer { Hop::RedirectPeer as u8 } else { Hop::Redirect as u8 };
+        flow.hop = if peer {
+            Hop::RedirectPeer as u8
+        } else {
+            Hop::Redirect as u8
+        };
     }
 }
 
@@ -185,8 +211,11 @@ pub(crate) fn fits<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, mtu
         return Err(Reason::TtlExceeded);
     }
     let segment = frame.gso_segment_bytes();
-    let l3_bytes =
-        if segment == 0 { work.packet.l3_bytes } else { segment + crate::ingress::header_bytes(&work.packet) };
+    let l3_bytes = if segment == 0 {
+        work.packet.l3_bytes
+    } else {
+        segment + crate::ingress::header_bytes(&work.packet)
+    };
     if l3_bytes > mtu {
         ask(frame, env, work, SlowPathKind::MtuExceeded, mtu);
         return Err(Reason::MtuExceeded);
@@ -208,7 +237,12 @@ pub(crate) fn ask<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, kind
 #[inline(always)]
 pub(crate) fn send<F: Frame>(frame: &mut F, work: &mut Work, reason: Reason) -> Verdict {
     let mut checksum = Checksum::default();
-    let Work { headers, packet, flow, .. } = work;
+    let Work {
+        headers,
+        packet,
+        flow,
+        ..
+    } = work;
     let end = rewrite(headers, packet, flow, &mut checksum);
     leave(frame, work, end, &checksum, reason)
 }

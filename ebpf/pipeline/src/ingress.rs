@@ -25,7 +25,10 @@ pub fn ingress<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut W
 pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     match first_look(frame, env, work, true) {
         Some(verdict) => verdict,
-        None => Verdict { action: Action::NextHook, reason: Reason::Established },
+        None => Verdict {
+            action: Action::NextHook,
+            reason: Reason::Established,
+        },
     }
 }
 
@@ -33,7 +36,12 @@ pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
 ///
 /// A call of its own, so that its stack is given back before the long way needs all there is.
 #[inline(never)]
-fn first_look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Option<Verdict> {
+fn first_look<F: Frame, E: Tables + Clock>(
+    frame: &mut F,
+    env: &E,
+    work: &mut Work,
+    xdp: bool,
+) -> Option<Verdict> {
     let gso = frame.gso_segment_bytes() != 0;
     match parse(env, &work.headers, frame.bytes(), gso, &mut work.packet) {
         Ok(()) => {}
@@ -59,7 +67,12 @@ enum Found {
 
 /// One lookup, one rewrite, out. `None`: the flow is unknown, or anything about it is out of the ordinary.
 #[inline(always)]
-fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Option<Verdict> {
+fn short_way<F: Frame, E: Tables + Clock>(
+    frame: &mut F,
+    env: &E,
+    work: &mut Work,
+    xdp: bool,
+) -> Option<Verdict> {
     let live = env.live();
     work.generation = live.generation;
     work.fib_epoch = live.fib_epoch;
@@ -73,11 +86,25 @@ fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
         protocol: u32::from(packet.protocol),
     };
     let segment = frame.gso_segment_bytes();
-    let l3_bytes = if segment == 0 { packet.l3_bytes } else { segment + header_bytes(packet) };
+    let l3_bytes = if segment == 0 {
+        packet.l3_bytes
+    } else {
+        segment + header_bytes(packet)
+    };
     let bytes = frame.bytes();
     let mut checksum = Checksum::default();
     let mut end = 0;
-    let Work { headers, packet, key, now_ns, generation, fib_epoch, ifindex, out_ifindex, .. } = work;
+    let Work {
+        headers,
+        packet,
+        key,
+        now_ns,
+        generation,
+        fib_epoch,
+        ifindex,
+        out_ifindex,
+        ..
+    } = work;
     let found = env.with_flow(Table::Established, packet.family, key, |flow| {
         let ready = flow.generation == *generation
             && flow.fib_epoch == *fib_epoch
@@ -96,7 +123,11 @@ fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
         touch(flow, packet, *now_ns, bytes);
         end = forward::rewrite(headers, packet, flow, &mut checksum);
         *out_ifindex = flow.egress_ifindex;
-        if flow.hop == Hop::RedirectPeer as u8 { Found::RedirectPeer } else { Found::Redirect }
+        if flow.hop == Hop::RedirectPeer as u8 {
+            Found::RedirectPeer
+        } else {
+            Found::Redirect
+        }
     });
     let peer = match found {
         Some(Found::Redirect) => false,
@@ -110,10 +141,20 @@ fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
         return Some(Verdict::drop(Reason::RewriteFailed));
     }
     if xdp {
-        return Some(Verdict { action: Action::Redirect, reason: Reason::EstablishedXdp });
+        return Some(Verdict {
+            action: Action::Redirect,
+            reason: Reason::EstablishedXdp,
+        });
     }
-    let action = if peer { Action::RedirectPeer } else { Action::Redirect };
-    Some(Verdict { action, reason: Reason::Established })
+    let action = if peer {
+        Action::RedirectPeer
+    } else {
+        Action::Redirect
+    };
+    Some(Verdict {
+        action,
+        reason: Reason::Established,
+    })
 }
 
 /// Layer 3 and 4 header bytes, what each segment of an aggregate repeats.
@@ -136,7 +177,9 @@ fn ordinary(flow: &Flow, packet: &Packet) -> bool {
                     == tcp_flags::ACK
         }
         protocol::UDP => flow.state == SessionState::UdpTwoWay as u8,
-        protocol::ICMP | protocol::ICMPV6 => flow.state == SessionState::Icmp as u8 && open::icmp_fits(packet, flow),
+        protocol::ICMP | protocol::ICMPV6 => {
+            flow.state == SessionState::Icmp as u8 && open::icmp_fits(packet, flow)
+        }
         _ => flow.state == SessionState::Other as u8,
     }
 }

@@ -65,13 +65,19 @@ impl Verdict {
     /// The packet ends here.
     #[inline(always)]
     pub const fn drop(reason: Reason) -> Self {
-        Self { action: Action::Drop, reason }
+        Self {
+            action: Action::Drop,
+            reason,
+        }
     }
 
     /// The packet goes to the kernel.
     #[inline(always)]
     pub const fn pass(reason: Reason) -> Self {
-        Self { action: Action::Pass, reason }
+        Self {
+            action: Action::Pass,
+            reason,
+        }
     }
 }
 

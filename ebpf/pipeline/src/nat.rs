@@ -32,8 +32,16 @@ pub(crate) fn source_address<E: Tables>(
     if rule.translate == 0 {
         return Ok(None);
     }
-    let address = if family == 4 { [egress.address4_be, 0, 0, 0] } else { egress.address6_be };
-    if address == [0; 4] { Err(Reason::NatNoAddress) } else { Ok(Some((rule.rule, address))) }
+    let address = if family == 4 {
+        [egress.address4_be, 0, 0, 0]
+    } else {
+        egress.address6_be
+    };
+    if address == [0; 4] {
+        Err(Reason::NatNoAddress)
+    } else {
+        Ok(Some((rule.rule, address)))
+    }
 }
 
 /// Outcome of a reservation.

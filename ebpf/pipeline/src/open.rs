@@ -1,8 +1,8 @@
 //! The first packet of a conversation: may it, from where to where, under which name, and into the tables.
 
 use bulkhead_abi::{
-    Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, PolicyRule, Reason, RouteEntry, RouteKind,
-    SessionState, SlowPathKind, ZONE_SELF, flow_flags, protocol,
+    Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, PolicyRule, Reason, RouteEntry,
+    RouteKind, SessionState, SlowPathKind, ZONE_SELF, flow_flags, protocol,
 };
 use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
 
@@ -82,7 +82,11 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     };
     let number = decide(env, &work.question, &mut work.walk);
     let Some(rule) = env.rule(work.generation, number, true) else {
-        let reason = if to_zone == ZONE_SELF { Reason::HostInboundDeny } else { Reason::DefaultDeny };
+        let reason = if to_zone == ZONE_SELF {
+            Reason::HostInboundDeny
+        } else {
+            Reason::DefaultDeny
+        };
         return deny(env, work, reason, from_zone, to_zone);
     };
     work.policy = rule.policy;
@@ -107,7 +111,11 @@ fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, r
     if forwarded && let Err(reason) = forward::fits(frame, env, work, work.egress.mtu) {
         return Verdict::drop(reason);
     }
-    let disposition = if forwarded { Disposition::Forward } else { Disposition::ToHost };
+    let disposition = if forwarded {
+        Disposition::Forward
+    } else {
+        Disposition::ToHost
+    };
     prepare(env, work, disposition, rule.log);
     let mut translated = false;
     if forwarded {
@@ -156,13 +164,21 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
         flags |= flow_flags::LOG_CLOSE;
     }
     let tcp = packet.protocol == protocol::TCP;
-    let scale = if tcp { bulkhead_packet::tcp_window_scale(env, &work.headers, packet) } else { 0 };
+    let scale = if tcp {
+        bulkhead_packet::tcp_window_scale(env, &work.headers, packet)
+    } else {
+        0
+    };
     // Field by field into the scratch entry: a struct expression would be built on the stack first.
     work.flow = Flow::default();
     let flow = &mut work.flow;
     flow.generation = work.generation;
     flow.fib_epoch = work.fib_epoch;
-    flow.egress_ifindex = if disposition == Disposition::ToHost { 0 } else { work.out_ifindex };
+    flow.egress_ifindex = if disposition == Disposition::ToHost {
+        0
+    } else {
+        work.out_ifindex
+    };
     flow.ingress_ifindex = work.ifindex;
     flow.state = first_state(packet.protocol) as u8;
     flow.flags = flags;
@@ -207,7 +223,11 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
     partner.hop = 0;
     partner.fib_epoch = flow.fib_epoch;
     partner.generation = flow.generation;
-    partner.egress_ifindex = if disposition == Disposition::ToHost { 0 } else { flow.ingress_ifindex };
+    partner.egress_ifindex = if disposition == Disposition::ToHost {
+        0
+    } else {
+        flow.ingress_ifindex
+    };
     partner.ingress_ifindex = flow.egress_ifindex;
     partner.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
     partner.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
@@ -228,7 +248,10 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
     partner.icmp_type_code = reply_type(flow.icmp_type_code);
     partner.session_id = flow.session_id;
     partner.created_ns = flow.created_ns;
-    let ports = matches!(flow.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6);
+    let ports = matches!(
+        flow.protocol,
+        protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6
+    );
     let may_change = translated && ports;
     match nat::reserve(env, family, &mut work.partner_key, &work.partner, may_change) {
         Reserved::Port(port) => {
@@ -266,7 +289,11 @@ fn collided<E: Tables>(env: &E, work: &mut Work, translated: bool, ports: bool) 
     if crate::session::read(env, work.packet.family, &work.key, &mut work.flow) != 2 {
         return Ok(false);
     }
-    Err(if translated && !ports { Reason::NatUnsupported } else { Reason::NatPortsExhausted })
+    Err(if translated && !ports {
+        Reason::NatUnsupported
+    } else {
+        Reason::NatPortsExhausted
+    })
 }
 
 /// Puts the reply flow in the place of one that the same conversation left behind when its other half was evicted.
@@ -282,7 +309,11 @@ fn replace_orphan<E: Tables>(env: &E, work: &Work) -> bool {
             && flow.new_source_port == key.destination_port
             && flow.new_destination_port == key.source_port
     });
-    if orphan != Some(true) || env.with_flow(Table::HalfOpen, family, &work.key, |_| ()).is_some() {
+    if orphan != Some(true)
+        || env
+            .with_flow(Table::HalfOpen, family, &work.key, |_| ())
+            .is_some()
+    {
         return false;
     }
     env.remove_flow(Table::HalfOpen, family, &work.partner_key);
@@ -304,7 +335,11 @@ fn first_state(protocol: u8) -> SessionState {
 #[inline(always)]
 fn reply_type(icmp_type_code: u32) -> u32 {
     let request = icmp_type_code & 0xff00;
-    if request == 0x0800 { 0 } else { request.wrapping_add(0x100) }
+    if request == 0x0800 {
+        0
+    } else {
+        request.wrapping_add(0x100)
+    }
 }
 
 /// Whether an ICMP message is of the type this flow carries: the question that policy permitted, or its answer. Other
@@ -319,10 +354,17 @@ pub(crate) fn icmp_fits(packet: &Packet, flow: &Flow) -> bool {
 fn may_open(packet: &Packet) -> Result<(), Reason> {
     match packet.protocol {
         protocol::TCP => {
-            let flags = packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN);
-            if flags == tcp_flags::SYN { Ok(()) } else { Err(Reason::TcpNoSession) }
+            let flags =
+                packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN);
+            if flags == tcp_flags::SYN {
+                Ok(())
+            } else {
+                Err(Reason::TcpNoSession)
+            }
         }
-        protocol::ICMP | protocol::ICMPV6 if packet.icmp_kind() != IcmpKind::Request => Err(Reason::IcmpNotRequest),
+        protocol::ICMP | protocol::ICMPV6 if packet.icmp_kind() != IcmpKind::Request => {
+            Err(Reason::IcmpNotRequest)
+        }
         _ => Ok(()),
     }
 }
@@ -331,14 +373,22 @@ fn may_open(packet: &Packet) -> Result<(), Reason> {
 #[inline(always)]
 pub(crate) fn station_is_ours(work: &Work) -> bool {
     let m = &work.ingress.mac;
-    work.headers.station() == (u16::from_ne_bytes([m[0], m[1]]), u32::from_ne_bytes([m[2], m[3], m[4], m[5]]))
+    work.headers.station()
+        == (
+            u16::from_ne_bytes([m[0], m[1]]),
+            u32::from_ne_bytes([m[2], m[3], m[4], m[5]]),
+        )
 }
 
 /// Multicast or limited broadcast.
 #[inline(always)]
 pub(crate) fn is_group(family: u8, address_be: &[u32; 4]) -> bool {
     let first = address_be[0].to_ne_bytes()[0];
-    if family == 4 { first & 0xf0 == 224 || address_be[0] == u32::MAX } else { first == 0xff }
+    if family == 4 {
+        first & 0xf0 == 224 || address_be[0] == u32::MAX
+    } else {
+        first == 0xff
+    }
 }
 
 /// Addresses no packet may come from: unspecified, loopback, multicast, reserved, IPv4-mapped (RFC 6890, RFC 4291).
@@ -376,7 +426,13 @@ fn is_own_address<E: Tables>(env: &E, work: &Work) -> bool {
 /// Tells user space that `work.flow` is a new session.
 #[inline(always)]
 pub(crate) fn announce<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
-    let Work { event, flow, key, packet, .. } = work;
+    let Work {
+        event,
+        flow,
+        key,
+        packet,
+        ..
+    } = work;
     describe(event, EventKind::Create, reason, flow, key, packet.family);
     event.time_ns = work.now_ns;
     event.generation = work.generation;
@@ -385,7 +441,14 @@ pub(crate) fn announce<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
 
 /// Fills an event with a session's identity.
 #[inline(always)]
-pub(crate) fn describe(event: &mut Event, kind: EventKind, reason: Reason, flow: &Flow, key: &FlowKey6, family: u8) {
+pub(crate) fn describe(
+    event: &mut Event,
+    kind: EventKind,
+    reason: Reason,
+    flow: &Flow,
+    key: &FlowKey6,
+    family: u8,
+) {
     *event = Event::default();
     event.session_id = flow.session_id;
     event.source_be = key.source_be;

@@ -60,7 +60,10 @@ pub fn decide<E: Tables>(env: &E, question: &Question, walk: &mut Walk) -> u32 {
     walk.key.source = env.address_class(generation, question.family, &question.source_be);
     walk.key.destination = env.address_class(generation, question.family, &question.destination_be);
     walk.key.service = env.service_class(generation, question.protocol, question.port);
-    if let Some(rule) = env.cached_decision(&walk.key).and_then(|decision| decision.rule(&walk.key)) {
+    if let Some(rule) = env
+        .cached_decision(&walk.key)
+        .and_then(|decision| decision.rule(&walk.key))
+    {
         env.count(Reason::SLOT_DECISION_CACHE_HITS);
         return rule;
     }

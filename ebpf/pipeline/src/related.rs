@@ -10,7 +10,12 @@ use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, open, sessio
 /// Settles an ICMP error.
 #[inline(never)]
 pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
-    let Work { headers, packet, embedded, .. } = work;
+    let Work {
+        headers,
+        packet,
+        embedded,
+        ..
+    } = work;
     if let Err(reason) = parse_embedded(headers, packet, embedded) {
         return Verdict::drop(reason);
     }
@@ -61,9 +66,18 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         // This side's addresses are not translated: the router that reports keeps its own.
         work.flow.new_source_be = work.packet.source_be;
     }
-    let Work { headers, packet, embedded, flow, .. } = work;
+    let Work {
+        headers,
+        packet,
+        embedded,
+        flow,
+        ..
+    } = work;
     let (pseudo, unbalanced) = forward::rewrite_network(headers, packet, flow);
-    let mut checksum = Checksum { unbalanced, ..Checksum::default() };
+    let mut checksum = Checksum {
+        unbalanced,
+        ..Checksum::default()
+    };
     let mut end = usize::from(packet.l4);
     if flow.flags & flow_flags::TRANSLATED != 0 {
         checksum.at = end + 2;
@@ -117,7 +131,11 @@ fn rewrite_quoted(
         headers.set_be16(l4 + 2, new_source_port);
     }
     data = checksum::add(data, ports);
-    let covered = if embedded.protocol == protocol::ICMP { ports } else { checksum::add(addresses, ports) };
+    let covered = if embedded.protocol == protocol::ICMP {
+        ports
+    } else {
+        checksum::add(addresses, ports)
+    };
     // The quoted checksum, where it is quoted at all; a UDP checksum of zero means none.
     match headers.be16(l4 + checksum_at) {
         Some(0) if embedded.protocol == protocol::UDP => data,

@@ -2,8 +2,8 @@
 //! re-judged policy, expiry, promotion from half-open to established.
 
 use bulkhead_abi::{
-    Disposition, EventKind, Flow, FlowKey6, PolicyAction, Reason, RouteKind, SessionState, ZONE_SELF, flow_flags,
-    protocol,
+    Disposition, EventKind, Flow, FlowKey6, Hop, PolicyAction, Reason, RouteKind, SessionState, ZONE_SELF,
+    flow_flags, protocol,
 };
 use bulkhead_packet::tcp_flags;
 
@@ -25,7 +25,11 @@ pub(crate) enum Outcome {
 /// The table `work.flow` was found in.
 #[inline(always)]
 pub(crate) fn table_of(work: &Work) -> Table {
-    if work.half_open == 0 { Table::Established } else { Table::HalfOpen }
+    if work.half_open == 0 {
+        Table::Established
+    } else {
+        Table::HalfOpen
+    }
 }
 
 /// Key of the other direction.
@@ -43,9 +47,15 @@ pub(crate) fn partner_key(flow: &Flow) -> FlowKey6 {
 /// Copies a flow out of whichever table holds it. 0: established, 1: half-open, 2: none.
 #[inline(never)]
 pub(crate) fn read<E: Tables>(env: &E, family: u8, key: &FlowKey6, to: &mut Flow) -> u32 {
-    if env.with_flow(Table::Established, family, key, |flow| *to = *flow).is_some() {
+    if env
+        .with_flow(Table::Established, family, key, |flow| *to = *flow)
+        .is_some()
+    {
         0
-    } else if env.with_flow(Table::HalfOpen, family, key, |flow| *to = *flow).is_some() {
+    } else if env
+        .with_flow(Table::HalfOpen, family, key, |flow| *to = *flow)
+        .is_some()
+    {
         1
     } else {
         2
@@ -107,10 +117,11 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
             }
             return Outcome::Verdict(Verdict::drop(reason));
         }
-    } else if work.flow.disposition == Disposition::Forward as u8 && work.flow.hop == 0 {
-        if let Err(reason) = resolve(env, work) {
-            return Outcome::Verdict(Verdict::drop(reason));
-        }
+    } else if work.flow.disposition == Disposition::Forward as u8
+        && work.flow.hop == Hop::Unresolved as u8
+        && let Err(reason) = resolve(env, work)
+    {
+        return Outcome::Verdict(Verdict::drop(reason));
     }
     let step = step(work, state);
     let next = match step {
@@ -128,7 +139,11 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         return Outcome::Verdict(Verdict::drop(reason));
     }
     store(env, work, next, frame.bytes(), partner_table);
-    let mut reason = if work.half_open == 0 { Reason::Established } else { Reason::HalfOpen };
+    let mut reason = if work.half_open == 0 {
+        Reason::Established
+    } else {
+        Reason::HalfOpen
+    };
     if step == Step::Establish {
         if !promote(env, family, work) {
             return Outcome::Verdict(Verdict::drop(Reason::SessionTableFull));
@@ -167,10 +182,16 @@ pub(crate) fn step(work: &Work, state: SessionState) -> Step {
     if work.packet.protocol == protocol::TCP {
         return tcp::step(&work.packet, &work.flow, &work.partner, state);
     }
-    if matches!(work.packet.protocol, protocol::ICMP | protocol::ICMPV6) && !open::icmp_fits(&work.packet, &work.flow) {
+    if matches!(work.packet.protocol, protocol::ICMP | protocol::ICMPV6)
+        && !open::icmp_fits(&work.packet, &work.flow)
+    {
         return Step::Refuse(Reason::IcmpNotRequest);
     }
-    if work.half_open != 0 && work.flow.flags & flow_flags::REPLY != 0 { Step::Establish } else { Step::Stay }
+    if work.half_open != 0 && work.flow.flags & flow_flags::REPLY != 0 {
+        Step::Establish
+    } else {
+        Step::Stay
+    }
 }
 
 /// Finds the way of this direction again.
@@ -203,7 +224,8 @@ fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     if forwarded {
         let before = work.flow.egress_ifindex;
         resolve(env, work)?;
-        if work.flow.egress_ifindex != before && (work.flow.flags | work.partner.flags) & flow_flags::TRANSLATED != 0
+        if work.flow.egress_ifindex != before
+            && (work.flow.flags | work.partner.flags) & flow_flags::TRANSLATED != 0
         {
             // The translated address belongs to the interface the session no longer leaves through.
             return Err(Reason::SessionClosed);
@@ -222,10 +244,22 @@ fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
 /// Puts the session's first packet to the policy in force.
 #[inline(always)]
 fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> Result<(), Reason> {
-    let (original, key) = if reply { (&work.partner, &work.partner_key) } else { (&work.flow, &work.key) };
+    let (original, key) = if reply {
+        (&work.partner, &work.partner_key)
+    } else {
+        (&work.flow, &work.key)
+    };
     // What the reply leaves through must still be the zone the conversation came from.
-    let from = if reply && forwarded { work.flow.egress_ifindex } else { original.ingress_ifindex };
-    let to = if reply { work.flow.ingress_ifindex } else { original.egress_ifindex };
+    let from = if reply && forwarded {
+        work.flow.egress_ifindex
+    } else {
+        original.ingress_ifindex
+    };
+    let to = if reply {
+        work.flow.ingress_ifindex
+    } else {
+        original.egress_ifindex
+    };
     let port = match original.protocol {
         protocol::ICMP | protocol::ICMPV6 => original.icmp_type_code as u16,
         protocol::TCP | protocol::UDP => key.destination_port,
@@ -239,14 +273,22 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
         protocol: original.protocol,
         family: work.packet.family,
         from_zone: env.zone(work.generation, from).ok_or(Reason::PolicyChanged)?,
-        to_zone: if forwarded { env.zone(work.generation, to).ok_or(Reason::PolicyChanged)? } else { ZONE_SELF },
+        to_zone: if forwarded {
+            env.zone(work.generation, to).ok_or(Reason::PolicyChanged)?
+        } else {
+            ZONE_SELF
+        },
     };
     let rule = decide(env, &work.question, &mut work.walk);
     match env.rule(work.generation, rule, false) {
         Some(rule) if rule.action == PolicyAction::Permit as u8 => {
             work.flow.policy = rule.policy;
             let (from_zone, to_zone) = (work.question.from_zone, work.question.to_zone);
-            (work.flow.from_zone, work.flow.to_zone) = if reply { (to_zone, from_zone) } else { (from_zone, to_zone) };
+            (work.flow.from_zone, work.flow.to_zone) = if reply {
+                (to_zone, from_zone)
+            } else {
+                (from_zone, to_zone)
+            };
             Ok(())
         }
         _ => Err(Reason::PolicyChanged),
@@ -295,7 +337,11 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
     });
     if work.partner.state != next as u8 {
         work.partner.state = next as u8;
-        let table = if partner_table == 0 { Table::Established } else { Table::HalfOpen };
+        let table = if partner_table == 0 {
+            Table::Established
+        } else {
+            Table::HalfOpen
+        };
         env.with_flow(table, family, &work.partner_key, |flow| {
             if flow.session_id == own.session_id {
                 flow.state = next as u8;

@@ -122,7 +122,11 @@ pub(crate) fn step(packet: &Packet, own: &Flow, partner: &Flow, state: SessionSt
             }
         }
         SessionState::TcpSynSent => {
-            if opens { Step::Stay } else { Step::Refuse(Reason::TcpStateInvalid) }
+            if opens {
+                Step::Stay
+            } else {
+                Step::Refuse(Reason::TcpStateInvalid)
+            }
         }
         SessionState::TcpSynReceived => {
             if syn {
@@ -143,7 +147,11 @@ pub(crate) fn step(packet: &Packet, own: &Flow, partner: &Flow, state: SessionSt
             let both_closed = own.flags & partner.flags & flow_flags::FIN_SENT != 0;
             if opens {
                 // An open connection challenges the SYN itself (RFC 5961, 4.2); a finished one may be reused.
-                if both_closed && !reply { Step::Restart } else { Step::Stay }
+                if both_closed && !reply {
+                    Step::Restart
+                } else {
+                    Step::Stay
+                }
             } else if flags & tcp_flags::FIN != 0 {
                 Step::Become(SessionState::TcpClosing)
             } else if ack {
@@ -153,7 +161,11 @@ pub(crate) fn step(packet: &Packet, own: &Flow, partner: &Flow, state: SessionSt
             }
         }
         SessionState::TcpClosed => {
-            if opens && !reply { Step::Restart } else { Step::Refuse(Reason::SessionClosed) }
+            if opens && !reply {
+                Step::Restart
+            } else {
+                Step::Refuse(Reason::SessionClosed)
+            }
         }
         _ => Step::Refuse(Reason::TcpStateInvalid),
     }

@@ -38,8 +38,14 @@ pub trait Frame {
     /// Completes the checksum field at `at` if it holds only `pseudo` (folded), the sum of the pseudo header, where the
     /// hook would lose the mark that says so (XDP). The layer 4 packet is `l4_bytes` long from `l4` on. True if the
     /// frame may go on.
-    fn complete_checksum(&mut self, headers: &mut HeaderBuffer, l4: usize, l4_bytes: u32, at: usize, pseudo: u16)
-    -> bool;
+    fn complete_checksum(
+        &mut self,
+        headers: &mut HeaderBuffer,
+        l4: usize,
+        l4_bytes: u32,
+        at: usize,
+        pseudo: u16,
+    ) -> bool;
 
     /// Hands the packet as it arrived to the slow path. False if it was lost.
     fn ask_slow_path(&mut self, kind: SlowPathKind, ifindex: u32, mtu: u32) -> bool;
@@ -110,7 +116,13 @@ pub trait Tables: Repeat {
     /// The source NAT rule of a zone pair; counts a hit.
     fn nat_rule(&self, key: &NatKey) -> Option<NatRule>;
     /// Runs `f` on a flow, if there is one.
-    fn with_flow<R>(&self, table: Table, family: u8, key: &FlowKey6, f: impl FnOnce(&mut Flow) -> R) -> Option<R>;
+    fn with_flow<R>(
+        &self,
+        table: Table,
+        family: u8,
+        key: &FlowKey6,
+        f: impl FnOnce(&mut Flow) -> R,
+    ) -> Option<R>;
     /// Inserts a flow under a key that must be free.
     fn insert_flow(&self, table: Table, family: u8, key: &FlowKey6, flow: &Flow) -> Insert;
     /// Removes a flow.
@@ -145,7 +157,11 @@ pub fn take_token(state: &mut u64, rate: u32, now_ns: u64) -> bool {
     let held = (*state & 0xffff_ffff).min(u64::from(rate));
     let tokens = (held + refill).min(u64::from(rate));
     // Time only moves on when it bought a token: else a slow trickle would never refill.
-    let stamp = if refill > 0 || elapsed_ms == 1000 { u64::from(now_ms) } else { *state >> 32 };
+    let stamp = if refill > 0 || elapsed_ms == 1000 {
+        u64::from(now_ms)
+    } else {
+        *state >> 32
+    };
     if tokens == 0 {
         *state = stamp << 32;
         return false;

@@ -21,7 +21,7 @@ mod xdp;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        TC_ACT_OK, TC_ACT_SHOT, __sk_buff, bpf_redir_neigh,
+        __sk_buff, TC_ACT_OK, TC_ACT_SHOT, bpf_redir_neigh,
         xdp_action::{XDP_DROP, XDP_PASS},
     },
     helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
@@ -69,7 +69,11 @@ pub fn bulkhead_ingress(ctx: TcContext) -> i32 {
         work.ifindex = (*skb).ifindex;
         (*skb).vlan_present != 0
     };
-    let verdict = if tagged { Verdict::drop(Reason::VlanTagged) } else { ingress(&mut frame, &Kernel, work) };
+    let verdict = if tagged {
+        Verdict::drop(Reason::VlanTagged)
+    } else {
+        ingress(&mut frame, &Kernel, work)
+    };
     settle(skb, work, verdict)
 }
 
@@ -143,9 +147,19 @@ pub fn bulkhead_egress(ctx: TcContext) -> i32 {
         return if from_outside { TC_ACT_SHOT } else { TC_ACT_OK };
     };
     work.ifindex = ifindex;
-    let verdict = host_egress(&mut frame, &Kernel, work, mark, from_outside && mark != SLOW_PATH_MARK);
+    let verdict = host_egress(
+        &mut frame,
+        &Kernel,
+        work,
+        mark,
+        from_outside && mark != SLOW_PATH_MARK,
+    );
     Kernel.count(verdict.reason as u32);
-    if verdict.action == Action::Pass { TC_ACT_OK } else { TC_ACT_SHOT }
+    if verdict.action == Action::Pass {
+        TC_ACT_OK
+    } else {
+        TC_ACT_SHOT
+    }
 }
 
 /// XDP: the part that needs no socket buffer. What it does not settle goes on to TCX, never around it.

@@ -1,18 +1,15 @@
 //! The pipeline's tables and clock over BPF maps and helpers: the one place that dereferences map values.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns,
-        generated::bpf_loop,
-    },
+    helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, generated::bpf_loop},
     maps::{HashMap, LruHashMap},
 };
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
-    NeighbourKey, PolicyKey, PolicyRule, RouteEntry, VectorKey, ZoneKey,
+    Decision, DecisionKey, Event, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey,
+    NatRule, NeighbourKey, PolicyKey, PolicyRule, RouteEntry, VectorKey, ZoneKey,
 };
-use bulkhead_pipeline::{Clock, Insert, Limiter, Table, Tables, take_token};
 use bulkhead_packet::Repeat;
+use bulkhead_pipeline::{Clock, Insert, Limiter, Table, Tables, take_token};
 use core::{ffi::c_void, ptr, sync::atomic::AtomicU64};
 
 use crate::maps;
@@ -123,16 +120,34 @@ impl Tables for Kernel {
     fn address_class(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u32 {
         if family == 4 {
             let address_be = address_be[0];
-            copied(&maps::HOSTS4, &HostKey4 { generation, address_be })
-                .or_else(|| maps::PREFIXES4.get(&maps::trie_key(64, [generation, address_be])).copied())
-                .unwrap_or(0)
+            copied(
+                &maps::HOSTS4,
+                &HostKey4 {
+                    generation,
+                    address_be,
+                },
+            )
+            .or_else(|| {
+                maps::PREFIXES4
+                    .get(&maps::trie_key(64, [generation, address_be]))
+                    .copied()
+            })
+            .unwrap_or(0)
         } else {
             let a = *address_be;
-            copied(&maps::HOSTS6, &HostKey6 { generation, address_be: a })
-                .or_else(|| {
-                    maps::PREFIXES6.get(&maps::trie_key(160, [generation, a[0], a[1], a[2], a[3]])).copied()
-                })
-                .unwrap_or(0)
+            copied(
+                &maps::HOSTS6,
+                &HostKey6 {
+                    generation,
+                    address_be: a,
+                },
+            )
+            .or_else(|| {
+                maps::PREFIXES6
+                    .get(&maps::trie_key(160, [generation, a[0], a[1], a[2], a[3]]))
+                    .copied()
+            })
+            .unwrap_or(0)
         }
     }
 
@@ -140,7 +155,10 @@ impl Tables for Kernel {
     fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32 {
         let [high, low] = port.to_be_bytes();
         let service = u32::from_ne_bytes([0, protocol, high, low]);
-        maps::SERVICES.get(&maps::trie_key(64, [generation, service])).copied().unwrap_or(0)
+        maps::SERVICES
+            .get(&maps::trie_key(64, [generation, service]))
+            .copied()
+            .unwrap_or(0)
     }
 
     #[inline(always)]
@@ -199,7 +217,13 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn with_flow<R>(&self, table: Table, family: u8, key: &FlowKey6, f: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+    fn with_flow<R>(
+        &self,
+        table: Table,
+        family: u8,
+        key: &FlowKey6,
+        f: impl FnOnce(&mut Flow) -> R,
+    ) -> Option<R> {
         // SAFETY: the pointer comes from a successful lookup and the closure touches no other map. Other CPUs may
         // write the same fields: `Flow` says which races exist and what their worst outcome is. The reference does
         // not leave the closure.
@@ -309,7 +333,9 @@ pub fn opaque(number: usize) -> usize {
     let mut number = number;
     // SAFETY: a register moved to itself. Without any instruction the line information would name one address twice,
     // which the kernel refuses.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags))
+    };
     number
 }
 

@@ -52,7 +52,13 @@ impl SkbFrame {
         // SAFETY: the range starts inside the buffer, and `Work` continues for more than HEADER_BYTES behind it, which
         // is all the verifier asks; that it ends inside the buffer too is the pipeline's arithmetic (l4 + 18 at most).
         let result = unsafe {
-            bpf_skb_store_bytes(self.skb, from as u32, headers.words.as_ptr().cast::<u8>().add(LEAD_BYTES + from).cast(), length as u32, 0)
+            bpf_skb_store_bytes(
+                self.skb,
+                from as u32,
+                headers.words.as_ptr().cast::<u8>().add(LEAD_BYTES + from).cast(),
+                length as u32,
+                0,
+            )
         };
         result == 0
     }
@@ -143,7 +149,12 @@ impl Frame for SkbFrame {
             (&raw mut (*request).ifindex).write(ifindex);
             (&raw mut (*request).mtu).write(mtu);
             (&raw mut (*request).length).write(length);
-            bpf_skb_load_bytes(self.skb.cast(), 0, ptr::from_mut(&mut (*request).packet).cast(), length)
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                0,
+                ptr::from_mut(&mut (*request).packet).cast(),
+                length,
+            )
         };
         if result == 0 {
             entry.submit(0);

@@ -9,7 +9,10 @@ use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES, Repeat as _, check
 use bulkhead_pipeline::{Checksum, Frame, Tables};
 use core::ptr;
 
-use crate::{maps, tables::{Kernel, opaque}};
+use crate::{
+    maps,
+    tables::{Kernel, opaque},
+};
 
 /// Bytes summed per step; `bpf_csum_diff` takes at most 512.
 pub const CHUNK: usize = 512;
@@ -42,7 +45,11 @@ impl XdpFrame {
             bpf_xdp_load_bytes(xdp, 0, to.cast(), length)
         };
         headers.len = length;
-        if result == 0 { Some(Self { xdp, bytes }) } else { None }
+        if result == 0 {
+            Some(Self { xdp, bytes })
+        } else {
+            None
+        }
     }
 }
 

@@ -76,7 +76,11 @@ fn the_designed_tree_is_accepted() {
 
 #[test]
 fn leaves_depend_on_nothing_of_ours() {
-    assert_eq!(with(None, &[("bulkhead-packet", "bulkhead-abi")]), [""; 0], "the parser's errors are reasons");
+    assert_eq!(
+        with(None, &[("bulkhead-packet", "bulkhead-abi")]),
+        [""; 0],
+        "the parser's errors are reasons"
+    );
     assert_eq!(with(None, &[("bulkhead-packet", "bulkhead-pipeline")]).len(), 1);
     assert_eq!(with(None, &[("bulkhead-abi", "bulkhead-packet")]).len(), 1);
     assert_eq!(
