@@ -66,7 +66,7 @@ const ONLY: &[Only] = &[
     Only {
         package: "bulkhead-programs",
         ours: &["bulkhead-pipeline", "bulkhead-packet", "bulkhead-abi"],
-        others: Some(&["aya-ebpf"]),
+        others: Some(&["aya-ebpf", "zerocopy"]),
         why: "the BPF objects are a shell around the pipeline",
         instead: "put what decides into ebpf/pipeline",
     },

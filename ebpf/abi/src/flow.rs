@@ -18,8 +18,11 @@ pub mod protocol {
 }
 
 /// Key of an IPv4 flow: the packet's tuple as it arrives, before translation.
+///
+/// Aligned so that it can be stored as two eight-byte words: the kernel hashes it in four-byte words and compares it in
+/// eight-byte ones right after it was written, and a load waits for every smaller store it covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey4 {
     /// Source address, network order.
     pub source_be: u32,

@@ -24,15 +24,12 @@ const EEXIST: i32 = 17;
 /// The running kernel.
 pub struct Kernel;
 
+/// The IPv4 key as two stores; see [`FlowKey4`] for why. The target is little-endian.
 #[inline(always)]
 fn key4(key: &FlowKey6) -> FlowKey4 {
-    FlowKey4 {
-        source_be: key.source_be[0],
-        destination_be: key.destination_be[0],
-        source_port: key.source_port,
-        destination_port: key.destination_port,
-        protocol: key.protocol,
-    }
+    let addresses = u64::from(key.source_be[0]) | u64::from(key.destination_be[0]) << 32;
+    let ports = u64::from(key.source_port) | u64::from(key.destination_port) << 16;
+    zerocopy::transmute!([addresses, ports | u64::from(key.protocol) << 32])
 }
 
 #[inline(always)]

@@ -1,0 +1,97 @@
+//! What the command line does with a daemon: ask, render, print.
+
+use anyhow::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::{Clear, ExplainArgs, FlowFormat, ObserveArgs, Show, ShowArgs};
+use crate::client::Client;
+use crate::output::{Format, print, render as rendered};
+use crate::protocol::Command;
+use crate::report::{Cleared, Explanation, Flow};
+use crate::{output, render, words};
+
+/// `show …`
+pub fn show(what: Show) -> Result<()> {
+    match what {
+        Show::Interfaces(args) => ask(&args, &Command::ShowInterfaces {}, render::interfaces),
+        Show::Zones(args) => ask(&args, &Command::ShowZones {}, render::zones),
+        Show::Policies(args) => ask(&args, &Command::ShowPolicies {}, render::policies),
+        Show::Nat(args) => ask(&args, &Command::ShowNat {}, render::nat),
+        Show::Groups(args) => ask(&args, &Command::ShowGroups {}, render::groups),
+        Show::Counters(args) => ask(
+            &args.show,
+            &Command::ShowCounters { all: args.all },
+            render::counters,
+        ),
+        Show::Sessions(args) => {
+            let command = Command::ShowSessions {
+                filter: args.filter.into(),
+                limit: args.limit,
+            };
+            ask(&args.show, &command, render::sessions)
+        }
+    }
+}
+
+/// `clear …`
+pub fn clear(what: Clear) -> Result<()> {
+    let Clear::Sessions(args) = what;
+    let command = Command::ClearSessions {
+        filter: args.filter.into(),
+        all: args.all,
+    };
+    ask(&args.show, &command, |cleared: &Cleared| {
+        format!(
+            "{} cleared\n",
+            words::count(cleared.cleared as u64, "session", "sessions")
+        )
+    })
+}
+
+/// `explain`
+pub fn explain(args: &ExplainArgs) -> Result<()> {
+    let command = Command::Explain {
+        question: args.question(),
+    };
+    ask(&args.show, &command, |report: &Explanation| {
+        render::explanation(report)
+    })
+}
+
+/// `observe`
+pub fn observe(args: &ObserveArgs) -> Result<()> {
+    let command = Command::Observe {
+        filter: args.filter(),
+        last: args.past(),
+        follow: args.follow,
+    };
+    let mut client = Client::connect(&args.socket.socket)?;
+    let node = nix::sys::utsname::uname()
+        .map(|name| name.nodename().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if args.output == FlowFormat::Table {
+        print(&render::flow_header())?;
+    }
+    client.stream(&command, |flow: Flow| {
+        print(&match args.output {
+            FlowFormat::Table => render::flow(&flow),
+            FlowFormat::Json => line(&flow)?,
+            FlowFormat::Jsonpb => line(&render::flow_jsonpb(&flow, &node))?,
+            FlowFormat::Yaml => format!("---\n{}", rendered(&flow, Format::Yaml, |_| String::new())?),
+        })
+    })
+}
+
+fn line(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string(value)? + "\n")
+}
+
+fn ask<T: Serialize + DeserializeOwned>(
+    args: &ShowArgs,
+    command: &Command,
+    table: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    let report: T = Client::connect(&args.socket.socket)?.ask(command)?;
+    print(&output::render(&report, args.output, table)?)
+}

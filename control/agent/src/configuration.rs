@@ -1,0 +1,179 @@
+//! A configuration file: read, checked, compared with the machine; and what a person sees when it is refused.
+//!
+//! Owns [`Refused`], the one error that means exit status 2: whatever it stops, nothing was changed.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use bulkhead_config::{Config, Diagnostic, MAX_DOCUMENT_BYTES, Parsed};
+use bulkhead_dataplane::netlink::Netlink;
+
+/// A file that is sound.
+#[derive(Debug)]
+pub struct Configuration {
+    /// Its text, for diagnostics.
+    pub source: String,
+    /// What it means.
+    pub parsed: Parsed,
+}
+
+/// A configuration that is not in force and will not be.
+#[derive(Debug)]
+pub struct Refused {
+    /// As it was named.
+    pub file: String,
+    /// Its text; empty if it could not be read.
+    pub source: String,
+    /// What is wrong; empty if it could not be read.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Why it could not be read.
+    pub unreadable: Option<String>,
+}
+
+impl fmt::Display for Refused {
+    /// Each finding with its line and a caret, then how many there are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(reason) = &self.unreadable {
+            return write!(f, "cannot read {}: {reason}", self.file);
+        }
+        for diagnostic in &self.diagnostics {
+            writeln!(f, "{}\n", diagnostic.render(&self.source))?;
+        }
+        write!(f, "{}: refused, nothing was changed", self.file)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Configuration {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Refused`], as an [`anyhow::Error`] to be downcast.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = path.display().to_string();
+        let source = read(path).map_err(|error| Refused {
+            file: file.clone(),
+            source: String::new(),
+            diagnostics: Vec::new(),
+            unreadable: Some(error.to_string()),
+        })?;
+        let parsed = bulkhead_config::parse(&file, &source);
+        // A caret needs characters; what is wrong with the bytes is a diagnostic already.
+        let source = String::from_utf8_lossy(&source).into_owned();
+        match parsed {
+            Ok(parsed) => Ok(Self { source, parsed }),
+            Err(diagnostics) => Err(Refused {
+                file,
+                source,
+                diagnostics: diagnostics.into_iter().collect(),
+                unreadable: None,
+            }
+            .into()),
+        }
+    }
+
+    /// Makes sure that every data interface exists in this thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Refused`] if one does not; anything else if the kernel does not say.
+    pub fn check_interfaces(self) -> Result<Self> {
+        let diagnostics = missing_interfaces(&self.parsed.config)?;
+        if diagnostics.is_empty() {
+            return Ok(self);
+        }
+        Err(Refused {
+            file: self.parsed.config.file,
+            source: self.source,
+            diagnostics,
+            unreadable: None,
+        }
+        .into())
+    }
+}
+
+/// At most one byte more than a document may have, so that a mistaken `--config /dev/zero` ends.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut source = Vec::new();
+    File::open(path)?
+        .take(MAX_DOCUMENT_BYTES as u64 + 1)
+        .read_to_end(&mut source)?;
+    Ok(source)
+}
+
+fn missing_interfaces(config: &Config) -> Result<Vec<Diagnostic>> {
+    let mut netlink = Netlink::connect().context("cannot ask the kernel for its interfaces")?;
+    let links = netlink
+        .links()
+        .context("cannot ask the kernel for its interfaces")?;
+    let present: Vec<String> = links.into_iter().map(|link| link.name).collect();
+    Ok(bulkhead_config::check_interfaces(config, &present))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_refused_like_what_is_wrong() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("absent.yaml");
+        let error = Configuration::read(&path).expect_err("a refusal");
+        let refused: &Refused = error.downcast_ref().expect("a refusal");
+        assert!(
+            refused.to_string().contains("absent.yaml: No such file"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn findings_come_with_their_line_and_a_caret() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("wrong.yaml");
+        std::fs::write(
+            &path,
+            "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewal\nmetadata: { name: x }\nspec: {}\n",
+        )
+        .expect("a file");
+        let refused = Configuration::read(&path).expect_err("a refusal").to_string();
+        assert!(refused.contains("2 | kind: Firewal\n  |       ^"), "{refused}");
+        assert!(
+            refused.ends_with("wrong.yaml: refused, nothing was changed"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn an_endless_file_ends() {
+        let refused = Configuration::read(Path::new("/dev/zero")).expect_err("a refusal");
+        assert!(
+            refused
+                .downcast_ref::<Refused>()
+                .is_some_and(|refused| !refused.diagnostics.is_empty()),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn interfaces_must_exist() {
+        let document = "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: x }\nspec:\n  zones: [{ name: a }]\n  \
+                        interfaces: [{ name: bhk-absent0, zone: a }]\n";
+        let configuration = Configuration {
+            source: document.to_owned(),
+            parsed: bulkhead_config::parse("x.yaml", document).expect("a sound configuration"),
+        };
+        let error = configuration.check_interfaces().expect_err("a refusal");
+        let refused: &Refused = error.downcast_ref().expect("a refusal");
+        let [finding] = &refused.diagnostics[..] else {
+            panic!("{refused}")
+        };
+        assert_eq!((finding.line, finding.column), (6, 24));
+        assert!(
+            finding.message.contains("\"bhk-absent0\" does not exist"),
+            "{finding}"
+        );
+    }
+}

@@ -1,0 +1,367 @@
+//! The running firewall: the engine, and the configuration it enforces.
+//!
+//! Owns the pair. The engine knows names and indices; the configuration knows what people wrote (ranges, literals, the
+//! names of services). A reload replaces both under one lock, so that no answer mixes two generations. Commits go
+//! through whoever holds the engine's network namespace: the daemon's main thread.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use bulkhead_config::{Config, GroupId, Selector, ServiceId, ZoneId};
+use bulkhead_dataplane::engine::{Engine, EngineError};
+
+use crate::filter::SessionFilter;
+use crate::firewall::{Answered, Firewall, Flows};
+use crate::protocol::{Failure, FailureCode};
+use crate::report::{
+    Cleared, Counters, Explanation, Flow, Group, Groups, Interfaces, Nat, NatRule, Policies, Policy,
+    Question, Session, Sessions, Zone, Zones,
+};
+use crate::{convert, translate};
+
+/// The name of the counter of what no policy matched.
+const DEFAULT_DENIED: &str = bulkhead_abi::Reason::DefaultDeny.name();
+
+/// An engine and its configuration.
+pub struct LiveFirewall {
+    engine: Engine,
+    config: RwLock<Config>,
+}
+
+impl LiveFirewall {
+    /// Joins an engine and the configuration it was started with.
+    pub const fn new(engine: Engine, config: Config) -> Self {
+        Self {
+            engine,
+            config: RwLock::new(config),
+        }
+    }
+
+    /// The engine.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Enforces another configuration from now on; returns its generation.
+    ///
+    /// # Errors
+    /// If the data plane refuses it; the old one stays in force.
+    pub fn commit(&self, config: Config) -> Result<u32, EngineError> {
+        let mut current = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.engine.commit(translate::ruleset(&config))?;
+        *current = config;
+        Ok(generation)
+    }
+
+    /// The configuration in force; holds off a commit as long as it is held.
+    pub fn config(&self) -> RwLockReadGuard<'_, Config> {
+        // A panic while it was held for writing happened before or after the assignment, never inside it.
+        self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question that makes no sense is the asker's to mend; anything else is ours.
+fn failure(error: &EngineError) -> Failure {
+    let code = match error {
+        EngineError::Question(_) => FailureCode::Refused,
+        _ => FailureCode::Failed,
+    };
+    Failure::new(code, error)
+}
+
+impl Firewall for LiveFirewall {
+    fn interfaces(&self) -> Answered<Interfaces> {
+        let interfaces = self.engine.interfaces().map_err(|error| failure(&error))?;
+        Ok(Interfaces {
+            generation: self.engine.generation(),
+            interfaces: interfaces.into_iter().map(Into::into).collect(),
+        })
+    }
+
+    fn zones(&self) -> Answered<Zones> {
+        Ok(zones(&self.config()))
+    }
+
+    fn policies(&self) -> Answered<Policies> {
+        let config = self.config();
+        let hits = self.engine.policy_hits().map_err(|error| failure(&error))?;
+        let counters = self.engine.counters().map_err(|error| failure(&error))?;
+        Ok(policies(
+            &config,
+            &hits,
+            counters.get(DEFAULT_DENIED).copied().unwrap_or(0),
+        ))
+    }
+
+    fn nat(&self) -> Answered<Nat> {
+        let config = self.config();
+        let hits = self.engine.nat_hits().map_err(|error| failure(&error))?;
+        Ok(nat(&config, &hits))
+    }
+
+    fn groups(&self) -> Answered<Groups> {
+        Ok(groups(&self.config()))
+    }
+
+    fn counters(&self, all: bool) -> Answered<Counters> {
+        let counters = self.engine.counters().map_err(|error| failure(&error))?;
+        Ok(Counters {
+            counters: counters
+                .into_iter()
+                .filter(|(_, value)| all || *value > 0)
+                .map(|(name, value)| convert::counter(name, value))
+                .collect(),
+        })
+    }
+
+    fn sessions(&self, filter: &SessionFilter, limit: usize) -> Answered<Sessions> {
+        let list = self
+            .engine
+            .sessions(&|session| filter.matches(session), limit)
+            .map_err(|error| failure(&error))?;
+        Ok(Sessions {
+            sessions: list.sessions.iter().map(Session::from).collect(),
+            total: list.total,
+        })
+    }
+
+    fn clear_sessions(&self, filter: &SessionFilter) -> Answered<Cleared> {
+        let cleared = self
+            .engine
+            .clear_sessions(&|session| filter.matches(session))
+            .map_err(|error| failure(&error))?;
+        Ok(Cleared { cleared })
+    }
+
+    fn explain(&self, question: &Question) -> Answered<Explanation> {
+        let answer = self
+            .engine
+            .explain(&convert::question(question))
+            .map_err(|error| failure(&error))?;
+        Ok(convert::explanation(question, answer))
+    }
+
+    fn recent_flows(&self) -> Vec<Flow> {
+        self.engine
+            .recent_events(usize::MAX)
+            .into_iter()
+            .map(Flow::from)
+            .collect()
+    }
+
+    fn subscribe(&self) -> Flows {
+        let events = self.engine.subscribe();
+        Box::new(move |patience| events.recv_timeout(patience).map(Flow::from))
+    }
+}
+
+/// The names behind a selector; `any` for everything.
+fn names<'c, T>(selector: &Selector<T>, name: impl Fn(&T) -> &'c str) -> Vec<String> {
+    match selector {
+        Selector::Any => vec!["any".to_owned()],
+        Selector::OneOf(ids) => ids.iter().map(|id| name(id).to_owned()).collect(),
+    }
+}
+
+fn zone_names(config: &Config, selector: &Selector<ZoneId>) -> Vec<String> {
+    names(selector, |id| &config.zone(*id).name)
+}
+
+fn group_names(config: &Config, selector: &Selector<GroupId>) -> Vec<String> {
+    names(selector, |id| &config.group(*id).name)
+}
+
+fn service_names(config: &Config, selector: &Selector<ServiceId>) -> Vec<String> {
+    names(selector, |id| &config.service(*id).name)
+}
+
+fn zones(config: &Config) -> Zones {
+    let zone = |(number, zone): (u32, &bulkhead_config::Zone)| {
+        let id = ZoneId(number);
+        let policies = |side: fn(&bulkhead_config::Policy) -> &Selector<ZoneId>| {
+            config
+                .policies
+                .iter()
+                .filter(|policy| side(policy).selects(&id))
+                .count()
+        };
+        Zone {
+            name: zone.name.clone(),
+            interfaces: config
+                .interfaces_of(id)
+                .map(|interface| interface.name.clone())
+                .collect(),
+            host_inbound: zone
+                .host_inbound
+                .iter()
+                .map(|&id| config.service(id).name.clone())
+                .collect(),
+            policies_from: policies(|policy| &policy.from),
+            policies_to: policies(|policy| &policy.to),
+        }
+    };
+    Zones {
+        zones: (0..).zip(&config.zones).map(zone).collect(),
+    }
+}
+
+/// `hits` goes by the place of the policy.
+fn policies(config: &Config, hits: &[u64], default_denied: u64) -> Policies {
+    let policy = |(index, policy): (usize, &bulkhead_config::Policy)| Policy {
+        number: index + 1,
+        name: policy.name.clone(),
+        from: zone_names(config, &policy.from),
+        to: zone_names(config, &policy.to),
+        source: group_names(config, &policy.source),
+        destination: group_names(config, &policy.destination),
+        service: service_names(config, &policy.service),
+        action: match policy.action {
+            bulkhead_config::Action::Permit => "permit",
+            bulkhead_config::Action::Deny => "deny",
+            bulkhead_config::Action::Reject => "reject",
+        }
+        .to_owned(),
+        log: policy
+            .log
+            .iter()
+            .map(|event| {
+                match event {
+                    bulkhead_config::LogEvent::Create => "create",
+                    bulkhead_config::LogEvent::Close => "close",
+                    bulkhead_config::LogEvent::Deny => "deny",
+                }
+                .to_owned()
+            })
+            .collect(),
+        hits: hits.get(index).copied().unwrap_or(0),
+    };
+    Policies {
+        policies: config.policies.iter().enumerate().map(policy).collect(),
+        default_denied,
+    }
+}
+
+fn nat(config: &Config, hits: &[u64]) -> Nat {
+    let rule = |(index, rule): (usize, &bulkhead_config::NatRule)| NatRule {
+        number: index + 1,
+        name: rule.name.clone(),
+        from: zone_names(config, &rule.from),
+        to: zone_names(config, &rule.to),
+        translate: match rule.translate {
+            bulkhead_config::Translation::Interface => "interface",
+            bulkhead_config::Translation::Off => "off",
+        }
+        .to_owned(),
+        hits: hits.get(index).copied().unwrap_or(0),
+    };
+    Nat {
+        source: config.source_nat.iter().enumerate().map(rule).collect(),
+    }
+}
+
+fn groups(config: &Config) -> Groups {
+    let names = |selector: &Selector<GroupId>, id: GroupId| match selector {
+        Selector::Any => false,
+        Selector::OneOf(ids) => ids.contains(&id),
+    };
+    let group = |(number, group): (u32, &bulkhead_config::Group)| {
+        let id = GroupId(number);
+        Group {
+            name: group.name.clone(),
+            literal: group.literal,
+            members: group.members.iter().map(ToString::to_string).collect(),
+            policies: config
+                .policies
+                .iter()
+                .filter(|policy| names(&policy.source, id) || names(&policy.destination, id))
+                .map(|policy| policy.name.clone())
+                .collect(),
+        }
+    };
+    Groups {
+        groups: (0..).zip(&config.groups).map(group).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let text = include_str!("../../../deploy/examples/four-segments.yaml");
+        bulkhead_config::parse("four-segments.yaml", text)
+            .expect("a sound example")
+            .config
+    }
+
+    #[test]
+    fn zones_know_their_interfaces_and_policies() {
+        let zones = zones(&config()).zones;
+        let web = zones.iter().find(|zone| zone.name == "web").expect("a zone");
+        assert_eq!(
+            (web.interfaces.as_slice(), web.host_inbound.as_slice()),
+            (&["net3".into()][..], &["ping".into()][..])
+        );
+        // From: web-starts-nothing and financial-is-closed, which is from any; to: visit-web and web-starts-nothing.
+        assert_eq!((web.policies_from, web.policies_to), (2, 2));
+        let internet = zones.iter().find(|zone| zone.name == "internet").expect("a zone");
+        assert!(internet.host_inbound.is_empty());
+    }
+
+    #[test]
+    fn policies_are_numbered_named_and_counted() {
+        let policies = policies(&config(), &[5, 0, 7], 9);
+        assert_eq!(policies.default_denied, 9);
+        let visit = &policies.policies[2];
+        assert_eq!(
+            (visit.number, visit.name.as_str(), visit.hits),
+            (3, "visit-web", 7)
+        );
+        let mut from = visit.from.clone();
+        from.sort();
+        assert_eq!(from, ["applications", "financial", "internet"]);
+        assert_eq!(
+            (visit.source.as_slice(), visit.destination.as_slice()),
+            (&["any".into()][..], &["web-servers".into()][..])
+        );
+        assert_eq!(
+            (visit.action.as_str(), visit.log.as_slice()),
+            ("permit", &["close".into()][..])
+        );
+        let first = &policies.policies[0];
+        assert_eq!(
+            (first.action.as_str(), first.to.as_slice(), first.hits),
+            ("reject", &["any".into()][..], 5)
+        );
+        assert_eq!(
+            policies.policies[5].hits, 0,
+            "hits may be fewer while a generation changes"
+        );
+    }
+
+    #[test]
+    fn groups_show_what_was_written() {
+        let groups = groups(&config()).groups;
+        let databases = groups
+            .iter()
+            .find(|group| group.name == "databases")
+            .expect("a group");
+        assert_eq!(databases.members, ["10.10.4.10-10.10.4.99", "2001:db8:10:4::/64"]);
+        assert_eq!(
+            (databases.literal, databases.policies.as_slice()),
+            (false, &["applications-to-databases".into()][..])
+        );
+    }
+
+    #[test]
+    fn translation_rules_are_listed() {
+        let nat = nat(&config(), &[3]).source;
+        assert_eq!(
+            (nat.len(), nat[0].name.as_str(), nat[0].hits),
+            (1, "hide-inside", 3)
+        );
+        assert_eq!(
+            (nat[0].to.as_slice(), nat[0].translate.as_str()),
+            (&["internet".into()][..], "interface")
+        );
+    }
+}

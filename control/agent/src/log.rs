@@ -1,0 +1,96 @@
+//! The daemon's log: constant messages plus fields, on standard error, one line each.
+
+use std::io::{self, IsTerminal as _};
+
+use bulkhead_dataplane::engine::{EventKind, FlowEvent};
+use tracing_subscriber::EnvFilter;
+
+use crate::report::seconds;
+use crate::words;
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Begins to log. `RUST_LOG` chooses what; without it, everything from `info` up.
+pub fn init(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false);
+    match format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// Logs an event that a policy asked to be logged; others are for `observe` alone.
+pub fn event(event: &FlowEvent) {
+    if !event.log {
+        return;
+    }
+    let protocol = words::protocol(event.protocol);
+    let policy = event.policy.as_deref();
+    let (source, destination) = (event.source, event.destination);
+    let translated = event.translated_source.map(tracing::field::display);
+    let egress = event.egress.as_deref();
+    let (icmp_type, icmp_code) = (event.icmp.map(|(kind, _)| kind), event.icmp.map(|(_, code)| code));
+    match event.kind {
+        EventKind::Create => tracing::info!(
+            session = event.session_id,
+            policy,
+            %protocol,
+            %source,
+            %destination,
+            translated,
+            icmp_type,
+            icmp_code,
+            from_zone = event.from_zone,
+            to_zone = event.to_zone,
+            ingress = event.ingress,
+            egress,
+            "session created"
+        ),
+        EventKind::Close => tracing::info!(
+            session = event.session_id,
+            policy,
+            %protocol,
+            %source,
+            %destination,
+            translated,
+            icmp_type,
+            icmp_code,
+            from_zone = event.from_zone,
+            to_zone = event.to_zone,
+            ingress = event.ingress,
+            egress,
+            reason = event.reason.name(),
+            packets = event.packets,
+            bytes = event.bytes,
+            reply_packets = event.reply_packets,
+            reply_bytes = event.reply_bytes,
+            duration_seconds = event.duration.map(seconds),
+            "session closed"
+        ),
+        EventKind::Deny => tracing::info!(
+            policy,
+            %protocol,
+            %source,
+            %destination,
+            icmp_type,
+            icmp_code,
+            from_zone = event.from_zone,
+            to_zone = event.to_zone,
+            ingress = event.ingress,
+            egress,
+            reason = event.reason.name(),
+            "denied"
+        ),
+    }
+}

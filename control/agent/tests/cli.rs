@@ -1,0 +1,308 @@
+//! The built binary as a user calls it, as far as that takes neither privileges nor a daemon.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/examples");
+
+fn bulkhead(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .args(arguments)
+        .output()
+        .expect("the binary runs")
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+fn file(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, text).expect("a file");
+    path
+}
+
+const WRONG: &str = "\
+apiVersion: bulkhead.dev/v1alpha1
+kind: Firewall
+metadata: { name: wrong }
+spec:
+  zones: [{ name: web }, { name: app }]
+  interfaces: [{ name: net1, zone: web }, { name: net2, zone: app }]
+  addresses: [{ name: finance, members: [10.4.0.0/33] }]
+  policies:
+    - { name: one, from: web, to: app, source: finanze, action: permit, colour: red }
+";
+
+#[test]
+fn examples_are_sound() {
+    let mut examples: Vec<String> = std::fs::read_dir(EXAMPLES)
+        .expect("examples")
+        .map(|entry| entry.expect("an entry").path().display().to_string())
+        .filter(|path| path.ends_with(".yaml"))
+        .collect();
+    examples.sort();
+    assert!(examples.len() >= 2, "{examples:?}");
+    let mut arguments = vec!["check"];
+    arguments.extend(examples.iter().map(String::as_str));
+    let output = bulkhead(&arguments);
+    assert_eq!((status(&output), stderr(&output).as_str()), (0, ""));
+    let lines = stdout(&output);
+    assert_eq!(lines.lines().count(), examples.len(), "{lines}");
+    assert!(
+        lines.contains("four-segments.yaml: ok (groups: 2, interfaces: 5, policies: 6, services: 2"),
+        "{lines}"
+    );
+}
+
+#[test]
+fn check_shows_every_fault_with_its_place() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = file(directory.path(), "firewall.yaml", WRONG);
+    let output = bulkhead(&["check", path.to_str().expect("text")]);
+    assert_eq!((status(&output), stdout(&output).as_str()), (2, ""));
+    let text = stderr(&output);
+    for part in [
+        "firewall.yaml:7:42",
+        "firewall.yaml:9:48",
+        "did you mean \"finance\"?",
+        "colour",
+        "  |",
+        "^",
+        "refused, nothing was changed",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn check_tells_programs_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let wrong = file(directory.path(), "wrong.yaml", WRONG);
+    let absent = directory.path().join("absent.yaml");
+    let sound = format!("{EXAMPLES}/minimal.yaml");
+    let output = bulkhead(&[
+        "check",
+        "-o",
+        "json",
+        wrong.to_str().expect("text"),
+        absent.to_str().expect("text"),
+        &sound,
+    ]);
+    assert_eq!((status(&output), stderr(&output).as_str()), (2, ""));
+    let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(report["ok"], false);
+    let verdicts: Vec<_> = report["files"]
+        .as_array()
+        .expect("files")
+        .iter()
+        .map(|file| &file["ok"])
+        .collect();
+    assert_eq!(verdicts, [false, false, true]);
+    let findings = report["files"][0]["diagnostics"].as_array().expect("findings");
+    assert!(findings.len() >= 3, "{findings:?}");
+    let finding = findings
+        .iter()
+        .find(|finding| finding["line"] == 7)
+        .expect("a finding on line 7");
+    assert_eq!(
+        (&finding["severity"], &finding["column"]),
+        (&"error".into(), &42.into())
+    );
+    assert_eq!(finding["path"], "spec.addresses[0].members[0]");
+    assert!(
+        report["files"][1]["diagnostics"][0]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("No such file"))
+    );
+    assert_eq!(report["files"][2]["defines"]["policies"], 1);
+}
+
+#[test]
+fn check_can_compare_with_the_machine() {
+    let example = format!("{EXAMPLES}/minimal.yaml");
+    assert_eq!(
+        status(&bulkhead(&["check", &example])),
+        0,
+        "without being asked it compares with nothing"
+    );
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = std::fs::read_to_string(&example)
+        .expect("an example")
+        .replace("net1", "bhk-absent0");
+    let path = file(directory.path(), "absent.yaml", &text);
+    let output = bulkhead(&["check", "--interfaces", path.to_str().expect("text")]);
+    assert_eq!(status(&output), 2);
+    assert!(
+        stderr(&output).contains("interface \"bhk-absent0\" does not exist on this machine"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn run_refuses_before_it_touches_anything() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("run/bulkhead.sock");
+    let run = |config: &Path, more: &[&str]| {
+        let mut arguments = vec![
+            "run",
+            "--config",
+            config.to_str().expect("text"),
+            "--socket",
+            socket.to_str().expect("text"),
+        ];
+        arguments.extend(more);
+        bulkhead(&arguments)
+    };
+    let wrong = file(directory.path(), "wrong.yaml", WRONG);
+    let output = run(&wrong, &[]);
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("wrong.yaml:7:42"), "{}", stderr(&output));
+
+    let text = std::fs::read_to_string(format!("{EXAMPLES}/minimal.yaml"))
+        .expect("an example")
+        .replace("net1", "bhk-absent0");
+    let absent = file(directory.path(), "absent.yaml", &text);
+    let output = run(&absent, &["--log-format", "json"]);
+    assert_eq!(status(&output), 2);
+    let text = stderr(&output);
+    let refusals: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a log of JSON alone"))
+        .collect();
+    let refusal = &refusals[0];
+    assert_eq!(
+        (&refusal["message"], &refusal["level"]),
+        (&"configuration refused".into(), &"ERROR".into())
+    );
+    assert!(
+        refusal["problem"]
+            .as_str()
+            .is_some_and(|text| text.contains("bhk-absent0")),
+        "{refusal}"
+    );
+    assert!(
+        refusal["line"].is_u64() && refusal["column"].is_u64(),
+        "{refusal}"
+    );
+    assert!(
+        !socket.exists() && !socket.parent().expect("a directory").exists(),
+        "nothing was made"
+    );
+}
+
+#[test]
+fn the_schema_is_a_schema() {
+    let output = bulkhead(&["schema"]);
+    assert_eq!(status(&output), 0);
+    let schema: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(schema["title"], "Bulkhead firewall configuration");
+    assert!(schema["$schema"].is_string());
+}
+
+#[test]
+fn without_a_daemon_every_command_says_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("nobody.sock");
+    let socket = socket.to_str().expect("text");
+    for command in [
+        &["show", "sessions"][..],
+        &["clear", "sessions", "--all"],
+        &[
+            "explain", "--from", "web", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--tcp", "443",
+        ],
+        &["observe"],
+    ] {
+        let output = bulkhead(&[command, &["--socket", socket]].concat());
+        assert_eq!(
+            (status(&output), stderr(&output).lines().count()),
+            (1, 1),
+            "{command:?}: {}",
+            stderr(&output)
+        );
+        let text = stderr(&output);
+        assert!(
+            text.contains(socket) && text.contains("bulkhead run --config"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn bad_usage_is_status_2() {
+    for arguments in [
+        &[][..],
+        &["show"],
+        &["show", "everything"],
+        &["check"],
+        &["show", "sessions", "--protocol", "tpc"],
+        &["show", "sessions", "--source", "10.0.0.0/33"],
+        &["show", "sessions", "--limit", "100001"],
+        &[
+            "explain", "--from", "web", "--src", "10.0.0.1", "--dst", "10.0.0.2",
+        ],
+        &["run"],
+    ] {
+        let output = bulkhead(arguments);
+        assert_eq!(status(&output), 2, "{arguments:?}: {}", stderr(&output));
+        assert!(!output.stderr.is_empty());
+    }
+    let output = bulkhead(&["--version"]);
+    assert_eq!(
+        (status(&output), stdout(&output)),
+        (0, format!("bulkhead {}\n", env!("CARGO_PKG_VERSION")))
+    );
+}
+
+#[test]
+fn doctor_needs_no_daemon() {
+    let output = bulkhead(&["doctor", "-o", "json"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    let ok = report["ok"].as_bool().expect("a verdict");
+    assert_eq!(status(&output), i32::from(!ok));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    assert_eq!(report["kernel"], kernel.trim());
+    let failed = report["checks"]
+        .as_array()
+        .expect("checks")
+        .iter()
+        .any(|check| check["status"] == "fail");
+    assert_eq!(ok, !failed, "{report}");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = std::fs::read_to_string(format!("{EXAMPLES}/minimal.yaml"))
+        .expect("an example")
+        .replace("net1", "bhk-absent0");
+    let path = file(directory.path(), "absent.yaml", &text);
+    let output = bulkhead(&["doctor", "--config", path.to_str().expect("text")]);
+    assert_eq!(status(&output), 1);
+    assert!(
+        stdout(&output).contains("FAIL  bhk-absent0"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn yaml_and_json_of_doctor_say_the_same() {
+    let json: Value = serde_json::from_str(&stdout(&bulkhead(&["doctor", "-o", "json"]))).expect("JSON");
+    let yaml = stdout(&bulkhead(&["doctor", "-o", "yaml"]));
+    let kernel = json["kernel"].as_str().expect("a release");
+    assert!(
+        yaml.contains(&format!("kernel: {kernel}")) || yaml.contains(&format!("kernel: \"{kernel}\"")),
+        "{yaml}"
+    );
+    let checks = json["checks"].as_array().expect("checks").len();
+    assert_eq!(yaml.matches("- name: ").count(), checks, "{yaml}");
+}

@@ -1,0 +1,153 @@
+//! The daemon under test: started as a user starts it, asked as a user asks it.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use bulkhead_dataplane::netlink::BlackholeRule;
+use bulkhead_testkit::{Namespace, Topology};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::CONFIGURATION;
+
+/// Patience with what should take milliseconds.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A daemon and its private directory. Dropping it kills it.
+pub struct Daemon<'t> {
+    namespace: &'t Namespace,
+    process: Child,
+    pub directory: tempfile::TempDir,
+}
+
+impl<'t> Daemon<'t> {
+    pub fn start(topology: &'t Topology) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("firewall.yaml"), CONFIGURATION).expect("a file");
+        let process = spawn(topology.firewall(), &directory);
+        let mut daemon = Self {
+            namespace: topology.firewall(),
+            process,
+            directory,
+        };
+        daemon.await_ready();
+        daemon
+    }
+
+    pub fn restart(&mut self) {
+        self.process = spawn(self.namespace, &self.directory);
+        self.await_ready();
+    }
+
+    fn await_ready(&mut self) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().contains("enforcing") {
+            if let Some(status) = self.process.try_wait().expect("a child") {
+                panic!("the daemon ended with {status}:\n{}", self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the daemon is not ready:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("run/bulkhead.sock")
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).expect("a log")
+    }
+
+    pub fn await_log(&self, what: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().contains(what) {
+            assert!(
+                Instant::now() < deadline,
+                "{what:?} is not in the log:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn configure(&self, text: &str) {
+        fs::write(self.directory.path().join("firewall.yaml"), text).expect("a file");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let process = Pid::from_raw(i32::try_from(self.process.id()).expect("a process number"));
+        kill(process, signal).expect("a signal");
+    }
+
+    pub fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        self.process.wait().expect("a child")
+    }
+
+    /// Runs the command line against this daemon.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let socket = self.socket();
+        Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .args(arguments)
+            .args(["--socket", socket.to_str().expect("text")])
+            .output()
+            .expect("the binary runs")
+    }
+
+    #[track_caller]
+    pub fn text(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {errors}\nthe daemon's log:\n{}",
+            self.log()
+        );
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.text(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"))
+    }
+
+    pub fn blackhole_rules(&self) -> Vec<BlackholeRule> {
+        self.namespace
+            .netlink()
+            .expect("netlink")
+            .blackhole_rules()
+            .expect("rules")
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        // It may have ended already, which is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(namespace: &Namespace, directory: &tempfile::TempDir) -> Child {
+    let log = File::create(directory.path().join("log")).expect("a log");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(directory.path().join("firewall.yaml"))
+        .arg("--socket")
+        .arg(directory.path().join("run/bulkhead.sock"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    // A child stays in the namespace of the thread that made it.
+    namespace.run(|| command.spawn()).expect("the binary runs")
+}
