@@ -1,0 +1,229 @@
+//! Who is measured, and what each stands for.
+
+use serde::Serialize;
+
+/// Something that carries packets from the source to the sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contender {
+    /// The packet source alone: frames are dropped where the firewall would begin.
+    Source,
+    /// A redirect in XDP and nothing else.
+    BareXdp,
+    /// The same with a lookup in the kernel's routing table.
+    BareXdpFib,
+    /// Bulkhead with XDP forced, no NAT.
+    BulkheadXdp,
+    /// Bulkhead with XDP forced and source NAT.
+    BulkheadXdpNat,
+    /// A redirect in TCX and nothing else.
+    BareTcx,
+    /// The same straight into the peer's namespace.
+    BareTcxPeer,
+    /// Bulkhead on TCX, no NAT.
+    BulkheadTcx,
+    /// Bulkhead on TCX with source NAT.
+    BulkheadTcxNat,
+    /// The kernel's own forwarding, without any firewall.
+    Kernel,
+    /// nftables: connection tracking and one rule.
+    Nftables,
+    /// The same with masquerade.
+    NftablesMasquerade,
+}
+
+/// What carries a contender's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// Nothing: an XDP program drops them.
+    Nothing,
+    /// A redirect program at XDP.
+    BareXdp(&'static str),
+    /// A redirect program at TCX.
+    BareTcx(&'static str),
+    /// The kernel, with rules in nft's language.
+    Kernel(Option<&'static str>),
+    /// Bulkhead.
+    Bulkhead {
+        /// With XDP on the veths.
+        xdp: bool,
+        /// With source NAT.
+        nat: bool,
+    },
+}
+
+/// Policy drop, established accepted, one permit rule: the policy that Bulkhead gets too.
+const NFT_FILTER: &str = "
+table inet bench {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+        iifname \"net1\" oifname \"net2\" accept
+    }
+}
+";
+
+/// The same with masquerade.
+const NFT_MASQUERADE: &str = "
+table inet bench {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+        iifname \"net1\" oifname \"net2\" accept
+    }
+    chain postrouting {
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname \"net2\" masquerade
+    }
+}
+";
+
+impl Contender {
+    /// All of them, in the order in which a round runs them: who is compared runs close together.
+    pub const ALL: [Self; 12] = [
+        Self::Source,
+        Self::BareXdp,
+        Self::BareXdpFib,
+        Self::BulkheadXdp,
+        Self::BulkheadXdpNat,
+        Self::BareTcx,
+        Self::BareTcxPeer,
+        Self::BulkheadTcx,
+        Self::BulkheadTcxNat,
+        Self::Kernel,
+        Self::Nftables,
+        Self::NftablesMasquerade,
+    ];
+
+    /// Those that carry bulk TCP.
+    pub const BULK: [Self; 4] = [
+        Self::Kernel,
+        Self::BulkheadTcx,
+        Self::BulkheadTcxNat,
+        Self::NftablesMasquerade,
+    ];
+
+    /// Name in reports and on the command line.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::BareXdp => "bare-xdp",
+            Self::BareXdpFib => "bare-xdp-fib",
+            Self::BulkheadXdp => "bulkhead-xdp",
+            Self::BulkheadXdpNat => "bulkhead-xdp-nat",
+            Self::BareTcx => "bare-tcx",
+            Self::BareTcxPeer => "bare-tcx-peer",
+            Self::BulkheadTcx => "bulkhead-tcx",
+            Self::BulkheadTcxNat => "bulkhead-tcx-nat",
+            Self::Kernel => "kernel",
+            Self::Nftables => "nftables",
+            Self::NftablesMasquerade => "nftables-masquerade",
+        }
+    }
+
+    /// The contender of this name.
+    #[must_use]
+    pub fn from_id(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|contender| contender.id() == id)
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Source => "packet source alone, dropped in XDP at the ingress",
+            Self::BareXdp => "bare XDP bpf_redirect",
+            Self::BareXdpFib => "bare XDP bpf_fib_lookup and bpf_redirect",
+            Self::BulkheadXdp => "Bulkhead, XDP",
+            Self::BulkheadXdpNat => "Bulkhead, XDP, source NAT",
+            Self::BareTcx => "bare TCX bpf_redirect",
+            Self::BareTcxPeer => "bare TCX bpf_redirect_peer",
+            Self::BulkheadTcx => "Bulkhead, TCX",
+            Self::BulkheadTcxNat => "Bulkhead, TCX, source NAT",
+            Self::Kernel => "kernel forwarding, no firewall",
+            Self::Nftables => "nftables, conntrack",
+            Self::NftablesMasquerade => "nftables, conntrack and masquerade",
+        }
+    }
+
+    /// What carries its packets.
+    #[must_use]
+    pub const fn carrier(self) -> Carrier {
+        match self {
+            Self::Source => Carrier::Nothing,
+            Self::BareXdp => Carrier::BareXdp("bench_bare_xdp"),
+            Self::BareXdpFib => Carrier::BareXdp("bench_bare_xdp_fib"),
+            Self::BareTcx => Carrier::BareTcx("bench_bare_tcx"),
+            Self::BareTcxPeer => Carrier::BareTcx("bench_bare_tcx_peer"),
+            Self::Kernel => Carrier::Kernel(None),
+            Self::Nftables => Carrier::Kernel(Some(NFT_FILTER)),
+            Self::NftablesMasquerade => Carrier::Kernel(Some(NFT_MASQUERADE)),
+            Self::BulkheadXdp => Carrier::Bulkhead {
+                xdp: true,
+                nat: false,
+            },
+            Self::BulkheadXdpNat => Carrier::Bulkhead { xdp: true, nat: true },
+            Self::BulkheadTcx => Carrier::Bulkhead {
+                xdp: false,
+                nat: false,
+            },
+            Self::BulkheadTcxNat => Carrier::Bulkhead {
+                xdp: false,
+                nat: true,
+            },
+        }
+    }
+
+    /// Whether the sink sees the firewall's address as the source.
+    #[must_use]
+    pub const fn translates(self) -> bool {
+        matches!(
+            self,
+            Self::NftablesMasquerade | Self::BulkheadXdpNat | Self::BulkheadTcxNat
+        )
+    }
+
+    /// Whether the kernel must be willing to forward: where it does, and where its routing table is asked.
+    #[must_use]
+    pub const fn kernel_forwarding(self) -> bool {
+        matches!(
+            self,
+            Self::Kernel | Self::Nftables | Self::NftablesMasquerade | Self::BareXdpFib
+        )
+    }
+
+    /// Whether replies find their way, too: only then can sessions be established beforehand.
+    #[must_use]
+    pub const fn two_way(self) -> bool {
+        matches!(self.carrier(), Carrier::Kernel(_) | Carrier::Bulkhead { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back() {
+        for contender in Contender::ALL {
+            assert_eq!(Contender::from_id(contender.id()), Some(contender));
+            assert_eq!(serde_json::to_value(contender).expect("a name"), contender.id());
+        }
+        assert_eq!(Contender::from_id("iptables"), None);
+    }
+
+    #[test]
+    fn what_masquerades_has_a_rule_for_it() {
+        for contender in Contender::ALL {
+            if let Carrier::Kernel(Some(rules)) = contender.carrier() {
+                assert_eq!(
+                    rules.contains("masquerade"),
+                    contender.translates(),
+                    "{}",
+                    contender.id()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The harness's BPF object: one instance per contender, its globals filled in for that contender's topology.
+//!
+//! Owns loading, attaching and the sink's counters. Interfaces are looked up in the network namespace of the calling
+//! thread, so the caller runs these methods inside the right one.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, MapData, PerCpuArray};
+use aya::programs::{Program, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions};
+
+use crate::frame::{FRAME_BYTES, FrameSpec};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-bench-programs.o"));
+
+/// Frames per batch of a live test run. More would overrun the 256 slots of a veth's receive ring.
+const BATCH: u32 = 64;
+
+/// What the programs are told when they are loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Globals {
+    /// The packet.
+    pub frame: FrameSpec,
+    /// Interface the source sends out of, in its namespace.
+    pub source_ifindex: u32,
+    /// Interface the bare redirects send out of, in the firewall's namespace.
+    pub bare_ifindex: u32,
+    /// Destination, then source MAC address of what they send.
+    pub bare_macs: [[u8; 6]; 2],
+}
+
+/// What the sink does with measured packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkMode {
+    /// Hand them to the stack.
+    Pass = 0,
+    /// Count and drop them at the first hook.
+    Count = 1,
+    /// Show them to packet sockets, then count and drop them.
+    Sample = 2,
+}
+
+/// The loaded object. Dropping it detaches its programs.
+pub struct Object {
+    ebpf: Ebpf,
+    mode: Array<MapData, u32>,
+    counts: PerCpuArray<MapData, u64>,
+    frame: [u8; FRAME_BYTES],
+}
+
+impl Object {
+    /// Loads the object; programs follow when they are attached or run.
+    pub fn load(globals: &Globals) -> Result<Self> {
+        let frame = &globals.frame;
+        let words = frame.words();
+        let sum = frame.partial_sum();
+        let (flows, first_port) = (u32::from(frame.flows), u32::from(frame.first_port));
+        let port = u32::from(frame.destination_port);
+        let macs = globals.bare_macs.concat();
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SOURCE_IFINDEX", &globals.source_ifindex, true)
+            .override_global("SOURCE_FRAME", words.as_slice(), true)
+            .override_global("SOURCE_SUM", &sum, true)
+            .override_global("SOURCE_FLOWS", &flows, true)
+            .override_global("SOURCE_FIRST_PORT", &first_port, true)
+            .override_global("SINK_PORT", &port, true)
+            .override_global("BARE_IFINDEX", &globals.bare_ifindex, true)
+            .override_global("BARE_MACS", macs.as_slice(), true)
+            .load(OBJECT)
+            .context("cannot load the benchmark's BPF object")?;
+        let mode = Array::try_from(
+            ebpf.take_map("SINK_MODE")
+                .context("the object has no SINK_MODE")?,
+        )?;
+        let counts = PerCpuArray::try_from(
+            ebpf.take_map("SINK_COUNTS")
+                .context("the object has no SINK_COUNTS")?,
+        )?;
+        Ok(Self {
+            ebpf,
+            mode,
+            counts,
+            frame: frame.finished(0),
+        })
+    }
+
+    fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the object has no {name}"))?;
+        Ok(program.try_into()?)
+    }
+
+    /// Attaches an XDP program in native mode.
+    pub fn attach_xdp(&mut self, name: &str, interface: &str) -> Result<()> {
+        let program = self.xdp(name)?;
+        program.load().with_context(|| format!("cannot load {name}"))?;
+        program
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("cannot attach {name} to {interface}"))?;
+        Ok(())
+    }
+
+    /// Attaches a TCX program to an interface's ingress.
+    pub fn attach_tcx(&mut self, name: &str, interface: &str) -> Result<()> {
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the object has no {name}"))?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load().with_context(|| format!("cannot load {name}"))?;
+        program
+            .attach(interface, TcAttachType::Ingress)
+            .with_context(|| format!("cannot attach {name} to {interface}"))?;
+        Ok(())
+    }
+
+    /// Makes the packet source ready.
+    pub fn load_source(&mut self) -> Result<()> {
+        self.xdp("bench_source")?
+            .load()
+            .context("cannot load bench_source")
+    }
+
+    /// Sends `packets` frames out of the source's interface, as fast as the path takes them. Returns the kernel's mean
+    /// time per frame, which leaves out the call's own set-up (some 20 ms: it waits for RCU).
+    pub fn send(&mut self, packets: u32) -> Result<Duration> {
+        let frame = self.frame;
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            repeat: packets,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        };
+        Ok(self
+            .xdp("bench_source")?
+            .test_run(options)
+            .context("the packet source failed")?
+            .duration)
+    }
+
+    /// Runs one of the empty programs once, in nanoseconds.
+    pub fn test_run(&mut self, name: &str, frame: &[u8]) -> Result<u64> {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::new()
+        };
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the object has no {name}"))?;
+        let result = match program {
+            Program::Xdp(program) => {
+                if program.fd().is_err() {
+                    program.load()?;
+                }
+                program.test_run(options)
+            }
+            Program::SchedClassifier(program) => {
+                if program.fd().is_err() {
+                    program.load()?;
+                }
+                program.test_run(options)
+            }
+            _ => bail!("{name} cannot be run"),
+        };
+        let duration = result.with_context(|| format!("test run of {name}"))?.duration;
+        Ok(u64::try_from(duration.as_nanos())?)
+    }
+
+    /// Tells the sink what to do.
+    pub fn set_sink_mode(&mut self, mode: SinkMode) -> Result<()> {
+        self.mode
+            .set(0, mode as u32, 0)
+            .context("cannot set the sink's mode")
+    }
+
+    /// Packets that reached the sink since it was loaded: at XDP, and behind it at TCX.
+    pub fn received(&self) -> Result<[u64; 2]> {
+        let slot = |slot| -> Result<u64> {
+            let values = self
+                .counts
+                .get(&slot, 0)
+                .context("cannot read the sink's counters")?;
+            ensure!(values.iter().len() > 0, "the sink's counter {slot} has no CPU");
+            Ok(values.iter().sum())
+        };
+        Ok([slot(0)?, slot(1)?])
+    }
+}
