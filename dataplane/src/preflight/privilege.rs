@@ -28,13 +28,13 @@ const NEEDS: [Need; 4] = [
         included_in: SYS_ADMIN,
         purpose: "making maps and loading programs",
     },
-    // Without it the verifier guards every pointer against speculation (bypass_spec_v1) and refuses loops over map
-    // values: "pointer arithmetic with it prohibited for !root". Seen on 6.18.
+    // Without it the verifier is stricter (speculation guards, reads of stack it has not seen written) than the programs
+    // are written for.
     Need {
         name: "CAP_PERFMON",
         bit: 38,
         included_in: SYS_ADMIN,
-        purpose: "loading programs that loop over their tables, which ours do",
+        purpose: "loading the programs: without it the verifier is stricter than they are written for",
     },
     Need {
         name: "CAP_NET_RAW",

@@ -26,8 +26,8 @@ pub use route::{
     Interface, Live, NeighbourKey, Route4Key, Route6Key, RouteEntry, RouteKind, Settings, interface_flags,
 };
 
-/// Version of everything in this crate. A change of any layout or meaning raises it; maps pinned by another
-/// version are never adopted.
+/// Version of everything in this crate. A change of any layout or meaning raises it; programs and user space of
+/// different versions never share maps.
 pub const ABI_VERSION: u32 = 1;
 
 /// Zone number of the firewall itself: the destination of `hostInbound`, the source of its own connections.

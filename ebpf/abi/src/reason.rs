@@ -1,7 +1,7 @@
 //! The one list of reasons: counter index, event field, metric label, word on the command line.
 //!
 //! Each packet that enters a data interface ends in exactly one reason, which is counted. Numbers are never
-//! reused: they are stored in pinned counters and in logs.
+//! reused: they are stored in logs and dashboards.
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal, $class:ident;)*) => {
