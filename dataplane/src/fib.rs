@@ -63,14 +63,21 @@ where
     for (key, value) in &want {
         if had.get(key) != Some(value) {
             map.set(key, value)?;
+            // Entry by entry, so that after an error it is known what was written.
+            had.insert(*key, *value);
             changed = true;
         }
     }
-    for key in had.keys().filter(|key| !want.contains_key(key)) {
-        map.remove(key)?;
+    let gone: Vec<K> = had
+        .keys()
+        .filter(|key| !want.contains_key(key))
+        .copied()
+        .collect();
+    for key in gone {
+        map.remove(&key)?;
+        had.remove(&key);
         changed = true;
     }
-    *had = want;
     Ok(changed)
 }
 
@@ -159,7 +166,8 @@ impl Mirror {
             && let Err(error) = netlink.probe_neighbour(neighbour.index, neighbour.address)
             && !error.is_not_found()
         {
-            return Err(error.into());
+            // The entry is good until the kernel says otherwise; the next change asks again.
+            tracing::warn!(address = %neighbour.address, %error, "a stale neighbour could not be probed");
         }
         Ok(changed)
     }

@@ -50,6 +50,8 @@ pub fn stage(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), TableE
 /// # Errors
 /// If the kernel refuses.
 pub fn remove(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), TableError> {
+    // Rules first: without them a packet that still holds this generation is denied, not misjudged.
+    erase(&maps.rules, &compiled.rules)?;
     erase(&maps.zones, &compiled.zones)?;
     erase(&maps.hosts4, &compiled.hosts4)?;
     erase(&maps.hosts6, &compiled.hosts6)?;
@@ -58,6 +60,5 @@ pub fn remove(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), Table
     erase(&maps.services, &compiled.services)?;
     erase(&maps.vector_tops, &compiled.vector_tops)?;
     erase(&maps.vector_pages, &compiled.vector_pages)?;
-    erase(&maps.rules, &compiled.rules)?;
     erase(&maps.nat_rules, &compiled.nat_rules)
 }

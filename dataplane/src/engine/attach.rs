@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aya::programs::xdp::XdpLink;
 
-use super::{EngineError, Shared, lock};
+use super::{EngineError, Fib, Live, Shared, lock};
 use crate::{
     bpf::{Attachment, Object},
     fib::DataInterface,
@@ -158,14 +158,19 @@ pub(super) fn adopt(
     }
     let result = next.iter_mut().try_for_each(|interface| interface.attach(object));
     if result.is_err() {
-        for interface in next.iter_mut() {
-            if let Some(before) = old.iter_mut().find(|before| before.index == interface.index) {
-                before.attachment = interface.attachment.take();
-                before.xdp = interface.xdp.take();
-            }
-        }
+        give_back(old, next);
     }
     result
+}
+
+/// Undoes [`adopt`]: `old` have their programs again.
+pub(super) fn give_back(old: &mut [Interface], next: &mut [Interface]) {
+    for interface in next.iter_mut() {
+        if let Some(before) = old.iter_mut().find(|before| before.index == interface.index) {
+            before.attachment = interface.attachment.take();
+            before.xdp = interface.xdp.take();
+        }
+    }
 }
 
 /// How often it is looked whether frames redirected by XDP still arrive.
@@ -212,7 +217,13 @@ fn recheck_targets(shared: &Shared) -> Result<(), EngineError> {
 /// The monitor's thread: keeps mirror, rules and attachments in step with the kernel.
 pub(super) fn follow(shared: &Shared, mut monitor: Monitor) {
     let mut looked = Instant::now();
+    // Something could not be followed: everything is looked at again until it can.
+    let mut dirty = false;
     while !shared.stopping() {
+        if dirty {
+            std::thread::sleep(Duration::from_millis(100));
+            dirty = reconcile(shared).is_err();
+        }
         if looked.elapsed() > TARGET_INTERVAL {
             looked = Instant::now();
             if let Err(error) = recheck_targets(shared) {
@@ -229,7 +240,8 @@ pub(super) fn follow(shared: &Shared, mut monitor: Monitor) {
             }
         };
         if let Err(error) = settle(shared, event) {
-            tracing::error!(%error, "could not follow a change of the network configuration");
+            tracing::error!(%error, "could not follow a change of the network configuration, trying again");
+            dirty = true;
         }
     }
 }
@@ -251,66 +263,97 @@ fn settle(shared: &Shared, event: Event) -> Result<(), EngineError> {
             }
             Ok(())
         }
+        Event::LinkGone { index, .. } => {
+            // It may be back under the same index before this is read; its programs are not.
+            for interface in lock(&shared.interfaces)
+                .iter_mut()
+                .filter(|i| i.index == Some(index))
+            {
+                interface.detach();
+                interface.index = None;
+            }
+            reconcile(shared)
+        }
         // Routes, addresses, links, rules, lost notifications: look at everything.
         _ => reconcile(shared),
     }
 }
 
-/// Brings rules, attachments and mirror to what the kernel has now.
+/// Brings rules, attachments and mirror to what the kernel has now. One interface's trouble does not keep the others from
+/// being guarded; the first is returned.
 fn reconcile(shared: &Shared) -> Result<(), EngineError> {
     let mut interfaces = lock(&shared.interfaces);
-    let live = lock(&shared.live);
+    let mut live = lock(&shared.live);
     let mut fib = lock(&shared.fib);
     let links = fib.netlink.links()?;
-    let generation = shared.generation.load(std::sync::atomic::Ordering::Acquire);
+    let mut first = Ok(());
     for interface in interfaces.iter_mut() {
-        if fib.netlink.ensure_blackhole_rule(&interface.rule.name)? {
-            tracing::warn!(
-                interface = interface.rule.name,
-                "the fail-closed rule was gone and is back"
-            );
-        }
         let index = links
             .iter()
             .find(|link| link.name == interface.rule.name)
             .map(|link| link.index);
-        if index == interface.index {
-            continue;
+        let result = follow_interface(shared, &mut live, &mut fib, interface, index);
+        if let Err(error) = &result {
+            tracing::error!(interface = interface.rule.name, %error, "interface could not be followed");
         }
-        if let Some(gone) = interface.index {
-            tracing::warn!(interface = interface.rule.name, "interface is gone");
-            shared.maps.zones.remove(&bulkhead_abi::ZoneKey {
-                generation,
-                ifindex: gone,
-            })?;
-            interface.detach();
-        }
-        interface.index = None;
-        if let Some(ifindex) = index {
-            let ruleset = Ruleset {
-                interfaces: vec![interface.rule.clone()],
-                ..Ruleset::default()
-            };
-            add_addresses(&mut fib.netlink, &ruleset)?;
-            let mut planned = plan(&mut fib.netlink, &ruleset)?;
-            if let Some(mut back) = planned.pop() {
-                back.attach(&mut lock(&shared.object))?;
-                *interface = back;
-            }
-            let zone = live
-                .ruleset
-                .interfaces
-                .iter()
-                .find(|rule| rule.name == interface.rule.name);
-            if let Some(rule) = zone {
-                let zone = rule.zone as u32 + 1;
-                shared
-                    .maps
-                    .zones
-                    .set(&bulkhead_abi::ZoneKey { generation, ifindex }, &zone)?;
-            }
-            tracing::info!(interface = interface.rule.name, "interface is back and guarded");
-        }
+        first = first.and(result);
     }
-    shared.sync(&interfaces, &mut fib)
+    first.and(shared.sync(&interfaces, &mut fib))
+}
+
+/// Follows one interface to its present index: gone, back, or as it was.
+fn follow_interface(
+    shared: &Shared,
+    live: &mut Live,
+    fib: &mut Fib,
+    interface: &mut Interface,
+    index: Option<u32>,
+) -> Result<(), EngineError> {
+    let name = interface.rule.name.clone();
+    if fib.netlink.ensure_blackhole_rule(&name)? {
+        tracing::warn!(interface = name, "the fail-closed rule was gone and is back");
+    }
+    if index == interface.index && (index.is_none() || interface.attached()) {
+        return Ok(());
+    }
+    let generation = live.compiled.generation;
+    if let Some(gone) = interface.index.filter(|gone| index != Some(*gone)) {
+        tracing::warn!(interface = name, "interface is gone");
+        let key = bulkhead_abi::ZoneKey {
+            generation,
+            ifindex: gone,
+        };
+        shared.maps.zones.remove(&key)?;
+        live.compiled.zones.retain(|(own, _)| *own != key);
+    }
+    interface.detach();
+    interface.index = None;
+    let Some(ifindex) = index else {
+        return Ok(());
+    };
+    let ruleset = Ruleset {
+        interfaces: vec![interface.rule.clone()],
+        ..Ruleset::default()
+    };
+    let mut planned = plan(&mut fib.netlink, &ruleset)?;
+    if let Some(mut back) = planned.pop() {
+        back.attach(&mut lock(&shared.object))?;
+        *interface = back;
+    }
+    add_addresses(&mut fib.netlink, &ruleset)?;
+    let zone = live
+        .ruleset
+        .interfaces
+        .iter()
+        .find(|rule| rule.name == name)
+        .map(|rule| rule.zone);
+    if let Some(zone) = zone {
+        let entry = (bulkhead_abi::ZoneKey { generation, ifindex }, zone as u32 + 1);
+        shared.maps.zones.set(&entry.0, &entry.1)?;
+        // So that it goes with its generation.
+        live.compiled.zones.retain(|(own, _)| *own != entry.0);
+        live.compiled.zones.push(entry);
+    }
+    tracing::info!(interface = name, "interface is back and guarded");
+    Ok(())
 }

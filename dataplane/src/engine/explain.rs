@@ -165,7 +165,7 @@ impl Tables for ReadOnly<'_> {
         None
     }
     fn cache_decision(&self, _: &DecisionKey, _: Decision) {}
-    fn nat_rule(&self, key: &NatKey) -> Option<NatRule> {
+    fn nat_rule(&self, key: &NatKey, _: bool) -> Option<NatRule> {
         present(self.maps.nat_rules.get(key))
     }
     fn with_flow<R>(
@@ -323,7 +323,7 @@ impl Engine {
                 generation,
                 zones: u32::from(from_zone) << 16 | u32::from(to_zone),
             };
-            if let Some(rule) = env.nat_rule(&key) {
+            if let Some(rule) = env.nat_rule(&key, false) {
                 explanation.nat_rule = rule_name(&ruleset.source_nat, rule.rule, |rule| &rule.name);
                 if rule.translate != 0 {
                     let own = if family == 4 {

@@ -121,6 +121,8 @@ struct Shared {
     names: RwLock<HashMap<u32, String>>,
     events: events::Hub,
     generation: AtomicU32,
+    /// The last generation that was tried; numbers of failed ones are not used again.
+    tried: AtomicU32,
     stop: AtomicBool,
 }
 
@@ -178,6 +180,7 @@ impl Engine {
             names: RwLock::new(HashMap::new()),
             events: events::Hub::default(),
             generation: AtomicU32::new(0),
+            tried: AtomicU32::new(0),
             stop: AtomicBool::new(false),
         });
         let engine = Self {
@@ -283,54 +286,103 @@ impl Shared {
         let mut fib = lock(&self.fib);
         attach::check(&mut fib.netlink, &ruleset)?;
         attach::fail_closed(&mut fib.netlink, &ruleset)?;
-        attach::add_addresses(&mut fib.netlink, &ruleset)?;
         let mut next = attach::plan(&mut fib.netlink, &ruleset)?;
         let indices: Vec<Option<u32>> = next.iter().map(|interface| interface.index).collect();
-        let generation = self.generation.load(Ordering::Acquire) + 1;
+        let generation = self.next_generation();
         let compiled = compile(&ruleset, generation, &indices)?;
         if let Some(previous) = live.previous.take() {
             stage::remove(&self.maps, &previous)?;
         }
-        if let Err(error) = stage::stage(&self.maps, &compiled) {
-            // Make room again; the error that matters is the first.
-            let _removed = stage::remove(&self.maps, &compiled);
-            return Err(error.into());
-        }
-        // The programs must be there before the kernel's view of the interfaces is mirrored, and both before the switch:
-        // an interface that is attached and in no zone denies.
-        attach::adopt(&mut interfaces, &mut next, &mut lock(&self.object))?;
-        *interfaces = next;
-        self.sync(&interfaces, &mut fib)?;
         let ruleset = Arc::new(ruleset);
-        {
-            let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
-            history.insert(generation, ruleset.clone());
-            while history.len() > HISTORY {
-                history.pop_first();
-            }
+        let switched = stage::stage(&self.maps, &compiled)
+            .map_err(EngineError::from)
+            .and_then(|()| self.switch(&mut interfaces, &mut next, &mut fib, &ruleset, generation));
+        if let Err(error) = switched {
+            // Nothing of it may be found by a later generation; its number is spent. The first error is the one that matters.
+            let _removed = stage::remove(&self.maps, &compiled);
+            let _mirrored = self.sync(&interfaces, &mut fib);
+            return Err(error);
         }
-        self.request(&ControlRequest {
-            operation: 1,
-            argument: generation,
-            ..ControlRequest::default()
-        })?;
+        // Drops what is no longer configured, whose fail-closed rule stays.
+        *interfaces = next;
         self.generation.store(generation, Ordering::Release);
         live.previous = Some(std::mem::replace(&mut live.compiled, compiled));
         live.ruleset = ruleset;
         Ok(generation)
     }
 
+    /// A number no generation had, whose settings slot is not the live one's.
+    fn next_generation(&self) -> u32 {
+        let live = self.generation.load(Ordering::Acquire);
+        let mut next = self.tried.load(Ordering::Acquire) + 1;
+        if live != 0 && next & 1 == live & 1 {
+            next += 1;
+        }
+        self.tried.store(next, Ordering::Release);
+        next
+    }
+
+    /// Attaches, mirrors and switches to a staged generation. On an error `interfaces` have their attachments back.
+    ///
+    /// The programs must be there before the interfaces come up and before the kernel's view of them is mirrored, and both
+    /// before the switch: an interface that is attached and in no zone denies.
+    fn switch(
+        &self,
+        interfaces: &mut [attach::Interface],
+        next: &mut [attach::Interface],
+        fib: &mut Fib,
+        ruleset: &Arc<Ruleset>,
+        generation: u32,
+    ) -> Result<(), EngineError> {
+        attach::adopt(interfaces, next, &mut lock(&self.object))?;
+        let result = attach::add_addresses(&mut fib.netlink, ruleset)
+            .and_then(|()| self.sync(next, fib))
+            .and_then(|()| {
+                self.remember(generation, ruleset);
+                let request = ControlRequest {
+                    operation: 1,
+                    argument: generation,
+                    ..ControlRequest::default()
+                };
+                if self.request(&request)? {
+                    Ok(())
+                } else {
+                    Err(EngineError::Question(
+                        "the programs did not switch generations".to_owned(),
+                    ))
+                }
+            });
+        if result.is_err() {
+            attach::give_back(interfaces, next);
+        }
+        result
+    }
+
+    /// Keeps a generation's ruleset for naming what its events and flows refer to.
+    fn remember(&self, generation: u32, ruleset: &Arc<Ruleset>) {
+        let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
+        history.insert(generation, ruleset.clone());
+        while history.len() > HISTORY {
+            history.pop_first();
+        }
+    }
+
     /// Mirrors routes, neighbours and interfaces, and raises the FIB epoch if anything differs.
     fn sync(&self, interfaces: &[attach::Interface], fib: &mut Fib) -> Result<(), EngineError> {
         let data: Vec<_> = interfaces.iter().filter_map(attach::Interface::data).collect();
-        let changed = fib.mirror.sync(&mut fib.netlink, &self.maps, &data)?;
+        let synced = fib.mirror.sync(&mut fib.netlink, &self.maps, &data);
+        // After an error too: a part may have been written.
+        if !matches!(synced, Ok(false)) {
+            self.raise_epoch(fib)?;
+        }
+        synced?;
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = fib
             .netlink
             .links()?
             .into_iter()
             .map(|link| (link.index, link.name))
             .collect();
-        if changed { self.raise_epoch(fib) } else { Ok(()) }
+        Ok(())
     }
 
     fn raise_epoch(&self, fib: &mut Fib) -> Result<(), EngineError> {

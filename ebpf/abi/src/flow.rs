@@ -64,7 +64,7 @@ pub enum SessionState {
     TcpEstablished = 2,
     /// TCP: at least one side sent FIN.
     TcpClosing = 3,
-    /// TCP: a valid reset, or both FINs acknowledged.
+    /// TCP: a valid reset.
     TcpClosed = 4,
     /// UDP: only the first side has sent.
     UdpOneWay = 5,
@@ -170,11 +170,13 @@ pub mod flow_flags {
 }
 
 /// One direction of a session. 144 bytes; what an established packet needs is in the first 64 and, when it is
-/// translated, in the second.
+/// translated, in the second (two bytes of the station check always are).
 ///
 /// Races: packets of one flow may run on several CPUs. `last_seen_ns`, `packets`, `bytes` and the TCP fields are
 /// written without atomics: the worst outcome is a count short by the packets that collided, or a window a segment
-/// behind. Fields that decide (state, generation, hop) are single stores of at most eight bytes.
+/// behind. Fields that decide (state, generation, hop) are single stores of at most eight bytes. The memory of a removed flow
+/// may become another's at once: a packet that found the old one in that instant is accounted, and may be rewritten, as
+/// the new one's. It takes a session that ends while its packet is between lookup and copy, some ten nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Flow {

@@ -17,8 +17,8 @@ use crate::{
 
 /// Judges a frame about to leave through the data interface `work.ifindex`.
 ///
-/// `mark` is the packet's mark; `ours` says that the ingress program redirected it (it was judged already);
-/// `from_outside` that it entered this host through an interface.
+/// `mark` is the packet's mark; `from_outside` says that it entered this host through an interface. What the ingress
+/// program redirected was judged already and does not come here.
 #[inline(always)]
 pub fn host_egress<F: Frame, E: Tables + Clock>(
     frame: &mut F,
@@ -27,6 +27,10 @@ pub fn host_egress<F: Frame, E: Tables + Clock>(
     mark: u32,
     from_outside: bool,
 ) -> Verdict {
+    if from_outside {
+        // Whatever it is, discovery included: the kernel forwarded it from an interface that is not guarded.
+        return Verdict::drop(Reason::UnguardedIngress);
+    }
     if mark == SLOW_PATH_MARK {
         return Verdict::pass(Reason::SlowPathAnswer);
     }
@@ -40,19 +44,12 @@ pub fn host_egress<F: Frame, E: Tables + Clock>(
     .is_err()
     {
         // Our own fragments and odd protocols; nothing to remember.
-        return if from_outside {
-            Verdict::drop(Reason::UnguardedIngress)
-        } else {
-            Verdict::pass(Reason::FromHost)
-        };
+        return Verdict::pass(Reason::FromHost);
     }
     match work.packet.kind {
         Kind::Ip => {}
         Kind::Arp => return Verdict::pass(Reason::Arp),
         Kind::NeighbourDiscovery => return Verdict::pass(Reason::NeighbourDiscovery),
-    }
-    if from_outside {
-        return Verdict::drop(Reason::UnguardedIngress);
     }
     remember(frame, env, work);
     Verdict::pass(Reason::FromHost)

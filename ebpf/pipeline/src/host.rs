@@ -343,10 +343,10 @@ impl Tables for HostTables {
         self.decisions.set(key, &decision);
     }
 
-    fn nat_rule(&self, key: &NatKey) -> Option<NatRule> {
+    fn nat_rule(&self, key: &NatKey, hit: bool) -> Option<NatRule> {
         self.alone();
         self.nat_rules.update(key, |found| {
-            found.hits += 1;
+            found.hits += u64::from(hit);
             *found
         })
     }

@@ -14,7 +14,7 @@ const LOWEST_PORT: u16 = 1024;
 /// Tries at a random port before giving up. With 90 % of the ports taken, one session in 850 gives up.
 const TRIES: u32 = 64;
 
-/// Whether the zone pair is translated: the rule's index, and the address it translates to.
+/// Whether the zone pair is translated: the rule's index, and the address it translates to. Counts a hit if `hit`.
 ///
 /// # Errors
 /// [`Reason::NatNoAddress`] if it is, and the interface has no address of the family: sending the private source
@@ -25,8 +25,9 @@ pub(crate) fn source_address<E: Tables>(
     key: &NatKey,
     family: u8,
     egress: &Interface,
+    hit: bool,
 ) -> Result<Option<(u32, [u32; 4])>, Reason> {
-    let Some(rule) = env.nat_rule(key) else {
+    let Some(rule) = env.nat_rule(key, hit) else {
         return Ok(None);
     };
     if rule.translate == 0 {

@@ -123,7 +123,7 @@ fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, r
             generation: work.generation,
             zones: u32::from(work.question.from_zone) << 16 | u32::from(work.question.to_zone),
         };
-        match nat::source_address(env, &key, work.packet.family, &work.egress) {
+        match nat::source_address(env, &key, work.packet.family, &work.egress, true) {
             Ok(None) => {}
             Ok(Some((rule, address_be))) => {
                 translated = true;
@@ -270,7 +270,18 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
         }
     }
     match env.insert_flow(Table::HalfOpen, family, &work.key, &work.flow) {
-        Insert::Done => Ok(true),
+        Insert::Done => {
+            if env
+                .with_flow(Table::Established, family, &work.key, |_| ())
+                .is_some()
+            {
+                // It moved there since it was looked for: as in `nat::reserve`.
+                env.remove_flow(Table::HalfOpen, family, &work.key);
+                env.remove_flow(Table::HalfOpen, family, &work.partner_key);
+                return collided(env, work, translated, ports);
+            }
+            Ok(true)
+        }
         Insert::Full => {
             env.remove_flow(Table::HalfOpen, family, &work.partner_key);
             Err(Reason::SessionTableFull)
@@ -413,6 +424,16 @@ fn is_link_scope(family: u8, address_be: &[u32; 4]) -> bool {
     } else {
         (bytes[0] == 0xfe && bytes[1] & 0xc0 == 0x80) || is_never_a_source(6, address_be)
     }
+}
+
+/// Whether the packet's source is one that may be forwarded.
+#[inline(always)]
+pub(crate) fn may_be_source<E: Tables>(env: &E, work: &Work) -> Result<(), Reason> {
+    let (family, source_be) = (work.packet.family, &work.packet.source_be);
+    if is_link_scope(family, source_be) || is_own_address(env, work) {
+        return Err(Reason::SourceAddressInvalid);
+    }
+    Ok(())
 }
 
 /// Whether the packet claims to come from one of our own addresses, or from a broadcast address.

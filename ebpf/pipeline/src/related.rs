@@ -60,6 +60,15 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         // No error about an error (RFC 1122, 3.2.2).
         return Verdict::drop(Reason::TtlExceeded);
     }
+    if let Err(reason) = open::may_be_source(env, work) {
+        return Verdict::drop(reason);
+    }
+    // The way may have changed since the session's own packets took it; where they would be judged again, an error is not
+    // worth it.
+    let then = env.zone(work.generation, work.flow.egress_ifindex);
+    if then.is_none() || then != env.zone(work.generation, work.out_ifindex) {
+        return Verdict::drop(Reason::WrongZone);
+    }
     forward::fill_hop(env, work);
     let source_be = work.flow.new_source_be;
     if source_be == work.key.source_be {
@@ -116,7 +125,7 @@ fn rewrite_quoted(
     if family == 4 {
         headers.set_word(l3 + 12, new_destination_be[0]);
         headers.set_word(l3 + 16, new_source_be[0]);
-        data = checksum::add(data, change_field(headers, l3 + 10, addresses));
+        data = checksum::add(data, change_field(headers, l3 + 10, addresses, false));
     } else {
         headers.set_address6(l3 + 8, *new_destination_be);
         headers.set_address6(l3 + 24, *new_source_be);
@@ -139,19 +148,31 @@ fn rewrite_quoted(
     // The quoted checksum, where it is quoted at all; a UDP checksum of zero means none.
     match headers.be16(l4 + checksum_at) {
         Some(0) if embedded.protocol == protocol::UDP => data,
-        Some(_) => checksum::add(data, change_field(headers, l4 + checksum_at, covered)),
+        Some(_) => checksum::add(
+            data,
+            change_field(
+                headers,
+                l4 + checksum_at,
+                covered,
+                embedded.protocol == protocol::UDP,
+            ),
+        ),
         None => data,
     }
 }
 
 /// Applies a change to the checksum field at `at`; returns what that does to a sum over the field.
 #[inline(always)]
-fn change_field(headers: &mut HeaderBuffer, at: usize, change: u32) -> u32 {
+fn change_field(headers: &mut HeaderBuffer, at: usize, change: u32, udp: bool) -> u32 {
     let Some(field) = headers.be16(at) else {
         return 0;
     };
     let before = field.to_be();
-    let after = checksum::apply(before, change);
+    let mut after = checksum::apply(before, change);
+    if udp && after == 0 {
+        // Zero would mean that there is none (RFC 768).
+        after = 0xffff;
+    }
     headers.set_be16(at, u16::from_be(after));
     checksum::replace16(0, before, after)
 }

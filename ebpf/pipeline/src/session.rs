@@ -2,15 +2,15 @@
 //! re-judged policy, expiry, promotion from half-open to established.
 
 use bulkhead_abi::{
-    Disposition, EventKind, Flow, FlowKey6, Hop, PolicyAction, Reason, RouteKind, SessionState, ZONE_SELF,
-    flow_flags, protocol,
+    Disposition, EventKind, Flow, FlowKey6, Hop, NatKey, PolicyAction, Reason, RouteKind, SessionState,
+    ZONE_SELF, flow_flags, protocol,
 };
 use bulkhead_packet::tcp_flags;
 
 use crate::{
     Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, forward,
     ingress::touch,
-    open,
+    nat, open,
     tcp::{self, Step},
 };
 
@@ -107,20 +107,18 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         close(env, work, Reason::SessionClosed);
         return Outcome::Gone;
     }
-    if work.flow.generation != work.generation || work.flow.fib_epoch != work.fib_epoch {
-        if let Err(reason) = refresh(env, work) {
-            if reason == Reason::SessionClosed || reason == Reason::PolicyChanged {
-                close(env, work, reason);
-            }
-            if reason == Reason::SessionClosed {
-                return Outcome::Gone;
-            }
-            return Outcome::Verdict(Verdict::drop(reason));
-        }
-    } else if work.flow.disposition == Disposition::Forward as u8
-        && work.flow.hop == Hop::Unresolved as u8
-        && let Err(reason) = resolve(env, work)
+    // A next hop that is not known yet may lead anywhere: the way is found and judged like after a change.
+    let unresolved =
+        work.flow.disposition == Disposition::Forward as u8 && work.flow.hop == Hop::Unresolved as u8;
+    if (unresolved || work.flow.generation != work.generation || work.flow.fib_epoch != work.fib_epoch)
+        && let Err(reason) = refresh(env, work)
     {
+        if reason == Reason::SessionClosed || reason == Reason::PolicyChanged {
+            close(env, work, reason);
+        }
+        if reason == Reason::SessionClosed {
+            return Outcome::Gone;
+        }
         return Outcome::Verdict(Verdict::drop(reason));
     }
     let step = step(work, state);
@@ -159,10 +157,14 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
 /// Whether the packet's interface is in the zone the flow came from.
 #[inline(always)]
 fn same_zone<E: Tables>(env: &E, work: &Work) -> bool {
-    match env.zone(work.generation, work.ifindex) {
-        Some(zone) => env.zone(work.generation, work.flow.ingress_ifindex) == Some(zone),
-        None => false,
-    }
+    let now = env.zone(work.generation, work.ifindex);
+    let then = if work.flow.generation == work.generation {
+        // Also where the interface has been made anew since, under another index.
+        Some(work.flow.from_zone)
+    } else {
+        env.zone(work.generation, work.flow.ingress_ifindex)
+    };
+    now.is_some() && now == then
 }
 
 /// State of a conversation in which both sides have spoken.
@@ -180,14 +182,19 @@ pub(crate) fn established_state(protocol: u8) -> SessionState {
 #[inline(always)]
 pub(crate) fn step(work: &Work, state: SessionState) -> Step {
     if work.packet.protocol == protocol::TCP {
-        return tcp::step(&work.packet, &work.flow, &work.partner, state);
+        return match tcp::step(&work.packet, &work.flow, &work.partner, state) {
+            // The table was full when the handshake completed: try again, rather than stay where sessions are evicted.
+            Step::Stay if work.half_open != 0 && state == SessionState::TcpEstablished => Step::Establish,
+            step => step,
+        };
     }
     if matches!(work.packet.protocol, protocol::ICMP | protocol::ICMPV6)
         && !open::icmp_fits(&work.packet, &work.flow)
     {
         return Step::Refuse(Reason::IcmpNotRequest);
     }
-    if work.half_open != 0 && work.flow.flags & flow_flags::REPLY != 0 {
+    let both_spoke = work.flow.flags & flow_flags::REPLY != 0 || state == SessionState::UdpTwoWay;
+    if work.half_open != 0 && both_spoke {
         Step::Establish
     } else {
         Step::Stay
@@ -222,7 +229,8 @@ fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     let reply = work.flow.flags & flow_flags::REPLY != 0;
     let forwarded = work.flow.disposition == Disposition::Forward as u8;
     if forwarded {
-        let before = work.flow.egress_ifindex;
+        // Filling the hop sets the flow's own.
+        let (before, epoch) = (work.flow.egress_ifindex, work.flow.fib_epoch);
         resolve(env, work)?;
         if work.flow.egress_ifindex != before
             && (work.flow.flags | work.partner.flags) & flow_flags::TRANSLATED != 0
@@ -230,8 +238,16 @@ fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
             // The translated address belongs to the interface the session no longer leaves through.
             return Err(Reason::SessionClosed);
         }
+        let unchanged = work.flow.generation == work.generation && epoch == work.fib_epoch;
+        if unchanged && env.zone(work.generation, work.out_ifindex) == Some(work.flow.to_zone) {
+            // Only the next hop was missing, and it leads where policy was asked about.
+            return Ok(());
+        }
     }
     work.flow.ingress_ifindex = work.ifindex;
+    let station = &work.ingress.mac;
+    work.flow.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
+    work.flow.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
     let own_connection = reply && work.partner.disposition == Disposition::FromHost as u8;
     if !own_connection {
         judge(env, work, reply, forwarded)?;
@@ -289,10 +305,33 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
             } else {
                 (from_zone, to_zone)
             };
-            Ok(())
         }
-        _ => Err(Reason::PolicyChanged),
+        _ => return Err(Reason::PolicyChanged),
     }
+    if forwarded {
+        same_translation(env, work, reply)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether the session would be translated today as it was when it began: same rule's effect, same address.
+#[inline(always)]
+fn same_translation<E: Tables>(env: &E, work: &Work, reply: bool) -> Result<(), Reason> {
+    let original = if reply { &work.partner } else { &work.flow };
+    // The conversation's way out: where this packet came from, if it is the answer.
+    let egress = if reply { &work.ingress } else { &work.egress };
+    let key = NatKey {
+        generation: work.generation,
+        zones: u32::from(work.question.from_zone) << 16 | u32::from(work.question.to_zone),
+    };
+    let translated = original.flags & flow_flags::TRANSLATED != 0;
+    let same = match nat::source_address(env, &key, work.packet.family, egress, false) {
+        Ok(None) => !translated,
+        Ok(Some((_, address_be))) => translated && original.new_source_be == address_be,
+        Err(_) => false,
+    };
+    if same { Ok(()) } else { Err(Reason::SessionClosed) }
 }
 
 /// Writes the packet's effects into both flows.
@@ -325,6 +364,8 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
         flow.egress_mac = own.egress_mac;
         flow.egress_ifindex = own.egress_ifindex;
         flow.ingress_ifindex = own.ingress_ifindex;
+        flow.ingress_mac_low = own.ingress_mac_low;
+        flow.ingress_mac_high = own.ingress_mac_high;
         flow.mtu = own.mtu;
         flow.hop = own.hop;
         flow.flags = own.flags;

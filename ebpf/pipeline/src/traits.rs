@@ -113,8 +113,8 @@ pub trait Tables: Repeat {
     fn cached_decision(&self, key: &DecisionKey) -> Option<Decision>;
     /// Remembers a decision; may fail without consequence.
     fn cache_decision(&self, key: &DecisionKey, decision: Decision);
-    /// The source NAT rule of a zone pair; counts a hit.
-    fn nat_rule(&self, key: &NatKey) -> Option<NatRule>;
+    /// The source NAT rule of a zone pair; counts a hit if `hit`.
+    fn nat_rule(&self, key: &NatKey, hit: bool) -> Option<NatRule>;
     /// Runs `f` on a flow, if there is one.
     fn with_flow<R>(
         &self,

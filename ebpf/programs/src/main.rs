@@ -28,13 +28,14 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use bulkhead_abi::{Reason, SLOW_PATH_MARK};
+use bulkhead_abi::Reason;
 use bulkhead_pipeline::{Action, Tables as _, Verdict, Work, established, host_egress, ingress};
 
 use crate::{tables::Kernel, tc::SkbFrame, xdp::XdpFrame};
 
-/// Mark of packets that the ingress program redirected, for the egress program they then meet. Nothing outside can set
-/// it: a packet loses its mark when it changes namespaces, and a device's packets have none.
+/// Mark of packets that the ingress program redirected, for the egress program they then meet. A packet loses its mark on
+/// most ways into this namespace, not on all; so the mark counts only together with a guarded ingress interface, from
+/// which the kernel itself forwards nothing.
 const REDIRECTED_MARK: u32 = 0x0b0c_4eaf;
 
 /// Slots of the scratch map.
@@ -136,10 +137,11 @@ fn redirect_neighbour(work: &Work) -> i64 {
 pub fn bulkhead_egress(ctx: TcContext) -> i32 {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: the context is valid while the program runs.
-    let (mark, from_outside, ifindex) = unsafe { ((*skb).mark, (*skb).ingress_ifindex != 0, (*skb).ifindex) };
-    if mark == REDIRECTED_MARK {
+    let (mark, ingress_ifindex, ifindex) = unsafe { ((*skb).mark, (*skb).ingress_ifindex, (*skb).ifindex) };
+    if mark == REDIRECTED_MARK && maps::INTERFACES.get_ptr(ingress_ifindex).is_some() {
         return TC_ACT_OK;
     }
+    let from_outside = ingress_ifindex != 0;
     let Some(work) = work(scratch::EGRESS) else {
         return TC_ACT_SHOT;
     };
@@ -147,13 +149,7 @@ pub fn bulkhead_egress(ctx: TcContext) -> i32 {
         return if from_outside { TC_ACT_SHOT } else { TC_ACT_OK };
     };
     work.ifindex = ifindex;
-    let verdict = host_egress(
-        &mut frame,
-        &Kernel,
-        work,
-        mark,
-        from_outside && mark != SLOW_PATH_MARK,
-    );
+    let verdict = host_egress(&mut frame, &Kernel, work, mark, from_outside);
     Kernel.count(verdict.reason as u32);
     if verdict.action == Action::Pass {
         TC_ACT_OK

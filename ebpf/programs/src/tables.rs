@@ -54,8 +54,10 @@ fn inserted(result: Result<(), i32>) -> Insert {
 /// A copy of a value.
 #[inline(always)]
 fn copied<K, V: Copy>(map: &HashMap<K, V>, key: &K) -> Option<V> {
-    // SAFETY: the pointer comes from a successful lookup, and the verifier keeps it valid until the program ends. The
-    // value may be changed meanwhile by user space, which replaces whole entries of generations not yet live.
+    // SAFETY: the pointer comes from a successful lookup, and the verifier keeps it valid until the program ends. Entries
+    // of policy are written before their generation is live and never after. Interfaces, neighbours and routes do
+    // change, and a removed entry's memory may be another's at once: a packet may then see a mix of two neighbours, until
+    // the FIB epoch, raised after the change, makes its flow look again.
     map.get_ptr(key).map(|value| unsafe { *value })
 }
 
@@ -204,13 +206,14 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn nat_rule(&self, key: &NatKey) -> Option<NatRule> {
+    fn nat_rule(&self, key: &NatKey, hit: bool) -> Option<NatRule> {
         let found = maps::NAT_RULES.get_ptr_mut(key)?;
-        // SAFETY: as in `rule`.
-        unsafe {
-            atomic_increment(&raw mut (*found).hits);
-            Some(*found)
+        if hit {
+            // SAFETY: as in `rule`.
+            unsafe { atomic_increment(&raw mut (*found).hits) };
         }
+        // SAFETY: as in `rule`.
+        Some(unsafe { *found })
     }
 
     #[inline(always)]
@@ -221,9 +224,9 @@ impl Tables for Kernel {
         key: &FlowKey6,
         f: impl FnOnce(&mut Flow) -> R,
     ) -> Option<R> {
-        // SAFETY: the pointer comes from a successful lookup and the closure touches no other map. Other CPUs may
-        // write the same fields: `Flow` says which races exist and what their worst outcome is. The reference does
-        // not leave the closure.
+        // SAFETY: the pointer comes from a successful lookup, the closure touches no other map and the reference does not
+        // leave it. Other CPUs may write the same fields, which the language calls a race and the machine a plain store:
+        // `Flow` says which exist and what their worst outcome is, a recycled entry's included.
         flow_ptr(table, family, key).map(|flow| f(unsafe { &mut *flow }))
     }
 
