@@ -37,7 +37,34 @@ fn a_full_table_refuses_and_holds_what_it_has() {
     }
 }
 
-/// DESIGN invariant 5: a flood pushes out half-open sessions, never established ones.
+#[test]
+fn a_handshake_that_found_the_table_full_is_completed_when_there_is_room() {
+    let (client, server) = ("10.1.0.2", "192.0.2.80");
+    let mut net = Net::with_room(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)], 1, 100);
+    net.receive(INSIDE, &Frame::new(client, server).udp(1, 53))
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive(OUTSIDE, &Frame::new(server, client).udp(53, 1))
+        .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
+    net.receive(INSIDE, &Frame::new(client, server).tcp(4000, 80, SYN, 100, 0))
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
+    net.receive(
+        OUTSIDE,
+        &Frame::new(server, client).tcp(80, 4000, SYN | ACK, 500, 101),
+    )
+    .forwarded(INSIDE, Reason::HalfOpen, &[]);
+    let ack = Frame::new(client, server).tcp(4000, 80, ACK, 101, 501);
+    // Repeated as often as the client likes: it never becomes a session that a flood could evict.
+    for _ in 0..3 {
+        net.receive(INSIDE, &ack).dropped(Reason::SessionTableFull, &[]);
+    }
+    let (full, _) = net.tables().flows(Table::Established, 4).entries()[0];
+    assert!(net.firewall.expire(4, &full, true));
+    net.receive(INSIDE, &ack)
+        .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+    assert_eq!(net.flows(), (2, 0));
+}
+
+/// A flood pushes out half-open sessions, never established ones.
 #[test]
 fn a_flood_of_half_open_sessions_leaves_established_ones_alone() {
     for translate in [false, true] {

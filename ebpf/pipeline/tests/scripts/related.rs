@@ -185,7 +185,7 @@ fn an_error_about_nothing_is_dropped() {
     }
 }
 
-/// NAT-RFC 4787-12, 5508-6: an error neither refreshes nor ends.
+/// RFC 4787 REQ-12, RFC 5508 REQ-6: an error neither refreshes nor ends.
 #[test]
 fn an_error_neither_refreshes_nor_ends_a_session() {
     let mut net = outbound(true);
