@@ -12,6 +12,10 @@
 //! rule sets and many sessions; IPv6. The source's frames are recycled from a few pages, so packet data is always in the
 //! cache: differences between contenders are larger here than with a NIC's DMA, and so is every rate.
 //!
+//! **Loss.** Now and then a round loses frames in the source's own veth ring, when the receiving side is polled on another
+//! CPU for a while. Seen with Bulkhead, whose counters then show as many packets as the sink's. It is reported, not hidden;
+//! rates count what arrived.
+//!
 //! Needs root. Makes namespaces named `bht-bench-*` and removes them, on Ctrl-C too; changes nothing outside.
 
 mod bulk_tcp;
