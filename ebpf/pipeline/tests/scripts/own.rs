@@ -182,6 +182,22 @@ fn arp_and_discovery_are_the_kernels_own() {
 }
 
 #[test]
+fn what_the_kernel_forwards_is_stopped_whatever_it_calls_itself() {
+    let mut net = Net::new(&[permit(ANY, ANY)]);
+    // Discovery is the link's own business; from another link it is somebody's way round.
+    for kind in 133..=137 {
+        let frame = Frame::new("2001:db8::9", "2001:db8:1::2")
+            .ttl(255)
+            .icmp(kind, 0, [0; 4])
+            .payload(&[0; 16]);
+        net.leave(INSIDE, &frame, 0, true)
+            .dropped(Reason::UnguardedIngress, &[]);
+        net.leave(INSIDE, &frame, SLOW_PATH_MARK, true)
+            .dropped(Reason::UnguardedIngress, &[]);
+    }
+}
+
+#[test]
 fn multicast_to_the_firewall_needs_host_inbound() {
     let vrrp = Frame::new("10.1.0.2", "224.0.0.18")
         .ttl(255)

@@ -175,6 +175,27 @@ fn established(net: &mut Net, client: &str, server: &str) {
 }
 
 #[test]
+fn a_session_ends_when_it_would_be_translated_otherwise_today() {
+    for reply_first in [false, true] {
+        let (client, server) = ("10.1.0.2", "192.0.2.80");
+        let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+        established(&mut net, client, server);
+        net.commit(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+        net.translate(ZONE_INSIDE, ZONE_OUTSIDE);
+        let there = Frame::new(client, server).tcp(40000, 80, ACK, 1001, 9001);
+        let back = Frame::new(server, client).tcp(80, 40000, ACK, 9001, 1001);
+        let (ifindex, frame) = if reply_first {
+            (OUTSIDE, &back)
+        } else {
+            (INSIDE, &there)
+        };
+        // The private source must not go on leaving untranslated.
+        net.receive(ifindex, frame).dropped(Reason::TcpNoSession, &[MISS]);
+        assert_eq!(net.flows(), (0, 0));
+    }
+}
+
+#[test]
 fn a_session_that_a_new_generation_denies_carries_no_further_packet_either_way() {
     for (client, server, _) in FAMILIES {
         for reply_first in [false, true] {
