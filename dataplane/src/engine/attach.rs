@@ -144,7 +144,8 @@ pub(super) fn plan(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Vec<Inter
 /// Hands the attachments of `old` over to `next` where the interface is the same, attaches what is missing and detaches
 /// what is no longer configured (whose fail-closed rule stays).
 ///
-/// An attachment taken over is never interrupted. On an error the old interfaces have their attachments back.
+/// An attachment taken over is never interrupted. On an error the old interfaces have their attachments back, but for XDP
+/// where the new configuration no longer wanted it: they run on by TCX alone.
 pub(super) fn adopt(
     old: &mut [Interface],
     next: &mut [Interface],

@@ -163,10 +163,6 @@ pub mod flow_flags {
     pub const FIN_SENT: u8 = 1 << 2;
     /// The egress interface may receive redirected XDP frames.
     pub const XDP_EGRESS: u8 = 1 << 3;
-    /// The policy asks for an event when the session closes.
-    pub const LOG_CLOSE: u8 = 1 << 4;
-    /// The UDP checksum of IPv4 may be absent; everything else must have one.
-    pub const IPV6: u8 = 1 << 5;
 }
 
 /// One direction of a session. 144 bytes; what an established packet needs is in the first 64 and, when it is

@@ -127,7 +127,7 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     work.policy = u32::MAX;
     work.out_ifindex = work.ifindex;
     work.ifindex = 0;
-    open::prepare(env, work, Disposition::FromHost, 0);
+    open::prepare(env, work, Disposition::FromHost);
     touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
     if open::enter(env, work, false) == Ok(true) {
         open::announce(env, work, Reason::FromHost);

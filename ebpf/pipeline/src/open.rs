@@ -1,8 +1,8 @@
 //! The first packet of a conversation: may it, from where to where, under which name, and into the tables.
 
 use bulkhead_abi::{
-    Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, PolicyRule, Reason, RouteEntry,
-    RouteKind, SessionState, SlowPathKind, ZONE_SELF, flow_flags, protocol,
+    Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, Reason, RouteEntry, RouteKind,
+    SessionState, SlowPathKind, ZONE_SELF, flow_flags, protocol,
 };
 use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
 
@@ -101,12 +101,12 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         // Broadcast and multicast to the firewall itself: no answer comes back to this address, hence no session.
         return Verdict::pass(Reason::ToHost);
     }
-    admit(frame, env, work, &rule)
+    admit(frame, env, work)
 }
 
-/// Creates the session that `rule` permits and sends its first packet on.
+/// Creates the session that policy permits and sends its first packet on.
 #[inline(never)]
-fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, rule: &PolicyRule) -> Verdict {
+fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     let forwarded = work.question.to_zone != ZONE_SELF;
     if forwarded && let Err(reason) = forward::fits(frame, env, work, work.egress.mtu) {
         return Verdict::drop(reason);
@@ -116,7 +116,7 @@ fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, r
     } else {
         Disposition::ToHost
     };
-    prepare(env, work, disposition, rule.log);
+    prepare(env, work, disposition);
     let mut translated = false;
     if forwarded {
         let key = NatKey {
@@ -153,16 +153,9 @@ fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, r
 
 /// Fills `work.flow` with the session's first direction as far as it is known before translation.
 #[inline(always)]
-pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: Disposition, log: u8) {
+pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: Disposition) {
     let packet = &work.packet;
     let station = &work.ingress.mac;
-    let mut flags = 0;
-    if packet.family == 6 {
-        flags |= flow_flags::IPV6;
-    }
-    if log & bulkhead_abi::log_flags::CLOSE != 0 {
-        flags |= flow_flags::LOG_CLOSE;
-    }
     let tcp = packet.protocol == protocol::TCP;
     let scale = if tcp {
         bulkhead_packet::tcp_window_scale(env, &work.headers, packet)
@@ -181,7 +174,6 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     };
     flow.ingress_ifindex = work.ifindex;
     flow.state = first_state(packet.protocol) as u8;
-    flow.flags = flags;
     flow.disposition = disposition as u8;
     flow.mtu = work.egress.mtu;
     flow.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);

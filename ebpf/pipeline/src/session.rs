@@ -391,18 +391,22 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
     }
 }
 
-/// Moves a session whose two sides have both spoken into the table that never evicts. False: that table is full.
+/// Moves a session whose two sides have both spoken into the table that never evicts. False: there is no room, or one of
+/// its keys is another session's by now.
 ///
-/// Another CPU may do the same at once: whoever finds the key taken leaves it, the copies differ by one packet's counts.
+/// Another CPU may do the same at once: whoever finds the session there leaves it, the copies differ by one packet's counts.
 #[inline(never)]
 pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> bool {
-    match env.insert_flow(Table::Established, family, &work.partner_key, &work.partner) {
-        Insert::Full => return false,
-        Insert::Done | Insert::Exists => {}
+    let reply = place(env, family, &work.partner_key, &work.partner);
+    if reply == Insert::Full {
+        return false;
     }
-    match env.insert_flow(Table::Established, family, &work.key, &work.flow) {
+    match place(env, family, &work.key, &work.flow) {
         Insert::Full => {
-            env.remove_flow(Table::Established, family, &work.partner_key);
+            // Only what was put there now: an entry found there belongs to whoever was faster.
+            if reply == Insert::Done {
+                env.remove_flow(Table::Established, family, &work.partner_key);
+            }
             return false;
         }
         Insert::Done => env.count(Reason::SLOT_SESSIONS_ESTABLISHED),
@@ -411,6 +415,18 @@ pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> bool {
     env.remove_flow(Table::HalfOpen, family, &work.key);
     env.remove_flow(Table::HalfOpen, family, &work.partner_key);
     true
+}
+
+/// Inserts a flow into the established table. `Exists`: this very session is there already; a key that another session
+/// holds counts as no room.
+#[inline(always)]
+fn place<E: Tables>(env: &E, family: u8, key: &FlowKey6, flow: &Flow) -> Insert {
+    let outcome = env.insert_flow(Table::Established, family, key, flow);
+    let ours = |found: &mut Flow| found.session_id == flow.session_id;
+    if outcome == Insert::Exists && env.with_flow(Table::Established, family, key, ours) != Some(true) {
+        return Insert::Full;
+    }
+    outcome
 }
 
 /// Ends the session in `work` and says so.
