@@ -4,7 +4,7 @@ use std::{os::fd::AsFd as _, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{Map, MapData, PerCpuArray, RingBuf},
+    maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf},
     programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc::SchedClassifierLink, xdp::XdpLink},
 };
 use bulkhead_abi as abi;
@@ -125,6 +125,8 @@ pub struct Object {
     /// Its tables.
     pub maps: Arc<KernelMaps>,
     counters: PerCpuArray<MapData, u64>,
+    /// The kernel empties a table of programs when user space lets go of it.
+    _stages: ProgramArray<MapData>,
 }
 
 /// A program of the object that packets (or test runs) enter.
@@ -134,6 +136,12 @@ pub enum Program {
     Xdp,
     /// TCX ingress.
     Ingress,
+    /// Stage of the ingress program: known sessions.
+    Session,
+    /// Stage of the ingress program: first packets.
+    Open,
+    /// Stage of the ingress program: new sessions.
+    Admit,
     /// TCX egress.
     Egress,
     /// Control.
@@ -142,7 +150,18 @@ pub enum Program {
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 4] = [Self::Xdp, Self::Ingress, Self::Egress, Self::Control];
+    pub const ALL: [Self; 7] = [
+        Self::Xdp,
+        Self::Ingress,
+        Self::Session,
+        Self::Open,
+        Self::Admit,
+        Self::Egress,
+        Self::Control,
+    ];
+
+    /// The stages by their index in the object's table of programs (`bulkhead_pipeline::Stage`).
+    const STAGES: [(u32, Self); 3] = [(0, Self::Session), (1, Self::Open), (2, Self::Admit)];
 
     /// Its name in the object.
     #[must_use]
@@ -150,6 +169,9 @@ impl Program {
         match self {
             Self::Xdp => "bulkhead_xdp",
             Self::Ingress => "bulkhead_ingress",
+            Self::Session => "bulkhead_session",
+            Self::Open => "bulkhead_open",
+            Self::Admit => "bulkhead_admit",
             Self::Egress => "bulkhead_egress",
             Self::Control => "bulkhead_control",
         }
@@ -211,6 +233,28 @@ where
     )?)
 }
 
+/// Enters the programs of the stages into the table that the ingress program jumps through.
+fn join_stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, BpfError> {
+    let fail = |source| BpfError::Map {
+        name: "STAGES",
+        source,
+    };
+    let map = ebpf.take_map("STAGES").ok_or(BpfError::Missing("STAGES"))?;
+    let mut stages = ProgramArray::try_from(map).map_err(fail)?;
+    for (index, which) in Program::STAGES {
+        let fd = program::<SchedClassifier>(ebpf, which)?
+            .fd()
+            .map_err(|source| BpfError::Program {
+                operation: format!("program {}", which.name()),
+                source,
+            })?
+            .try_clone()
+            .map_err(|source| fail(source.into()))?;
+        stages.set(index, &fd, 0).map_err(fail)?;
+    }
+    Ok(stages)
+}
+
 impl Object {
     /// Loads the embedded object into the kernel; nothing is attached yet.
     ///
@@ -248,9 +292,12 @@ impl Object {
                 source,
             })
         };
-        for which in [Program::Ingress, Program::Egress, Program::Control] {
-            load(which, program::<SchedClassifier>(&mut ebpf, which)?.load())?;
+        for which in Program::ALL {
+            if which != Program::Xdp {
+                load(which, program::<SchedClassifier>(&mut ebpf, which)?.load())?;
+            }
         }
+        let stages = join_stages(&mut ebpf)?;
         load(Program::Xdp, program::<Xdp>(&mut ebpf, Program::Xdp)?.load())?;
         let maps = KernelMaps {
             live: open(&ebpf, "LIVE")?,
@@ -284,6 +331,7 @@ impl Object {
             ebpf,
             maps: Arc::new(maps),
             counters,
+            _stages: stages,
         })
     }
 

@@ -316,7 +316,7 @@ impl Twins {
         let host = match program {
             Program::Xdp => self.host.established(ifindex, bytes),
             Program::Egress => self.host.host_egress(ifindex, bytes, 0, false),
-            Program::Ingress | Program::Control => self.host.ingress(ifindex, bytes),
+            _ => self.host.ingress(ifindex, bytes),
         };
         let what = || {
             format!(

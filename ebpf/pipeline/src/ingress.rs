@@ -3,7 +3,9 @@
 use bulkhead_abi::{Disposition, Flow, FlowKey6, Hop, Reason, SessionState, flow_flags, protocol};
 use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
-use crate::{Action, Checksum, Clock, Frame, Table, Tables, Verdict, Work, forward, open, related, session};
+use crate::{
+    Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, open, related, session,
+};
 
 /// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
 /// configurable timeout, so the short way needs no settings.
@@ -16,7 +18,17 @@ pub const SILENCE_NS: u64 = 1_000_000_000;
 pub fn ingress<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     match first_look(frame, env, work, false) {
         Some(verdict) => verdict,
-        None => long_way(frame, env, work),
+        None => Verdict::go_on(work, Stage::Session),
+    }
+}
+
+/// Goes on with a frame that [`ingress`] or an earlier stage did not settle.
+#[inline(always)]
+pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, stage: Stage) -> Verdict {
+    match stage {
+        Stage::Session => known(frame, env, work),
+        Stage::Open => open::open(frame, env, work),
+        Stage::Admit => open::admit(frame, env, work),
     }
 }
 
@@ -204,9 +216,9 @@ pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now_ns: u64, bytes: u32) {
     }
 }
 
-/// Everything that is not an established session in full flow.
-#[inline(never)]
-fn long_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
+/// Everything that is not an established session in full flow: what belongs to a session ends here.
+#[inline(always)]
+fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     if work.generation == 0 || !env.interface(work.ifindex, &mut work.ingress) {
         return Verdict::drop(Reason::NotConfigured);
     }
@@ -221,5 +233,5 @@ fn long_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work
             session::Outcome::Gone => {}
         }
     }
-    open::open(frame, env, work)
+    Verdict::go_on(work, Stage::Open)
 }

@@ -25,7 +25,7 @@ mod tcp;
 mod traits;
 
 pub use egress::host_egress;
-pub use ingress::{established, ingress};
+pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
 pub use traits::{Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, take_token};
 
@@ -48,6 +48,26 @@ pub enum Action {
     RedirectNeighbour,
     /// XDP only: not settled here, the TCX program judges it.
     NextHook,
+    /// TCX only: not settled here, the program of [`Work::stage`] goes on.
+    Stage,
+}
+
+/// The parts of the long way. Each is a program of its own, reached by a tail call, with its own stack and its own share
+/// of the verifier's patience; what one learns of the packet the next finds in [`Work`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// Known sessions that are not simply established traffic, and ICMP errors about sessions.
+    Session = 0,
+    /// The first packet of a conversation: from where to where, and may it.
+    Open = 1,
+    /// Its translation and its session.
+    Admit = 2,
+}
+
+impl Stage {
+    /// All stages, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Session, Self::Open, Self::Admit];
 }
 
 /// The pipeline's answer: what becomes of the packet, and the one reason to count.
@@ -77,6 +97,16 @@ impl Verdict {
         Self {
             action: Action::Pass,
             reason,
+        }
+    }
+
+    /// Another program goes on. The reason is what is counted if it cannot be reached.
+    #[inline(always)]
+    pub(crate) fn go_on(work: &mut Work, stage: Stage) -> Self {
+        work.stage = stage as u32;
+        Self {
+            action: Action::Stage,
+            reason: Reason::Internal,
         }
     }
 }
@@ -125,6 +155,8 @@ pub struct Work {
     pub fib_epoch: u32,
     /// Configured policy that decided; `u32::MAX`: none.
     pub policy: u32,
+    /// The [`Stage`] that goes on with the packet.
+    pub stage: u32,
     /// Whether [`Work::flow`] stands in the half-open table (1) or the established one (0).
     pub half_open: u32,
 }

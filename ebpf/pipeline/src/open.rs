@@ -7,13 +7,13 @@ use bulkhead_abi::{
 use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
 
 use crate::{
-    Clock, Frame, Insert, Limiter, Question, Table, Tables, Verdict, Work, decide, forward,
+    Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work, decide, forward,
     ingress::touch,
     nat::{self, Reserved},
 };
 
 /// Settles a packet without a session.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     let Some(from_zone) = env.zone(work.generation, work.ifindex) else {
         return Verdict::drop(Reason::NotConfigured);
@@ -101,12 +101,12 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         // Broadcast and multicast to the firewall itself: no answer comes back to this address, hence no session.
         return Verdict::pass(Reason::ToHost);
     }
-    admit(frame, env, work)
+    Verdict::go_on(work, Stage::Admit)
 }
 
 /// Creates the session that policy permits and sends its first packet on.
-#[inline(never)]
-fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
+#[inline(always)]
+pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     let forwarded = work.question.to_zone != ZONE_SELF;
     if forwarded && let Err(reason) = forward::fits(frame, env, work, work.egress.mtu) {
         return Verdict::drop(reason);

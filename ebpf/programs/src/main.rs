@@ -4,7 +4,10 @@
 //! | program | hook | does |
 //! |---|---|---|
 //! | `bulkhead_xdp` | XDP | established sessions, malformed packets; everything else goes on |
-//! | `bulkhead_ingress` | TCX ingress | the whole pipeline |
+//! | `bulkhead_ingress` | TCX ingress | parse, established sessions; the rest by tail calls: |
+//! | `bulkhead_session` | tail call | known sessions, ICMP errors |
+//! | `bulkhead_open` | tail call | the first packet of a conversation, as far as policy |
+//! | `bulkhead_admit` | tail call | its translation and its session |
 //! | `bulkhead_egress` | TCX egress | the firewall's own packets |
 //! | `bulkhead_control` | test run | user space: switch generations, expire sessions |
 #![no_std]
@@ -29,7 +32,9 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use bulkhead_abi::Reason;
-use bulkhead_pipeline::{Action, Tables as _, Verdict, Work, established, host_egress, ingress};
+use bulkhead_pipeline::{
+    Action, Stage, Tables as _, Verdict, Work, established, host_egress, ingress, stage,
+};
 
 use crate::{tables::Kernel, tc::SkbFrame, xdp::XdpFrame};
 
@@ -38,7 +43,7 @@ use crate::{tables::Kernel, tc::SkbFrame, xdp::XdpFrame};
 /// which the kernel itself forwards nothing.
 const REDIRECTED_MARK: u32 = 0x0b0c_4eaf;
 
-/// Slots of the scratch map.
+/// Slots of the scratch map. The stages of the ingress program share one: a packet is in one of them at a time.
 mod scratch {
     pub const INGRESS: u32 = 0;
     pub const EGRESS: u32 = 1;
@@ -75,12 +80,61 @@ pub fn bulkhead_ingress(ctx: TcContext) -> i32 {
     } else {
         ingress(&mut frame, &Kernel, work)
     };
-    settle(skb, work, verdict)
+    settle(&ctx, work, verdict)
+}
+
+/// A later stage of the ingress program.
+#[inline(always)]
+fn go_on(ctx: &TcContext, next: Stage) -> i32 {
+    let Some(work) = work(scratch::INGRESS) else {
+        return TC_ACT_SHOT;
+    };
+    let mut frame = SkbFrame::again(ctx.as_ptr().cast());
+    let verdict = stage(&mut frame, &Kernel, work, next);
+    settle(ctx, work, verdict)
+}
+
+/// Known sessions, ICMP errors.
+#[classifier]
+pub fn bulkhead_session(ctx: TcContext) -> i32 {
+    go_on(&ctx, Stage::Session)
+}
+
+/// The first packet of a conversation.
+#[classifier]
+pub fn bulkhead_open(ctx: TcContext) -> i32 {
+    go_on(&ctx, Stage::Open)
+}
+
+/// Its translation and its session.
+#[classifier]
+pub fn bulkhead_admit(ctx: TcContext) -> i32 {
+    go_on(&ctx, Stage::Admit)
+}
+
+/// Jumps to the program of a stage. Comes back only if there is none, or 33 are behind us.
+#[inline(always)]
+fn jump(ctx: &TcContext, next: u32) {
+    // Constant indices: the kernel turns such calls into direct jumps.
+    // SAFETY: nothing here needs dropping, and the context is the one this program was given.
+    unsafe {
+        if next == Stage::Session as u32 {
+            maps::STAGES.tail_call(ctx, Stage::Session as u32);
+        } else if next == Stage::Open as u32 {
+            maps::STAGES.tail_call(ctx, Stage::Open as u32);
+        } else {
+            maps::STAGES.tail_call(ctx, Stage::Admit as u32);
+        }
+    }
 }
 
 /// The verdict as TCX's return code.
 #[inline(always)]
-fn settle(skb: *mut __sk_buff, work: &Work, verdict: Verdict) -> i32 {
+fn settle(ctx: &TcContext, work: &Work, verdict: Verdict) -> i32 {
+    if verdict.action == Action::Stage {
+        jump(ctx, work.stage);
+    }
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
     Kernel.count(verdict.reason as u32);
     let code = match verdict.action {
         Action::Pass => i64::from(TC_ACT_OK),
@@ -97,7 +151,7 @@ fn settle(skb: *mut __sk_buff, work: &Work, verdict: Verdict) -> i32 {
             unsafe { (*skb).mark = REDIRECTED_MARK };
             redirect_neighbour(work)
         }
-        Action::Drop | Action::NextHook => i64::from(TC_ACT_SHOT),
+        Action::Drop | Action::NextHook | Action::Stage => i64::from(TC_ACT_SHOT),
     };
     code as i32
 }
@@ -171,7 +225,11 @@ pub fn bulkhead_xdp(ctx: XdpContext) -> u32 {
     work.ifindex = ctx.ingress_ifindex() as u32;
     let verdict = established(&mut frame, &Kernel, work);
     match verdict.action {
-        Action::NextHook | Action::Pass | Action::RedirectNeighbour | Action::RedirectPeer => XDP_PASS,
+        Action::NextHook
+        | Action::Pass
+        | Action::RedirectNeighbour
+        | Action::RedirectPeer
+        | Action::Stage => XDP_PASS,
         Action::Drop => {
             Kernel.count(verdict.reason as u32);
             XDP_DROP

@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use bulkhead_abi::{
     Decision, DecisionKey, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
@@ -99,6 +99,10 @@ pub static SCRATCH: PerCpuArray<Work> = PerCpuArray::with_max_entries(4, 0);
 /// Bytes being summed.
 #[map]
 pub static SUM_CHUNK: PerCpuArray<[u8; crate::xdp::CHUNK]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The programs of the stages, by `bulkhead_pipeline::Stage`.
+#[map]
+pub static STAGES: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
 /// Session and denial events.
 #[map]

@@ -42,6 +42,12 @@ impl SkbFrame {
         if result == 0 { Some(frame) } else { None }
     }
 
+    /// The frame that an earlier stage loaded.
+    #[inline(always)]
+    pub fn again(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+
     /// Stores the frame's bytes `from..to` of the buffer.
     #[inline(always)]
     fn store(&mut self, headers: &HeaderBuffer, from: usize, to: usize) -> bool {

@@ -6,7 +6,7 @@ use bulkhead_abi::{Event, FlowKey6, Reason};
 use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer};
 
 use super::{Asked, Counters, Hook, HostFrame, HostTables};
-use crate::{Action, Tables, Verdict, Work, control, established, host_egress, ingress};
+use crate::{Action, Stage, Tables, Verdict, Work, control, established, host_egress, ingress, stage};
 
 /// A firewall of one CPU. Its scratch entry lives on from packet to packet, as the kernel's does.
 pub struct HostFirewall {
@@ -49,7 +49,7 @@ impl HostFirewall {
 
     /// The TCX ingress program.
     pub fn ingress(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
-        self.run(HostFrame::new(Hook::Tcx, bytes), ifindex, ingress)
+        self.run(HostFrame::new(Hook::Tcx, bytes), ifindex, all_stages)
     }
 
     /// The TCX ingress program on an aggregate with this much payload per segment.
@@ -58,7 +58,7 @@ impl HostFirewall {
             gso_segment_bytes: segment_bytes,
             ..HostFrame::new(Hook::Tcx, bytes)
         };
-        self.run(frame, ifindex, ingress)
+        self.run(frame, ifindex, all_stages)
     }
 
     /// The XDP program.
@@ -117,6 +117,17 @@ impl HostFirewall {
             events: self.tables.take_events(),
         }
     }
+}
+
+/// The ingress program and the tail calls behind it.
+fn all_stages(frame: &mut HostFrame, tables: &HostTables, work: &mut Work) -> Verdict {
+    let mut verdict = ingress(frame, tables, work);
+    for next in Stage::ALL {
+        if verdict.action == Action::Stage && work.stage == next as u32 {
+            verdict = stage(frame, tables, work, next);
+        }
+    }
+    verdict
 }
 
 /// Copies the frame's start over whatever the buffer holds, as the kernel's helpers do: bytes behind it stay.
