@@ -4,7 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use bulkhead_dataplane::bpf::Sizes;
 use bulkhead_dataplane::engine::{Engine, Options};
 use bulkhead_dataplane::ruleset::{
-    Action, HookMode, InterfaceRule, NatRule, Policy, Ruleset, Service, ServiceMatch, Timeouts, Zone,
+    Action, HookMode, InterfaceRule, Policy, Ruleset, Service, ServiceMatch, SourceNat, SourceTranslation,
+    Timeouts, Zone,
 };
 use bulkhead_testkit::Namespace;
 
@@ -55,6 +56,7 @@ fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
     let zone = |name: &str| Zone {
         name: name.to_owned(),
         host_inbound: Vec::new(),
+        ..Zone::default()
     };
     let interface = |name: &str, zone| InterfaceRule {
         name: name.to_owned(),
@@ -62,11 +64,12 @@ fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
         addresses: Vec::new(),
         hook,
     };
-    let rule = NatRule {
+    let rule = SourceNat {
         name: "masquerade".to_owned(),
         from: vec![0],
         to: vec![1],
-        translate: true,
+        translation: SourceTranslation::Interface,
+        ..SourceNat::default()
     };
     Ruleset {
         zones: vec![zone("source"), zone("sink")],
@@ -75,6 +78,7 @@ fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
         services: vec![Service {
             name: "any".to_owned(),
             matches: vec![ServiceMatch::Any],
+            ..Service::default()
         }],
         policies: vec![Policy {
             name: "source-to-sink".to_owned(),
@@ -87,5 +91,6 @@ fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
         timeouts: Timeouts::default(),
         answers_per_second: 1_000,
         deny_events_per_second: 1_000,
+        ..Ruleset::default()
     }
 }

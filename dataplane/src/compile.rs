@@ -15,7 +15,7 @@ use bulkhead_abi::{
     log_flags,
 };
 
-use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch};
+use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch, SourceTranslation};
 
 /// Most rules of one generation, implicit ones included: 64 pages.
 pub const MAX_RULES: usize = 64 * RULES_PER_PAGE as usize;
@@ -556,7 +556,8 @@ fn compile_nat(ruleset: &Ruleset, compiled: &mut CompiledRuleset) {
                     generation,
                     zones: zone_number(from) << 16 | zone_number(to),
                 };
-                let translate = u32::from(ruleset.source_nat[index].translate);
+                let translate =
+                    u32::from(ruleset.source_nat[index].translation == SourceTranslation::Interface);
                 compiled.nat_rules.push((
                     key,
                     NatRule {

@@ -18,8 +18,24 @@ pub struct Ruleset {
     pub services: Vec<Service>,
     /// Policies; the first match wins, what nothing matches is denied.
     pub policies: Vec<Policy>,
+    /// Address pools that the NAT rules name.
+    pub pools: Vec<Pool>,
     /// Source NAT; the first match wins, what nothing matches is left alone.
-    pub source_nat: Vec<NatRule>,
+    pub source_nat: Vec<SourceNat>,
+    /// Destination NAT; the first match wins, what nothing matches is left alone.
+    pub destination_nat: Vec<DestinationNat>,
+    /// Static NAT, both ways; before the two lists above.
+    pub static_nat: Vec<StaticNat>,
+    /// Screen profiles that zones name.
+    pub screens: Vec<Screen>,
+    /// Pairs of interfaces spliced at layer 2; empty: the interfaces route.
+    pub wires: Vec<Wire>,
+    /// How TCP is watched.
+    pub tcp: Tcp,
+    /// Application level gateways in use.
+    pub gateways: Gateways,
+    /// When and how sessions are aged early; `None`: never.
+    pub early_ageing: Option<EarlyAgeing>,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// Most answers (TCP resets, ICMP errors) per second and CPU.
@@ -35,6 +51,8 @@ pub struct Zone {
     pub name: String,
     /// Indices of services that hosts of this zone may use on the firewall itself.
     pub host_inbound: Vec<usize>,
+    /// Index of its screen profile.
+    pub screen: Option<usize>,
 }
 
 /// How an interface is hooked.
@@ -87,6 +105,8 @@ pub struct Service {
     pub name: String,
     /// Matches.
     pub matches: Vec<ServiceMatch>,
+    /// Idle timeout of its sessions, whole seconds; `None`: that of their state.
+    pub timeout: Option<Duration>,
 }
 
 /// What a service matches.
@@ -153,17 +173,239 @@ pub struct Policy {
     pub log_deny: bool,
 }
 
-/// A source NAT rule. An empty list of zones means "any".
+/// Addresses to translate to. At most eight ranges per family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NatRule {
+pub struct Pool {
+    /// Name, for people.
+    pub name: String,
+    /// Inclusive ranges; both ends of one family.
+    pub ranges: Vec<(IpAddr, IpAddr)>,
+    /// Ports that a translated port may become, inclusive; `None`: ports stay as they are.
+    pub ports: Option<(u16, u16)>,
+    /// Destination pools: the port connections go to.
+    pub port: Option<u16>,
+    /// Whether all sessions of one inside address get one outside address (RFC 4787 REQ-2).
+    pub paired: bool,
+    /// Use in per cent at which the alarm is raised and cleared.
+    pub alarm: Option<(u8, u8)>,
+}
+
+/// What becomes of a source address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceTranslation {
+    /// It stays, and later rules are not asked.
+    #[default]
+    Off,
+    /// The egress interface's address.
+    Interface,
+    /// An address of the pool with this index.
+    Pool(usize),
+}
+
+/// Who may send to a persistent mapping from outside (RFC 4787, section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filtering {
+    /// Anybody: endpoint-independent filtering.
+    AnyRemoteHost,
+    /// Hosts that the inside has sent to: address-dependent filtering.
+    TargetHost,
+    /// Hosts and ports that the inside has sent to: address- and port-dependent filtering.
+    TargetHostPort,
+}
+
+/// A source NAT rule. An empty list means "any".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceNat {
     /// Name, for people.
     pub name: String,
     /// Indices of source zones.
     pub from: Vec<usize>,
     /// Indices of destination zones.
     pub to: Vec<usize>,
-    /// Translate to the egress interface's address (true), or explicitly not at all.
-    pub translate: bool,
+    /// Indices of source groups.
+    pub source: Vec<usize>,
+    /// Indices of destination groups.
+    pub destination: Vec<usize>,
+    /// Indices of services.
+    pub service: Vec<usize>,
+    /// What becomes of the source.
+    pub translation: SourceTranslation,
+    /// Endpoint-independent mapping, who may use it from outside, and how long it outlives its last session.
+    pub persistent: Option<(Filtering, Duration)>,
+}
+
+/// A destination NAT rule. An empty list means "any".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DestinationNat {
+    /// Name, for people.
+    pub name: String,
+    /// Indices of source zones.
+    pub from: Vec<usize>,
+    /// Indices of source groups.
+    pub source: Vec<usize>,
+    /// Indices of destination groups.
+    pub destination: Vec<usize>,
+    /// Indices of services.
+    pub service: Vec<usize>,
+    /// Index of the pool the destination becomes one of; `None`: it stays, and later rules are not asked.
+    pub pool: Option<usize>,
+}
+
+/// A static NAT rule: two prefixes of one length, address by address, in both directions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticNat {
+    /// Name, for people.
+    pub name: String,
+    /// Indices of the zones outside; empty: any.
+    pub from: Vec<usize>,
+    /// What the outside sees.
+    pub outside: Prefix,
+    /// What the inside has.
+    pub inside: Prefix,
+    /// Whether the host part changes so that checksums need not (NPTv6, RFC 6296).
+    pub npt: bool,
+}
+
+/// A rate of scans: so many different targets within a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// Targets.
+    pub count: u32,
+    /// Time.
+    pub interval: Duration,
+}
+
+/// A screen profile. Rates are per second; `None` and `false`: not screened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Screen {
+    /// Name, for people.
+    pub name: String,
+    /// Count and tell, but let pass.
+    pub alarm_without_drop: bool,
+    /// ICMP packets per destination.
+    pub icmp_flood: Option<u32>,
+    /// Hosts pinged by one source.
+    pub icmp_sweep: Option<Scan>,
+    /// Fragmented ICMP.
+    pub icmp_fragment: bool,
+    /// ICMP of more than 1,024 bytes.
+    pub icmp_large: bool,
+    /// Fragments that would reassemble to more than an IP packet can be.
+    pub ping_of_death: bool,
+    /// IPv4 options that are malformed or unknown.
+    pub ip_bad_option: bool,
+    /// Any fragment.
+    pub ip_fragment: bool,
+    /// Source route options, routing headers.
+    pub ip_source_route: bool,
+    /// Record route option.
+    pub ip_record_route: bool,
+    /// Timestamp option.
+    pub ip_timestamp: bool,
+    /// Security option.
+    pub ip_security: bool,
+    /// Stream option.
+    pub ip_stream: bool,
+    /// Sources whose way back does not lead into the zone they come from.
+    pub ip_spoofing: bool,
+    /// Overlapping fragments.
+    pub teardrop: bool,
+    /// Protocol numbers nobody has been assigned.
+    pub unknown_protocol: bool,
+    /// IPv6 extension headers.
+    pub extension_headers: bool,
+    /// TCP from an address to itself.
+    pub land: bool,
+    /// TCP without flags.
+    pub tcp_no_flags: bool,
+    /// TCP with SYN and FIN.
+    pub tcp_syn_fin: bool,
+    /// TCP with FIN and no ACK.
+    pub tcp_fin_no_ack: bool,
+    /// Urgent data to port 139.
+    pub winnuke: bool,
+    /// Fragmented SYN.
+    pub syn_fragment: bool,
+    /// TCP ports tried by one source.
+    pub tcp_port_scan: Option<Scan>,
+    /// Hosts tried by one source over TCP.
+    pub tcp_sweep: Option<Scan>,
+    /// SYNs per destination from which on the firewall answers in its place.
+    pub syn_flood_attack: Option<u32>,
+    /// SYNs per destination from which on an alarm is raised.
+    pub syn_flood_alarm: Option<u32>,
+    /// SYNs from one source.
+    pub syn_flood_source: Option<u32>,
+    /// SYNs to one destination in any case.
+    pub syn_flood_destination: Option<u32>,
+    /// TCP sessions that one source may hold open.
+    pub syn_ack_ack: Option<u32>,
+    /// UDP packets per destination.
+    pub udp_flood: Option<u32>,
+    /// UDP ports tried by one source.
+    pub udp_port_scan: Option<Scan>,
+    /// Hosts tried by one source over UDP.
+    pub udp_sweep: Option<Scan>,
+    /// Sessions of one source.
+    pub session_limit_source: Option<u32>,
+    /// Sessions of one destination.
+    pub session_limit_destination: Option<u32>,
+}
+
+/// Two interfaces spliced at layer 2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// Name, for people.
+    pub name: String,
+    /// Indices of its two interfaces.
+    pub interfaces: [usize; 2],
+    /// Whether ARP crosses.
+    pub arp: bool,
+    /// Whether what is neither IP nor ARP crosses.
+    pub non_ip: bool,
+}
+
+/// How TCP's maximum segment size is treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaximumSegment {
+    /// As the ends agree.
+    #[default]
+    Keep,
+    /// No larger than the MTU of both interfaces allows.
+    Path,
+    /// No larger than this, bytes.
+    AtMost(u16),
+}
+
+/// How TCP is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tcp {
+    /// Let segments outside the window pass.
+    pub liberal: bool,
+    /// Let a session begin with a segment that is not a SYN.
+    pub midstream: bool,
+    /// Maximum segment size.
+    pub maximum_segment: MaximumSegment,
+}
+
+/// Application level gateways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gateways {
+    /// FTP on TCP port 21.
+    pub ftp: bool,
+    /// TFTP on UDP port 69.
+    pub tftp: bool,
+}
+
+/// Early ageing: from a fill of `high` per cent down to `low`, sessions idle for longer than `timeout` are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlyAgeing {
+    /// Where it begins, per cent of the table.
+    pub high: u8,
+    /// Where it ends.
+    pub low: u8,
+    /// Idle time that counts meanwhile.
+    pub timeout: Duration,
 }
 
 /// Idle timeouts by state.

@@ -71,6 +71,7 @@ fn netns_an_answer_to_a_forged_source_does_not_enter_the_forged_zone() -> Result
     rules.zones.push(Zone {
         name: "guest".into(),
         host_inbound: vec![],
+        ..Zone::default()
     });
     rules.interfaces.push(InterfaceRule {
         name: "net3".into(),

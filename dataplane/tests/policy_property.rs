@@ -114,6 +114,7 @@ fn ruleset(policies: std::ops::Range<usize>) -> impl Strategy<Value = Ruleset> {
                 .map(|host_inbound| Zone {
                     name: String::new(),
                     host_inbound,
+                    ..Zone::default()
                 })
                 .collect(),
             groups: groups
@@ -128,6 +129,7 @@ fn ruleset(policies: std::ops::Range<usize>) -> impl Strategy<Value = Ruleset> {
                 .map(|matches| Service {
                     name: String::new(),
                     matches,
+                    ..Service::default()
                 })
                 .collect(),
             policies,
@@ -174,6 +176,7 @@ fn decided(tables: &HostTables, generation: u32, from: usize, to: u8, tuple: &Tu
         family: if tuple.source.is_ipv4() { 4 } else { 6 },
         from_zone: from as u8 + 1,
         to_zone: to,
+        set: bulkhead_abi::RuleSet::Policy,
     };
     decide(tables, &question, &mut Walk::default())
 }
@@ -227,7 +230,7 @@ proptest! {
     ) {
         // Nine thousand rules that match nothing (a protocol nobody sends), the others from `at` on.
         let mut many = few.clone();
-        many.services.push(Service { name: String::new(), matches: vec![ServiceMatch::Protocol(254)] });
+        many.services.push(Service { name: String::new(), matches: vec![ServiceMatch::Protocol(254)], ..Service::default() });
         let nothing = Policy { service: vec![SERVICES], ..Policy::default() };
         many.policies = vec![nothing; 9000];
         many.policies.splice(at..at, few.policies);

@@ -30,6 +30,7 @@ pub fn ruleset(config: &Config) -> ruleset::Ruleset {
             .map(|zone| ruleset::Zone {
                 name: zone.name.clone(),
                 host_inbound: zone.host_inbound.iter().map(index).collect(),
+                screen: None,
             })
             .collect(),
         interfaces: interfaces(config),
@@ -40,22 +41,28 @@ pub fn ruleset(config: &Config) -> ruleset::Ruleset {
             .map(|service| ruleset::Service {
                 name: service.name.clone(),
                 matches: service.matches.iter().map(service_match).collect(),
+                timeout: None,
             })
             .collect(),
         policies: config.policies.iter().map(policy).collect(),
         source_nat: config
             .source_nat
             .iter()
-            .map(|rule| ruleset::NatRule {
+            .map(|rule| ruleset::SourceNat {
                 name: rule.name.clone(),
                 from: indices(&rule.from),
                 to: indices(&rule.to),
-                translate: rule.translate == Translation::Interface,
+                translation: match rule.translate {
+                    Translation::Interface => ruleset::SourceTranslation::Interface,
+                    Translation::Off => ruleset::SourceTranslation::Off,
+                },
+                ..ruleset::SourceNat::default()
             })
             .collect(),
         timeouts: timeouts(&config.sessions.timeouts),
         answers_per_second: ANSWERS_PER_SECOND,
         deny_events_per_second: DENY_EVENTS_PER_SECOND,
+        ..ruleset::Ruleset::default()
     }
 }
 
@@ -203,7 +210,7 @@ fn timeouts(timeouts: &Timeouts) -> ruleset::Timeouts {
 mod tests {
     use std::time::Duration;
 
-    use bulkhead_dataplane::ruleset::{Action, HookMode, NatRule, Policy, ServiceMatch};
+    use bulkhead_dataplane::ruleset::{Action, HookMode, Policy, ServiceMatch, SourceNat, SourceTranslation};
 
     use super::{ruleset, sizes};
 
@@ -345,17 +352,18 @@ spec:
         assert_eq!(
             ruleset.source_nat,
             [
-                NatRule {
+                SourceNat {
                     name: "keep".into(),
                     from: vec![0],
                     to: vec![1],
-                    translate: false
+                    ..SourceNat::default()
                 },
-                NatRule {
+                SourceNat {
                     name: "hide".into(),
                     from: vec![],
                     to: vec![0],
-                    translate: true
+                    translation: SourceTranslation::Interface,
+                    ..SourceNat::default()
                 },
             ]
         );

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bulkhead_abi::{
     Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, NatKey, NatRule, NeighbourKey,
     PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry,
-    RouteKind, ServiceKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
+    RouteKind, RuleSet, ServiceKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 use bulkhead_pipeline::{Insert, Limiter, Question, Table, Tables, Walk, decide};
@@ -296,6 +296,7 @@ impl Engine {
             family,
             from_zone,
             to_zone,
+            set: RuleSet::Policy,
         };
         let number = decide(&env, &asked, &mut Walk::default());
         match env.rule(generation, number, false) {

@@ -4,7 +4,8 @@
 use bulkhead_dataplane::{
     engine::{Engine, Options},
     ruleset::{
-        Action, Group, HookMode, InterfaceRule, NatRule, Policy, Prefix, Ruleset, Service, ServiceMatch, Zone,
+        Action, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Service, ServiceMatch, SourceNat,
+        SourceTranslation, Zone,
     },
 };
 use bulkhead_testkit::{HostSpec, Topology};
@@ -18,6 +19,7 @@ pub fn tcp(name: &str, port: u16) -> Service {
             first: port,
             last: port,
         }],
+        ..Service::default()
     }
 }
 
@@ -30,6 +32,7 @@ pub fn udp(name: &str, port: u16) -> Service {
             first: port,
             last: port,
         }],
+        ..Service::default()
     }
 }
 
@@ -44,10 +47,12 @@ pub fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
             Zone {
                 name: "inside".into(),
                 host_inbound: vec![2],
+                ..Zone::default()
             },
             Zone {
                 name: "outside".into(),
                 host_inbound: vec![],
+                ..Zone::default()
             },
         ],
         interfaces: vec![
@@ -85,6 +90,7 @@ pub fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
                         code: None,
                     },
                 ],
+                ..Service::default()
             },
             tcp("forbidden", 9999),
         ],
@@ -106,11 +112,12 @@ pub fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
             },
         ],
         source_nat: if nat {
-            vec![NatRule {
+            vec![SourceNat {
                 name: "masquerade".into(),
                 from: vec![0],
                 to: vec![1],
-                translate: true,
+                translation: SourceTranslation::Interface,
+                ..SourceNat::default()
             }]
         } else {
             vec![]

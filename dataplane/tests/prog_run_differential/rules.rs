@@ -1,8 +1,8 @@
 //! The ruleset of the differential test: something of everything.
 
 use bulkhead_dataplane::ruleset::{
-    Action as Act, Group, HookMode, InterfaceRule, NatRule, Policy, Prefix, Ruleset, Service, ServiceMatch,
-    Zone,
+    Action as Act, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Service, ServiceMatch, SourceNat,
+    SourceTranslation, Zone,
 };
 
 /// With or without source NAT from inside to outside; `open` permits more than its opposite.
@@ -15,6 +15,7 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
     let service = |name: &str, matches: Vec<ServiceMatch>| Service {
         name: name.into(),
         matches,
+        ..Service::default()
     };
     let prefix = |address: &str, length| Prefix {
         address: address.parse().unwrap(),
@@ -76,14 +77,17 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
             Zone {
                 name: "inside".into(),
                 host_inbound: vec![0, 2],
+                ..Zone::default()
             },
             Zone {
                 name: "outside".into(),
                 host_inbound: vec![2],
+                ..Zone::default()
             },
             Zone {
                 name: "dmz".into(),
                 host_inbound: vec![],
+                ..Zone::default()
             },
         ],
         interfaces: vec![interface(0), interface(1), interface(2)],
@@ -106,11 +110,12 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
         ],
         policies,
         source_nat: if nat {
-            vec![NatRule {
+            vec![SourceNat {
                 name: "out".into(),
                 from: vec![0],
                 to: vec![1],
-                translate: true,
+                translation: SourceTranslation::Interface,
+                ..SourceNat::default()
             }]
         } else {
             vec![]

@@ -32,7 +32,7 @@ pub struct FlowKey4 {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// IP protocol, in a word of its own so that the key has no padding.
+    /// IP protocol in the low byte; above it the packet's context, 0 in routed mode (see [`Flow::context`]).
     pub protocol: u32,
 }
 
@@ -48,7 +48,7 @@ pub struct FlowKey6 {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// IP protocol.
+    /// IP protocol and context, as in [`FlowKey4`].
     pub protocol: u32,
 }
 
@@ -163,9 +163,19 @@ pub mod flow_flags {
     pub const FIN_SENT: u8 = 1 << 2;
     /// The egress interface may receive redirected XDP frames.
     pub const XDP_EGRESS: u8 = 1 << 3;
+    /// A flood screen counts every packet of the flow.
+    pub const COUNTED: u8 = 1 << 4;
+    /// The handshake was answered in the server's place: sequence numbers differ by [`super::Flow::tcp_delta`].
+    pub const PROXIED: u8 = 1 << 5;
+    /// An application level gateway reads every packet of the flow.
+    pub const GATEWAY: u8 = 1 << 6;
+    /// TCP: sequence numbers are not checked (picked up in mid-stream, or configured so).
+    pub const LIBERAL: u8 = 1 << 7;
+    /// Flows with any of these never take the short way.
+    pub const LONG_WAY: u8 = COUNTED | PROXIED | GATEWAY;
 }
 
-/// One direction of a session. 144 bytes; what an established packet needs is in the first 64 and, when it is
+/// One direction of a session. 168 bytes; what an established packet needs is in the first 64 and, when it is
 /// translated, in the second (two bytes of the station check always are).
 ///
 /// Races: packets of one flow may run on several CPUs. `last_seen_ns`, `packets`, `bytes` and the TCP fields are
@@ -238,15 +248,37 @@ pub struct Flow {
     /// ICMP: `type << 8 | code` of the session's first packet, what policy was asked about; in the reply flow the type
     /// that answers it. Only messages of this type are the flow's.
     pub icmp_type_code: u32,
+    /// What tells equal tuples apart that are not the same conversation, as the bits above the protocol in the key:
+    /// wire number << 20 | VLAN << 8. 0 in routed mode.
+    pub context: u32,
+    /// Idle timeout of the session's service, s; 0: that of its state.
+    pub timeout_s: u32,
+    /// TCP: the highest sequence number this side may send up to, as far as was known when it was last looked up in the
+    /// other direction's flow.
+    pub tcp_limit: u32,
+    /// TCP: the largest window the other side has offered, bytes.
+    pub tcp_reach: u32,
+    /// TCP: what is added to this direction's acknowledgements (first direction) or sequence numbers (replies) of a
+    /// proxied session.
+    pub tcp_delta: u32,
+    /// Index of the destination NAT rule, `u32::MAX` for none.
+    pub destination_rule: u32,
     /// Number of the session, the same in both flows.
     pub session_id: u64,
     /// When the session was created, ns.
     pub created_ns: u64,
 }
 
-const _: () = assert!(size_of::<Flow>() == 144 && size_of::<FlowKey4>() == 16 && size_of::<FlowKey6>() == 40);
+const _: () = assert!(size_of::<Flow>() == 168 && size_of::<FlowKey4>() == 16 && size_of::<FlowKey6>() == 40);
 
 impl Flow {
+    /// The word of the flow's keys that holds protocol and context.
+    #[must_use]
+    #[inline(always)]
+    pub const fn key_protocol(&self) -> u32 {
+        self.protocol as u32 | self.context
+    }
+
     /// Key of the other direction, IPv4: the translated tuple turned round.
     #[must_use]
     #[inline(always)]
@@ -256,7 +288,7 @@ impl Flow {
             destination_be: self.new_source_be[0],
             source_port: self.new_destination_port,
             destination_port: self.new_source_port,
-            protocol: u32::from(self.protocol),
+            protocol: self.key_protocol(),
         }
     }
 
@@ -269,7 +301,7 @@ impl Flow {
             destination_be: self.new_source_be,
             source_port: self.new_destination_port,
             destination_port: self.new_source_port,
-            protocol: u32::from(self.protocol),
+            protocol: self.key_protocol(),
         }
     }
 }

@@ -18,8 +18,8 @@ pub use event::{ControlRequest, Event, EventKind, SLOW_PATH_BYTES, SlowPathKind,
 pub use flow::{Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, protocol};
 pub use policy::{
     Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey,
-    PolicyRule, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, ServiceKey, VectorKey, WORDS_PER_PAGE,
-    ZoneKey, log_flags,
+    PolicyRule, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ServiceKey, VectorKey,
+    WORDS_PER_PAGE, ZoneKey, log_flags,
 };
 pub use reason::Reason;
 pub use route::{
@@ -28,7 +28,7 @@ pub use route::{
 
 /// Version of everything in this crate. A change of any layout or meaning raises it; programs and user space of
 /// different versions never share maps.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Zone number of the firewall itself: the destination of `hostInbound`, the source of its own connections.
 pub const ZONE_SELF: u8 = 0;

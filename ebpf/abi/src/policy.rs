@@ -76,6 +76,19 @@ pub struct ServiceKey {
     pub port_be: u16,
 }
 
+/// What a list of rules decides. All are matched alike, by zones, addresses and service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum RuleSet {
+    /// Whether a conversation may be.
+    #[default]
+    Policy = 0,
+    /// Under which destination a conversation goes on; asked before the route, so its rules name no destination zone.
+    DestinationNat = 1,
+    /// Under which source.
+    SourceNat = 2,
+}
+
 /// A dimension of the rule vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -118,7 +131,7 @@ pub struct VectorKey {
     pub generation: u32,
     /// Class (or zone number); [`VectorKey::ANY`] for the rules that accept everything in this dimension.
     pub class: u32,
-    /// A [`Dimension`].
+    /// A [`Dimension`] in the low byte, a [`RuleSet`] in the high one.
     pub dimension: u16,
     /// Page number.
     pub page: u16,
@@ -127,6 +140,13 @@ pub struct VectorKey {
 impl VectorKey {
     /// The class of rules that do not constrain a dimension.
     pub const ANY: u32 = u32::MAX;
+
+    /// The `dimension` field of a rule set's dimension.
+    #[must_use]
+    #[inline(always)]
+    pub const fn dimension_of(set: RuleSet, dimension: Dimension) -> u16 {
+        (set as u16) << 8 | dimension as u16
+    }
 }
 
 /// 4,096 rules of one class in one dimension.
@@ -193,7 +213,7 @@ pub struct PolicyRule {
 pub struct DecisionKey {
     /// Configuration generation.
     pub generation: u32,
-    /// `from << 16 | to`.
+    /// `set << 28 | from << 16 | to`, with the number of a [`RuleSet`].
     pub zones: u32,
     /// Source address class.
     pub source: u32,

@@ -148,7 +148,7 @@ reasons! {
 
 impl Reason {
     /// Slots in the per-CPU counter array; every reason's number is below it.
-    pub const SLOTS: u32 = 160;
+    pub const SLOTS: u32 = 256;
     /// Counter of events that did not fit into the ring buffer.
     pub const SLOT_EVENTS_LOST: u32 = 128;
     /// Counter of denial events held back by the rate limit.

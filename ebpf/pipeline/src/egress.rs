@@ -62,6 +62,7 @@ fn remember<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work
     work.generation = live.generation;
     work.fib_epoch = live.fib_epoch;
     work.now_ns = env.now_ns();
+    work.context = 0;
     if work.generation == 0 || !env.interface(work.ifindex, &mut work.egress) {
         return;
     }

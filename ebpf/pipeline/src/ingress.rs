@@ -89,13 +89,14 @@ fn short_way<F: Frame, E: Tables + Clock>(
     work.generation = live.generation;
     work.fib_epoch = live.fib_epoch;
     work.now_ns = env.now_ns();
+    work.context = 0;
     let packet = &work.packet;
     work.key = FlowKey6 {
         source_be: packet.source_be,
         destination_be: packet.destination_be,
         source_port: packet.source_port,
         destination_port: packet.destination_port,
-        protocol: u32::from(packet.protocol),
+        protocol: u32::from(packet.protocol) | work.context,
     };
     let segment = frame.gso_segment_bytes();
     let l3_bytes = if segment == 0 {
@@ -123,6 +124,7 @@ fn short_way<F: Frame, E: Tables + Clock>(
             && flow.ingress_ifindex == *ifindex
             && flow.hop != Hop::Unresolved as u8
             && flow.disposition == Disposition::Forward as u8
+            && flow.flags & flow_flags::LONG_WAY == 0
             && ordinary(flow, packet)
             && flow.mtu >= l3_bytes
             && packet.ttl > 1

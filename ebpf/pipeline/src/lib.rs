@@ -155,6 +155,8 @@ pub struct Work {
     pub fib_epoch: u32,
     /// Configured policy that decided; `u32::MAX`: none.
     pub policy: u32,
+    /// What the keys of this packet's flows hold above the protocol; see [`Flow::context`].
+    pub context: u32,
     /// The [`Stage`] that goes on with the packet.
     pub stage: u32,
     /// Whether [`Work::flow`] stands in the half-open table (1) or the established one (0).

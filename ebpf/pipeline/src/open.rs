@@ -2,7 +2,7 @@
 
 use bulkhead_abi::{
     Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, Reason, RouteEntry, RouteKind,
-    SessionState, SlowPathKind, ZONE_SELF, flow_flags, protocol,
+    RuleSet, SessionState, SlowPathKind, ZONE_SELF, flow_flags, protocol,
 };
 use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
 
@@ -79,6 +79,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         family,
         from_zone,
         to_zone,
+        set: RuleSet::Policy,
     };
     let number = decide(env, &work.question, &mut work.walk);
     let Some(rule) = env.rule(work.generation, number, true) else {
@@ -188,6 +189,8 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     flow.protocol = packet.protocol;
     flow.policy = work.policy;
     flow.nat_rule = u32::MAX;
+    flow.destination_rule = u32::MAX;
+    flow.context = work.context;
     flow.icmp_type_code = u32::from(packet.icmp);
     flow.session_id = env.session_id();
     flow.created_ns = work.now_ns;
@@ -237,6 +240,9 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
     partner.protocol = flow.protocol;
     partner.policy = flow.policy;
     partner.nat_rule = flow.nat_rule;
+    partner.destination_rule = flow.destination_rule;
+    partner.context = flow.context;
+    partner.timeout_s = flow.timeout_s;
     partner.icmp_type_code = reply_type(flow.icmp_type_code);
     partner.session_id = flow.session_id;
     partner.created_ns = flow.created_ns;

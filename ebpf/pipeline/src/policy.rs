@@ -1,14 +1,14 @@
-//! Policy: from zones, addresses and service to the first rule that matches.
+//! Rule sets: from zones, addresses and service to the first rule that matches.
 //!
 //! The number of lookups does not depend on the number of rules: two address classes, one service class, then one
 //! exact lookup in the decision cache. Behind the cache stand rule bit-vectors: per dimension, the rules that accept
 //! the class and the rules that accept anything; the lowest bit common to all five dimensions is the first match.
 
-use bulkhead_abi::{Decision, DecisionKey, Dimension, RULES_PER_PAGE, Reason, VectorKey, ZONE_SELF};
+use bulkhead_abi::{Decision, DecisionKey, Dimension, RULES_PER_PAGE, Reason, RuleSet, VectorKey, ZONE_SELF};
 
 use crate::Tables;
 
-/// What policy is asked: a packet's tuple before translation, and its zones.
+/// What a rule set is asked: a packet's tuple and its zones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Question {
@@ -28,6 +28,8 @@ pub struct Question {
     pub from_zone: u8,
     /// Destination zone; [`ZONE_SELF`] for the firewall itself.
     pub to_zone: u8,
+    /// The rule set asked.
+    pub set: RuleSet,
 }
 
 /// State of one decision. In the scratch entry rather than on the stack, of which the way here has used most; and what
@@ -56,7 +58,9 @@ pub struct Walk {
 pub fn decide<E: Tables>(env: &E, question: &Question, walk: &mut Walk) -> u32 {
     let generation = question.generation;
     walk.key.generation = generation;
-    walk.key.zones = u32::from(question.from_zone) << 16 | u32::from(question.to_zone);
+    walk.key.zones = u32::from(question.set as u8) << 28
+        | u32::from(question.from_zone) << 16
+        | u32::from(question.to_zone);
     walk.key.source = env.address_class(generation, question.family, &question.source_be);
     walk.key.destination = env.address_class(generation, question.family, &question.destination_be);
     walk.key.service = env.service_class(generation, question.protocol, question.port);
@@ -79,20 +83,22 @@ fn common(walk: &mut Walk, mut read: impl FnMut(&VectorKey, u32) -> u64) -> u64 
     let mut all = u64::MAX;
     walk.vector.generation = walk.key.generation;
     walk.vector.page = walk.page as u16;
+    let set = (walk.key.zones >> 28) as u16;
     let word = walk.word;
     for dimension in Dimension::ALL {
         let class = match dimension {
-            Dimension::FromZone => walk.key.zones >> 16,
+            Dimension::FromZone => walk.key.zones >> 16 & 0xff,
             Dimension::ToZone => walk.key.zones & 0xffff,
             Dimension::Source => walk.key.source,
             Dimension::Destination => walk.key.destination,
             Dimension::Service => walk.key.service,
         };
-        walk.vector.dimension = dimension as u16;
+        walk.vector.dimension = set << 8 | dimension as u16;
         walk.vector.class = class;
         let mut accepted = read(&walk.vector, word);
-        // "To any zone" does not mean the firewall itself: that is what hostInbound is for.
-        if !(matches!(dimension, Dimension::ToZone) && class == u32::from(ZONE_SELF)) {
+        // In a policy, "to any zone" does not mean the firewall itself: that is what hostInbound is for.
+        let own = set == RuleSet::Policy as u16 && class == u32::from(ZONE_SELF);
+        if !(matches!(dimension, Dimension::ToZone) && own) {
             walk.vector.class = VectorKey::ANY;
             accepted |= read(&walk.vector, word);
         }

@@ -28,7 +28,7 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         destination_be: work.embedded.source_be,
         source_port: work.embedded.destination_port,
         destination_port: work.embedded.source_port,
-        protocol: u32::from(work.embedded.protocol),
+        protocol: u32::from(work.embedded.protocol) | work.context,
     };
     if !session::find(env, work)
         || work.flow.generation != work.generation

@@ -2,8 +2,8 @@
 //! re-judged policy, expiry, promotion from half-open to established.
 
 use bulkhead_abi::{
-    Disposition, EventKind, Flow, FlowKey6, Hop, NatKey, PolicyAction, Reason, RouteKind, SessionState,
-    ZONE_SELF, flow_flags, protocol,
+    Disposition, EventKind, Flow, FlowKey6, Hop, NatKey, PolicyAction, Reason, RouteKind, RuleSet,
+    SessionState, ZONE_SELF, flow_flags, protocol,
 };
 use bulkhead_packet::tcp_flags;
 
@@ -40,7 +40,7 @@ pub(crate) fn partner_key(flow: &Flow) -> FlowKey6 {
         destination_be: flow.new_source_be,
         source_port: flow.new_destination_port,
         destination_port: flow.new_source_port,
-        protocol: u32::from(flow.protocol),
+        protocol: flow.key_protocol(),
     }
 }
 
@@ -294,6 +294,7 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
         } else {
             ZONE_SELF
         },
+        set: RuleSet::Policy,
     };
     let rule = decide(env, &work.question, &mut work.walk);
     match env.rule(work.generation, rule, false) {
