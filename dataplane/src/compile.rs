@@ -493,6 +493,7 @@ fn compile_rules(ruleset: &Ruleset, addresses: &Classes, services: &Classes, com
             policy: rule,
             action: action as u8,
             log,
+            names_destination: u8::from(!policy.destination.is_empty()),
             reserved: 0,
         };
         compiled.rules.push((PolicyKey { generation, rule }, value));

@@ -203,8 +203,10 @@ pub struct PolicyRule {
     pub action: u8,
     /// [`log_flags`].
     pub log: u8,
+    /// 1: it names its destinations, which multicast and broadcast must be to cross a wire.
+    pub names_destination: u8,
     /// Zero.
-    pub reserved: u16,
+    pub reserved: u8,
 }
 
 /// Key of the decision cache in front of the rule vectors.

@@ -61,6 +61,13 @@ reasons! {
     /// Answer written by the slow path (ICMP error, TCP reset), on its way out.
     SlowPathAnswer = 9, "slow_path_answer", pass;
 
+    /// Wire mode: ARP or neighbour discovery, passed across.
+    WireArp = 12, "wire_arp", pass;
+    /// Wire mode: neither IP nor ARP, passed across.
+    WireNonIp = 13, "wire_non_ip", pass;
+    /// Wire mode: multicast or broadcast that a policy names, passed across.
+    WireGroup = 14, "wire_group", pass;
+
     /// Shorter than its own headers say.
     Truncated = 32, "truncated", drop;
     /// Neither IPv4, IPv6 nor ARP.
@@ -92,6 +99,11 @@ reasons! {
     DestinationAddressInvalid = 49, "destination_address_invalid", drop;
     /// Frame addressed to another station.
     NotForUs = 50, "not_for_us", drop;
+
+    /// Wire mode: ARP or neighbour discovery on a wire that is told not to pass it.
+    WireArpDenied = 51, "wire_arp_denied", drop;
+    /// Wire mode: the other end is not there.
+    WireBroken = 52, "wire_broken", drop;
 
     /// No policy matched: denied by default.
     DefaultDeny = 64, "default_deny", drop;

@@ -34,6 +34,10 @@ pub mod interface_flags {
     pub const PEER: u32 = 1 << 1;
     /// May be the target of an XDP redirect.
     pub const XDP_TARGET: u32 = 1 << 2;
+    /// Wire mode: ARP and neighbour discovery cross.
+    pub const WIRE_ARP: u32 = 1 << 8;
+    /// Wire mode: what is neither IP nor ARP crosses.
+    pub const WIRE_NON_IP: u32 = 1 << 9;
 }
 
 /// What the packet path needs to know of an interface. Written by user space from netlink.
@@ -52,6 +56,10 @@ pub struct Interface {
     pub address4_be: u32,
     /// Primary global IPv6 address, network order; zero: none.
     pub address6_be: [u32; 4],
+    /// Wire mode: index of the other end; 0: none.
+    pub wire_peer: u32,
+    /// Wire mode: number of the wire, from 1.
+    pub wire: u32,
 }
 
 /// Key of the IPv4 route trie.

@@ -6,7 +6,7 @@ use bulkhead_abi::{
 };
 use bulkhead_packet::{HeaderBuffer, Packet, checksum};
 
-use crate::{Action, Checksum, Frame, Limiter, Tables, Verdict, Work};
+use crate::{Action, Checksum, Frame, Limiter, Tables, Verdict, Work, wire};
 
 /// Offset of the layer 4 checksum within its header, and of the first port or identifier; `None` where the protocol
 /// has no checksum we know.
@@ -145,6 +145,9 @@ pub(crate) fn find_route<E: Tables>(
     family: u8,
     destination_be: &[u32; 4],
 ) -> Result<RouteKind, Reason> {
+    if env.wired() {
+        return wire::other_end(env, work);
+    }
     work.route = RouteEntry::default();
     if !env.route(family, destination_be, &mut work.route) {
         return Err(Reason::NoRoute);
@@ -169,6 +172,10 @@ pub(crate) fn find_route<E: Tables>(
 /// known.
 #[inline(always)]
 pub(crate) fn fill_hop<E: Tables>(env: &E, work: &mut Work) {
+    if env.wired() {
+        wire::fill_hop(work);
+        return;
+    }
     let flow = &mut work.flow;
     flow.egress_ifindex = work.out_ifindex;
     flow.mtu = work.egress.mtu;
@@ -203,20 +210,26 @@ pub(crate) fn fill_hop<E: Tables>(env: &E, work: &mut Work) {
     }
 }
 
+/// Bytes of layer 3 of the largest packet that leaves: the packet's, or one segment's of an aggregate.
+#[inline(always)]
+pub(crate) fn largest_bytes<F: Frame>(frame: &F, packet: &Packet) -> u32 {
+    match frame.gso_segment_bytes() {
+        0 => packet.l3_bytes,
+        segment => segment + crate::ingress::header_bytes(packet),
+    }
+}
+
 /// Whether the packet fits, hop limit and MTU; otherwise the slow path tells the sender.
 #[inline(always)]
 pub(crate) fn fits<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, mtu: u32) -> Result<(), Reason> {
+    if env.wired() {
+        return wire::fits(frame, work, mtu);
+    }
     if work.packet.ttl <= 1 {
         ask(frame, env, work, SlowPathKind::TtlExceeded, 0);
         return Err(Reason::TtlExceeded);
     }
-    let segment = frame.gso_segment_bytes();
-    let l3_bytes = if segment == 0 {
-        work.packet.l3_bytes
-    } else {
-        segment + crate::ingress::header_bytes(&work.packet)
-    };
-    if l3_bytes > mtu {
+    if largest_bytes(frame, &work.packet) > mtu {
         ask(frame, env, work, SlowPathKind::MtuExceeded, mtu);
         return Err(Reason::MtuExceeded);
     }
@@ -235,7 +248,10 @@ pub(crate) fn ask<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, kind
 
 /// Sends the packet along `work.flow`, whose hop was just filled.
 #[inline(always)]
-pub(crate) fn send<F: Frame>(frame: &mut F, work: &mut Work, reason: Reason) -> Verdict {
+pub(crate) fn send<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work, reason: Reason) -> Verdict {
+    if env.wired() {
+        return wire::cross(env, work, reason);
+    }
     let mut checksum = Checksum::default();
     let Work {
         headers,

@@ -88,6 +88,7 @@ pub struct HostTables {
     sessions: Cell<u64>,
     random: Cell<u64>,
     scripted: RefCell<VecDeque<u32>>,
+    wired: Cell<bool>,
     limiters: [Cell<u64>; 2],
     counters: RefCell<BTreeMap<u32, u64>>,
     events: RefCell<Vec<Event>>,
@@ -114,6 +115,11 @@ impl HostTables {
     /// Sets the clock.
     pub fn set_now_ns(&self, now_ns: u64) {
         self.now_ns.set(now_ns);
+    }
+
+    /// Splices the interfaces in pairs.
+    pub fn set_wired(&self, wired: bool) {
+        self.wired.set(wired);
     }
 
     /// Moves the clock on.
@@ -222,6 +228,10 @@ impl Clock for HostTables {
 }
 
 impl Tables for HostTables {
+    fn wired(&self) -> bool {
+        self.wired.get()
+    }
+
     fn live(&self) -> Live {
         self.alone();
         self.live.get()

@@ -5,6 +5,7 @@ use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
 use crate::{
     Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, open, related, session,
+    wire,
 };
 
 /// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
@@ -35,6 +36,13 @@ pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
 /// The part that needs no skb: established sessions and drops of malformed packets (XDP).
 #[inline(always)]
 pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
+    if env.wired() {
+        // A tag that the device took off would be lost here: wires are TCX's.
+        return Verdict {
+            action: Action::NextHook,
+            reason: Reason::Established,
+        };
+    }
     match first_look(frame, env, work, true) {
         Some(verdict) => verdict,
         None => Verdict {
@@ -54,14 +62,22 @@ fn first_look<F: Frame, E: Tables + Clock>(
     work: &mut Work,
     xdp: bool,
 ) -> Option<Verdict> {
+    work.context = 0;
+    if env.wired()
+        && let Err(reason) = wire::enter(env, work)
+    {
+        return Some(Verdict::drop(reason));
+    }
     let gso = frame.gso_segment_bytes() != 0;
     match parse(env, &work.headers, frame.bytes(), gso, &mut work.packet) {
         Ok(()) => {}
+        Err(reason) if env.wired() => return Some(wire::refused(env, work, reason)),
         Err(reason) => return Some(Verdict::drop(reason)),
     }
     match work.packet.kind {
         Kind::Ip => short_way(frame, env, work, xdp),
         // Counted where it is handed to the kernel.
+        _ if env.wired() => Some(wire::discovery(env, work)),
         _ if xdp => None,
         Kind::Arp => Some(Verdict::pass(Reason::Arp)),
         Kind::NeighbourDiscovery => Some(Verdict::pass(Reason::NeighbourDiscovery)),
@@ -89,7 +105,6 @@ fn short_way<F: Frame, E: Tables + Clock>(
     work.generation = live.generation;
     work.fib_epoch = live.fib_epoch;
     work.now_ns = env.now_ns();
-    work.context = 0;
     let packet = &work.packet;
     work.key = FlowKey6 {
         source_be: packet.source_be,
@@ -98,12 +113,8 @@ fn short_way<F: Frame, E: Tables + Clock>(
         destination_port: packet.destination_port,
         protocol: u32::from(packet.protocol) | work.context,
     };
-    let segment = frame.gso_segment_bytes();
-    let l3_bytes = if segment == 0 {
-        packet.l3_bytes
-    } else {
-        segment + header_bytes(packet)
-    };
+    let l3_bytes = forward::largest_bytes(frame, packet);
+    let wired = env.wired();
     let bytes = frame.bytes();
     let mut checksum = Checksum::default();
     let mut end = 0;
@@ -127,15 +138,17 @@ fn short_way<F: Frame, E: Tables + Clock>(
             && flow.flags & flow_flags::LONG_WAY == 0
             && ordinary(flow, packet)
             && flow.mtu >= l3_bytes
-            && packet.ttl > 1
+            && (wired || packet.ttl > 1)
             && now_ns.wrapping_sub(flow.last_seen_ns) < SILENCE_NS
-            && station_is_ours(headers, flow)
+            && (wired || station_is_ours(headers, flow))
             && (!xdp || flow.flags & flow_flags::XDP_EGRESS != 0);
         if !ready {
             return Found::Unusual;
         }
         touch(flow, packet, *now_ns, bytes);
-        end = forward::rewrite(headers, packet, flow, &mut checksum);
+        if !wired {
+            end = forward::rewrite(headers, packet, flow, &mut checksum);
+        }
         *out_ifindex = flow.egress_ifindex;
         if flow.hop == Hop::RedirectPeer as u8 {
             Found::RedirectPeer
@@ -151,7 +164,7 @@ fn short_way<F: Frame, E: Tables + Clock>(
     if xdp && !forward::complete_checksum(frame, work) {
         return Some(Verdict::drop(Reason::RewriteFailed));
     }
-    if !frame.write_back(&mut work.headers, end, &checksum) {
+    if !wired && !frame.write_back(&mut work.headers, end, &checksum) {
         return Some(Verdict::drop(Reason::RewriteFailed));
     }
     if xdp {

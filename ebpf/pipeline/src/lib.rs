@@ -23,6 +23,7 @@ mod related;
 mod session;
 mod tcp;
 mod traits;
+mod wire;
 
 pub use egress::host_egress;
 pub use ingress::{established, ingress, stage};
@@ -155,6 +156,8 @@ pub struct Work {
     pub fib_epoch: u32,
     /// Configured policy that decided; `u32::MAX`: none.
     pub policy: u32,
+    /// 802.1Q tag the packet carries outside the frame's bytes (identifier in the low 12 bits); 0: none.
+    pub vlan: u32,
     /// What the keys of this packet's flows hold above the protocol; see [`Flow::context`].
     pub context: u32,
     /// The [`Stage`] that goes on with the packet.

@@ -10,6 +10,7 @@ use crate::{
     Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work, decide, forward,
     ingress::touch,
     nat::{self, Reserved},
+    wire,
 };
 
 /// Settles a packet without a session.
@@ -22,7 +23,9 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     work.out_ifindex = 0;
     let group_station = work.headers.byte(0).unwrap_or(0) & 1 != 0;
     let group_address = is_group(work.packet.family, &work.packet.destination_be);
-    if !station_is_ours(work) && !group_station || group_station != group_address {
+    let wired = env.wired();
+    let ours = station_is_ours(work) || group_station;
+    if !wired && (!ours || group_station != group_address) {
         return Verdict::drop(Reason::NotForUs);
     }
     if let Err(reason) = may_open(&work.packet) {
@@ -40,7 +43,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         // From a host to itself ("land"): no stack sends that over a wire, and its reply flow would be itself.
         return Verdict::drop(Reason::SourceAddressInvalid);
     }
-    let kind = if group_address {
+    let kind = if group_address && !wired {
         RouteKind::NotForwarded
     } else {
         match forward::find_route(env, work, family, &destination_be) {
@@ -54,10 +57,11 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         }
     };
     let to_zone = if kind == RouteKind::Unicast {
-        if is_link_scope(family, &destination_be) {
+        // What stays on a link may cross a wire, which is part of it.
+        if !wired && is_link_scope(family, &destination_be) {
             return Verdict::drop(Reason::DestinationAddressInvalid);
         }
-        if is_link_scope(family, &work.packet.source_be) {
+        if !wired && is_link_scope(family, &work.packet.source_be) {
             return Verdict::drop(Reason::SourceAddressInvalid);
         }
         match env.zone(work.generation, work.out_ifindex) {
@@ -67,7 +71,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     } else {
         ZONE_SELF
     };
-    if !group_address && is_own_address(env, work) {
+    if !wired && !group_address && is_own_address(env, work) {
         return Verdict::drop(Reason::SourceAddressInvalid);
     }
     work.question = Question {
@@ -101,6 +105,14 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     if kind == RouteKind::NotForwarded {
         // Broadcast and multicast to the firewall itself: no answer comes back to this address, hence no session.
         return Verdict::pass(Reason::ToHost);
+    }
+    if group_address {
+        // Nobody answers from such an address, hence no session; each packet is judged.
+        return if rule.names_destination == 0 {
+            deny(env, work, Reason::DestinationAddressInvalid, from_zone, to_zone)
+        } else {
+            wire::cross(env, work, Reason::WireGroup)
+        };
     }
     Verdict::go_on(work, Stage::Admit)
 }
@@ -149,7 +161,7 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     if !forwarded {
         return Verdict::pass(Reason::ToHost);
     }
-    forward::send(frame, work, reason)
+    forward::send(frame, env, work, reason)
 }
 
 /// Fills `work.flow` with the session's first direction as far as it is known before translation.

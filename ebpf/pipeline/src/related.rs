@@ -5,7 +5,7 @@
 use bulkhead_abi::{Disposition, Flow, FlowKey6, Reason, RouteKind, flow_flags, protocol};
 use bulkhead_packet::{Embedded, HeaderBuffer, checksum, parse_embedded};
 
-use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, open, session};
+use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, open, session, wire};
 
 /// Settles an ICMP error.
 #[inline(never)]
@@ -19,7 +19,7 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if let Err(reason) = parse_embedded(headers, packet, embedded) {
         return Verdict::drop(reason);
     }
-    if !open::station_is_ours(work) {
+    if !env.wired() && !open::station_is_ours(work) {
         return Verdict::drop(Reason::NotForUs);
     }
     // The quoted packet as it left us, turned round, is the key of the flow that travels like this error.
@@ -45,6 +45,9 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     let zone = env.zone(work.generation, work.ifindex);
     if zone.is_none() || zone != env.zone(work.generation, work.flow.ingress_ifindex) {
         return Verdict::drop(Reason::WrongZone);
+    }
+    if env.wired() {
+        return wire::cross(env, work, Reason::RelatedIcmp);
     }
     if work.flow.disposition == Disposition::ToHost as u8 {
         return Verdict::pass(Reason::ToHost);

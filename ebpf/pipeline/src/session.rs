@@ -83,7 +83,7 @@ pub(crate) fn remove<E: Tables>(env: &E, family: u8, key: &FlowKey6, partner_key
 #[inline(never)]
 pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Outcome {
     let family = work.packet.family;
-    if !open::station_is_ours(work) {
+    if !env.wired() && !open::station_is_ours(work) {
         return Outcome::Verdict(Verdict::drop(Reason::NotForUs));
     }
     if work.flow.disposition == Disposition::FromHost as u8 {
@@ -151,7 +151,7 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if to_host {
         return Outcome::Verdict(Verdict::pass(Reason::ToHost));
     }
-    Outcome::Verdict(forward::send(frame, work, reason))
+    Outcome::Verdict(forward::send(frame, env, work, reason))
 }
 
 /// Whether the packet's interface is in the zone the flow came from.

@@ -87,6 +87,9 @@ pub enum Limiter {
 /// Values of session tables are only reachable inside a closure: what is needed is copied out before another map is
 /// touched, because the kernel may recycle the entry (hash nodes are reused without a grace period).
 pub trait Tables: Repeat {
+    /// Whether the interfaces are spliced in pairs instead of routing. A constant of the loaded programs: what it excludes
+    /// costs nothing.
+    fn wired(&self) -> bool;
     /// The live record.
     fn live(&self) -> Live;
     /// Idle timeout of a `SessionState`, given by number; ns.

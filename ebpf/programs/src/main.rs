@@ -73,9 +73,14 @@ pub fn bulkhead_ingress(ctx: TcContext) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let tagged = unsafe {
         work.ifindex = (*skb).ifindex;
+        work.vlan = if (*skb).vlan_present == 0 {
+            0
+        } else {
+            (*skb).vlan_tci
+        };
         (*skb).vlan_present != 0
     };
-    let verdict = if tagged {
+    let verdict = if tagged && !Kernel.wired() {
         Verdict::drop(Reason::VlanTagged)
     } else {
         ingress(&mut frame, &Kernel, work)
@@ -203,6 +208,7 @@ pub fn bulkhead_egress(ctx: TcContext) -> i32 {
         return if from_outside { TC_ACT_SHOT } else { TC_ACT_OK };
     };
     work.ifindex = ifindex;
+    work.vlan = 0;
     let verdict = host_egress(&mut frame, &Kernel, work, mark, from_outside);
     Kernel.count(verdict.reason as u32);
     if verdict.action == Action::Pass {

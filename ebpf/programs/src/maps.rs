@@ -16,6 +16,11 @@ use bulkhead_pipeline::Work;
 /// Allocate entries as they come.
 const NO_PREALLOC: u32 = 1;
 
+/// 1: interfaces are spliced in pairs. User space sets it before loading; the verifier knows its value and leaves out what
+/// it excludes.
+#[unsafe(no_mangle)]
+pub static WIRED: u32 = 0;
+
 /// The live record.
 #[map]
 pub static LIVE: Array<Live> = Array::with_max_entries(1, 0);

@@ -70,6 +70,12 @@ fn copied_lru<K, V: Copy>(map: &LruHashMap<K, V>, key: &K) -> Option<V> {
 
 impl Tables for Kernel {
     #[inline(always)]
+    fn wired(&self) -> bool {
+        // SAFETY: a constant of the object, set before it is loaded; volatile because the compiler believes its first value.
+        unsafe { ptr::read_volatile(&raw const maps::WIRED) != 0 }
+    }
+
+    #[inline(always)]
     fn live(&self) -> Live {
         maps::LIVE.get(0).copied().unwrap_or_default()
     }

@@ -155,6 +155,12 @@ impl Frame for SkbFrame {
             (&raw mut (*request).ifindex).write(ifindex);
             (&raw mut (*request).mtu).write(mtu);
             (&raw mut (*request).length).write(length);
+            let vlan = if (*self.skb).vlan_present == 0 {
+                0
+            } else {
+                (*self.skb).vlan_tci
+            };
+            (&raw mut (*request).vlan).write(vlan);
             bpf_skb_load_bytes(
                 self.skb.cast(),
                 0,

@@ -13,6 +13,7 @@ pub struct HostFirewall {
     /// Its tables.
     pub tables: HostTables,
     work: Box<Work>,
+    vlan: u32,
 }
 
 /// What became of a frame.
@@ -39,12 +40,18 @@ impl HostFirewall {
         Self {
             tables,
             work: Box::default(),
+            vlan: 0,
         }
     }
 
     /// Fills the scratch entry with the remains of an imagined packet, to show that nothing of it is used.
     pub fn poison(&mut self, work: Work) {
         *self.work = work;
+    }
+
+    /// The 802.1Q tag that frames carry from now on outside their bytes; 0: none.
+    pub fn set_vlan(&mut self, vlan: u32) {
+        self.vlan = vlan;
     }
 
     /// The TCX ingress program.
@@ -91,6 +98,7 @@ impl HostFirewall {
         let work = &mut *self.work;
         load(&mut work.headers, &frame.bytes);
         work.ifindex = ifindex;
+        work.vlan = self.vlan;
         let verdict = if frame.bytes.len() < ETHERNET_BYTES {
             Verdict::drop(Reason::Truncated)
         } else {

@@ -15,6 +15,7 @@ mod properties;
 mod related;
 mod screens;
 mod tcp;
+mod wire;
 mod xdp;
 
 /// An inside client, an outside server and the router towards it, per family.

@@ -146,6 +146,7 @@ impl Net {
                 flags,
                 address4_be,
                 address6_be,
+                ..Interface::default()
             };
             tables.interfaces.set(&ifindex, &facts);
             if let Some(address) = net4 {
@@ -211,6 +212,19 @@ impl Net {
             .set(&neighbour_key(ifindex, address), &mac);
     }
 
+    /// Splices inside and outside; `flags` says what else than IP crosses.
+    pub fn splice(&mut self, flags: u32) {
+        let tables = self.tables();
+        tables.set_wired(true);
+        for (ifindex, wire_peer) in [(INSIDE, OUTSIDE), (OUTSIDE, INSIDE)] {
+            let mut facts = tables.interfaces.get(&ifindex).unwrap();
+            facts.wire_peer = wire_peer;
+            facts.wire = 1;
+            facts.flags |= flags;
+            tables.interfaces.set(&ifindex, &facts);
+        }
+    }
+
     pub fn forget_neighbour(&mut self, ifindex: u32, address: &str) {
         assert!(
             self.tables()
@@ -272,6 +286,7 @@ impl Net {
             let value = PolicyRule {
                 policy: rule as u32,
                 action: policy.action as u8,
+                names_destination: u8::from(policy.destination != ANY),
                 ..PolicyRule::default()
             };
             tables.rules.set(

@@ -71,6 +71,16 @@ impl Step {
         Sent { bytes, seen, events }
     }
 
+    /// Sent out of the other end of its wire, not a byte changed.
+    #[track_caller]
+    pub fn crossed(self, out: u32, reason: Reason, others: &[(&'static str, u64)]) {
+        self.counts(reason, others);
+        assert_eq!(self.outcome.bytes, self.before, "a wire changes nothing");
+        assert_eq!(self.outcome.verdict.action, Action::Redirect);
+        assert_eq!(self.outcome.out_ifindex, out);
+        assert!(self.outcome.asked.is_empty());
+    }
+
     /// Handed to the kernel unchanged.
     #[track_caller]
     pub fn handed_on(self, reason: Reason, others: &[(&'static str, u64)]) {
