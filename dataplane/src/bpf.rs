@@ -261,10 +261,21 @@ impl Object {
     /// # Errors
     /// If the kernel refuses a map or a program; the verifier's log is part of the error.
     pub fn load(sizes: &Sizes) -> Result<Self, BpfError> {
+        Self::load_for(sizes, false)
+    }
+
+    /// Loads the embedded object for routed mode or, if `wired`, for wire mode: the programs differ by what the verifier
+    /// leaves out.
+    ///
+    /// # Errors
+    /// As [`Object::load`].
+    pub fn load_for(sizes: &Sizes, wired: bool) -> Result<Self, BpfError> {
         static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-programs.o"));
         let flows = sizes.sessions.saturating_mul(2).max(2);
         let half_open = sizes.half_open.saturating_mul(2).max(2);
         let mut loader = EbpfLoader::new();
+        let wired = u32::from(wired);
+        loader.override_global("WIRED", &wired, true);
         for (map, entries) in [
             ("FLOWS4", flows),
             ("FLOWS6", flows),

@@ -37,6 +37,21 @@ pub struct DataInterface {
     pub index: u32,
     /// Whether redirected XDP frames arrive when sent into it.
     pub xdp_target: bool,
+    /// The wire it is an end of.
+    pub wire: Option<WireEnd>,
+}
+
+/// An end of a wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireEnd {
+    /// Number of the wire, from 1.
+    pub number: u32,
+    /// Index of the other end; `None` while it does not exist.
+    pub peer: Option<u32>,
+    /// Whether ARP crosses.
+    pub arp: bool,
+    /// Whether what is neither IP nor ARP crosses.
+    pub non_ip: bool,
 }
 
 /// What was written to the kernel's tables.
@@ -232,6 +247,14 @@ fn read_interfaces(
         if own.xdp_target {
             flags |= interface_flags::XDP_TARGET;
         }
+        if let Some(end) = own.wire {
+            flags |= if end.arp { interface_flags::WIRE_ARP } else { 0 };
+            flags |= if end.non_ip {
+                interface_flags::WIRE_NON_IP
+            } else {
+                0
+            };
+        }
         let primary = |v4: bool| {
             addresses
                 .iter()
@@ -254,6 +277,8 @@ fn read_interfaces(
                 flags,
                 address4_be: primary(true)[0],
                 address6_be: primary(false),
+                wire_peer: own.wire.and_then(|end| end.peer).unwrap_or(0),
+                wire: own.wire.map_or(0, |end| end.number),
             },
         );
     }

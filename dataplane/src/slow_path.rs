@@ -93,9 +93,31 @@ fn from_sockaddr(address: &libc::sockaddr_ll) -> LinkAddr {
     }
 }
 
-/// Writes the answer to a request; `None`: there must be none. `own` is this firewall's address on the interface.
+/// Writes the answer to a request; `None`: there must be none. `own4` and `own6` are this firewall's addresses on the
+/// interface. A wire (`wired`) has none and speaks in the destination's name, as it does when it resets a connection; its
+/// answers carry the packet's VLAN tag.
 #[must_use]
-pub fn answer(request: &SlowPathRequest, own4: Option<IpAddr>, own6: Option<IpAddr>) -> Option<Vec<u8>> {
+pub fn answer(
+    request: &SlowPathRequest,
+    own4: Option<IpAddr>,
+    own6: Option<IpAddr>,
+    wired: bool,
+) -> Option<Vec<u8>> {
+    let mut frame = answer_untagged(request, own4, own6, wired)?;
+    if request.vlan != 0 {
+        // 802.1Q: the tag stands behind the stations.
+        let [high, low] = (request.vlan as u16).to_be_bytes();
+        frame.splice(12..12, [0x81, 0x00, high, low]);
+    }
+    Some(frame)
+}
+
+fn answer_untagged(
+    request: &SlowPathRequest,
+    own4: Option<IpAddr>,
+    own6: Option<IpAddr>,
+    wired: bool,
+) -> Option<Vec<u8>> {
     let length = (request.length as usize).min(request.packet.len());
     let frame = &request.packet[..length];
     let headers = HeaderBuffer::from_frame(frame);
@@ -126,6 +148,14 @@ pub fn answer(request: &SlowPathRequest, own4: Option<IpAddr>, own6: Option<IpAd
     {
         return None;
     }
+    let (own4, own6) = if wired {
+        (
+            Some(destination).filter(IpAddr::is_ipv4),
+            Some(destination).filter(IpAddr::is_ipv6),
+        )
+    } else {
+        (own4, own6)
+    };
     icmp_error(kind, request.mtu, frame, &packet, source, own4, own6)
 }
 

@@ -7,7 +7,7 @@ use aya::programs::xdp::XdpLink;
 use super::{EngineError, Fib, Live, Shared, lock};
 use crate::{
     bpf::{Attachment, Object},
-    fib::DataInterface,
+    fib::{DataInterface, WireEnd},
     netlink::{Event, Monitor, Netlink, ethtool::Ethtool},
     preflight::{HookChoice, InterfaceFacts, hook},
     ruleset::{HookMode, InterfaceRule, Ruleset},
@@ -21,9 +21,63 @@ pub(super) struct Interface {
     pub(super) index: Option<u32>,
     /// The hook chosen for it.
     pub(super) choice: Option<HookChoice>,
+    /// The wire it is an end of.
+    wire: Option<Wire>,
     /// The programs on it. `xdp` is kept apart because TCX goes on first.
     attachment: Option<Attachment>,
     xdp: Option<XdpLink>,
+}
+
+/// An end of a wire, by the other end's name: indices come and go.
+#[derive(Clone)]
+struct Wire {
+    number: u32,
+    peer: String,
+    arp: bool,
+    non_ip: bool,
+}
+
+/// The end of a wire that the interface with this position in the ruleset is.
+fn wire_of(ruleset: &Ruleset, interface: usize) -> Option<Wire> {
+    ruleset.wires.iter().enumerate().find_map(|(number, wire)| {
+        let [a, b] = wire.interfaces;
+        let peer = if interface == a {
+            b
+        } else if interface == b {
+            a
+        } else {
+            return None;
+        };
+        Some(Wire {
+            number: number as u32 + 1,
+            peer: ruleset.interfaces.get(peer)?.name.clone(),
+            arp: wire.arp,
+            non_ip: wire.non_ip,
+        })
+    })
+}
+
+/// The interfaces that exist, as the mirror needs them.
+pub(super) fn data(interfaces: &[Interface]) -> Vec<DataInterface> {
+    let index_of = |name: &str| {
+        let own = interfaces.iter().find(|interface| interface.rule.name == name);
+        own.and_then(|interface| interface.index)
+    };
+    let end = |wire: &Wire| WireEnd {
+        number: wire.number,
+        peer: index_of(&wire.peer),
+        arp: wire.arp,
+        non_ip: wire.non_ip,
+    };
+    let one = |interface: &Interface| {
+        let xdp_target = interface.choice.as_ref().is_some_and(|choice| choice.xdp_target);
+        Some(DataInterface {
+            index: interface.index?,
+            xdp_target,
+            wire: interface.wire.as_ref().map(end),
+        })
+    };
+    interfaces.iter().filter_map(one).collect()
 }
 
 impl Interface {
@@ -33,12 +87,6 @@ impl Interface {
 
     pub(super) fn has_xdp(&self) -> bool {
         self.xdp.is_some()
-    }
-
-    /// As the mirror needs it, while it exists.
-    pub(super) fn data(&self) -> Option<DataInterface> {
-        let xdp_target = self.choice.as_ref().is_some_and(|choice| choice.xdp_target);
-        self.index.map(|index| DataInterface { index, xdp_target })
     }
 
     /// Takes the programs off; XDP first, so that no frame is settled that TCX could not take over.
@@ -106,6 +154,9 @@ pub(super) fn add_addresses(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<
         if !link.up {
             netlink.set_up(link.index)?;
         }
+        if !ruleset.wires.is_empty() {
+            netlink.set_promiscuous(link.index)?;
+        }
         let present = netlink.addresses()?;
         for (address, length) in &interface.addresses {
             let there = present
@@ -119,21 +170,41 @@ pub(super) fn add_addresses(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<
     Ok(())
 }
 
+/// Wires run on TCX: a VLAN tag that a device takes off the frame is seen there and nowhere else.
+fn wire_mode(configured: HookMode) -> Result<HookMode, String> {
+    match configured {
+        HookMode::Xdp => Err(
+            "an end of a wire cannot run XDP, which does not see VLAN tags that the device takes \
+             off; leave `hook` out or say `tcx`"
+                .to_owned(),
+        ),
+        HookMode::Auto | HookMode::Tcx => Ok(HookMode::Tcx),
+    }
+}
+
 /// The interfaces of a ruleset with their hooks chosen; nothing is attached.
 pub(super) fn plan(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Vec<Interface>, EngineError> {
     let ethtool = Ethtool::open()?;
     let mut planned = Vec::new();
-    for rule in &ruleset.interfaces {
+    for (position, rule) in ruleset.interfaces.iter().enumerate() {
+        let wire = wire_of(ruleset, position);
         let link = netlink.link_by_name(&rule.name)?;
         let facts = InterfaceFacts::gather(&link, netlink, &ethtool);
-        let choice = hook::choose(rule.hook, &facts).map_err(|reason| EngineError::Hook {
+        let refuse = |reason| EngineError::Hook {
             interface: rule.name.clone(),
             reason,
-        })?;
+        };
+        let mode = if wire.is_some() {
+            wire_mode(rule.hook).map_err(refuse)?
+        } else {
+            rule.hook
+        };
+        let choice = hook::choose(mode, &facts).map_err(refuse)?;
         planned.push(Interface {
             rule: rule.clone(),
             index: Some(link.index),
             choice: Some(choice),
+            wire,
             attachment: None,
             xdp: None,
         });
@@ -332,12 +403,21 @@ fn follow_interface(
     let Some(ifindex) = index else {
         return Ok(());
     };
+    let wired = interface.wire.is_some();
     let ruleset = Ruleset {
-        interfaces: vec![interface.rule.clone()],
+        interfaces: vec![InterfaceRule {
+            // What a wire runs on was found out when it was planned.
+            hook: if wired { HookMode::Tcx } else { interface.rule.hook },
+            ..interface.rule.clone()
+        }],
         ..Ruleset::default()
     };
     let mut planned = plan(&mut fib.netlink, &ruleset)?;
     if let Some(mut back) = planned.pop() {
+        back.wire = interface.wire.take();
+        if wired {
+            fib.netlink.set_promiscuous(ifindex)?;
+        }
         back.attach(&mut lock(&shared.object))?;
         *interface = back;
     }

@@ -207,7 +207,7 @@ pub(super) fn answer(shared: &Shared, mut ring: RingBuf<MapData>, sender: &Sende
                 continue;
             };
             let (own4, own6) = own_addresses(shared, request.ifindex);
-            if let Some(frame) = slow_path::answer(&request, own4, own6)
+            if let Some(frame) = slow_path::answer(&request, own4, own6, shared.wired)
                 && let Err(error) = sender.send(request.ifindex, &frame)
             {
                 tracing::debug!(%error, "an answer could not be sent");

@@ -73,6 +73,7 @@ pub struct Explanation {
 /// The live tables, read-only: what would change them does nothing.
 struct ReadOnly<'a> {
     maps: &'a KernelMaps,
+    wired: bool,
 }
 
 impl Repeat for ReadOnly<'_> {
@@ -90,6 +91,9 @@ fn present<V>(result: Result<Option<V>, crate::table::TableError>) -> Option<V> 
 }
 
 impl Tables for ReadOnly<'_> {
+    fn wired(&self) -> bool {
+        self.wired
+    }
     fn live(&self) -> Live {
         present(self.maps.live.get(&0)).unwrap_or_default()
     }
@@ -230,6 +234,7 @@ impl Engine {
         let (ingress, ifindex) = self.ingress(&ruleset, &question.ingress)?;
         let env = ReadOnly {
             maps: &self.shared.maps,
+            wired: self.shared.wired,
         };
         let generation = env.live().generation;
         let from_zone = env.zone(generation, ifindex).unwrap_or(ZONE_SELF);
@@ -262,7 +267,14 @@ impl Engine {
             return Ok(explanation);
         }
         let mut route = RouteEntry::default();
-        if !env.route(family, &words(question.destination), &mut route) {
+        if env.wired() {
+            let mut end = Interface::default();
+            if !env.interface(ifindex, &mut end) || end.wire_peer == 0 {
+                explanation.reason = Reason::WireBroken;
+                return Ok(explanation);
+            }
+            route.ifindex = end.wire_peer;
+        } else if !env.route(family, &words(question.destination), &mut route) {
             explanation.reason = Reason::NoRoute;
             return Ok(explanation);
         }

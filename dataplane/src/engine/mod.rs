@@ -123,6 +123,8 @@ struct Shared {
     generation: AtomicU32,
     /// The last generation that was tried; numbers of failed ones are not used again.
     tried: AtomicU32,
+    /// The programs were loaded for wire mode.
+    wired: bool,
     stop: AtomicBool,
 }
 
@@ -157,7 +159,8 @@ impl Engine {
             operation: "open a packet socket for answers (needs CAP_NET_RAW)",
             source,
         })?;
-        let mut object = Object::load(&options.sizes)?;
+        let wired = !ruleset.wires.is_empty();
+        let mut object = Object::load_for(&options.sizes, wired)?;
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
         let maps = object.maps.clone();
@@ -181,6 +184,7 @@ impl Engine {
             events: events::Hub::default(),
             generation: AtomicU32::new(0),
             tried: AtomicU32::new(0),
+            wired,
             stop: AtomicBool::new(false),
         });
         let engine = Self {
@@ -281,6 +285,11 @@ impl Shared {
 
     /// Stages, switches, and remembers.
     fn commit(&self, ruleset: Ruleset) -> Result<u32, EngineError> {
+        if ruleset.wires.is_empty() == self.wired {
+            return Err(EngineError::Question(
+                "routed and wire mode are different programs: restart to change `forwarding`".to_owned(),
+            ));
+        }
         let mut interfaces = lock(&self.interfaces);
         let mut live = lock(&self.live);
         let mut fib = lock(&self.fib);
@@ -369,7 +378,7 @@ impl Shared {
 
     /// Mirrors routes, neighbours and interfaces, and raises the FIB epoch if anything differs.
     fn sync(&self, interfaces: &[attach::Interface], fib: &mut Fib) -> Result<(), EngineError> {
-        let data: Vec<_> = interfaces.iter().filter_map(attach::Interface::data).collect();
+        let data = attach::data(interfaces);
         let synced = fib.mirror.sync(&mut fib.netlink, &self.maps, &data);
         // After an error too: a part may have been written.
         if !matches!(synced, Ok(false)) {

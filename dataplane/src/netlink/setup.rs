@@ -113,20 +113,26 @@ impl Netlink {
 
     /// Brings an interface up.
     pub fn set_up(&mut self, index: u32) -> Result<()> {
-        self.set_flags(index, true)
+        self.set_flags(index, LinkFlags::Up, true)
     }
 
     /// Takes an interface down.
     pub fn set_down(&mut self, index: u32) -> Result<()> {
-        self.set_flags(index, false)
+        self.set_flags(index, LinkFlags::Up, false)
     }
 
-    fn set_flags(&mut self, index: u32, up: bool) -> Result<()> {
+    /// Makes an interface take frames for every station, as the end of a wire must. It stays so.
+    pub fn set_promiscuous(&mut self, index: u32) -> Result<()> {
+        self.set_flags(index, LinkFlags::Promisc, true)
+    }
+
+    fn set_flags(&mut self, index: u32, flag: LinkFlags, on: bool) -> Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        message.header.change_mask = LinkFlags::Up;
-        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
-        let operation = format!("set interface index {index} {}", if up { "up" } else { "down" });
+        message.header.change_mask = flag;
+        message.header.flags = if on { flag } else { LinkFlags::empty() };
+        let state = if on { "on" } else { "off" };
+        let operation = format!("switch {flag:?} of interface index {index} {state}");
         self.socket
             .change(&operation, RouteNetlinkMessage::SetLink(message), 0)
     }

@@ -90,6 +90,7 @@ impl Twins {
             flags: interface_flags::DATA | flags,
             address4_be: words(address4.parse().unwrap())[0],
             address6_be: words(address6.parse().unwrap()),
+            ..Interface::default()
         };
         let ifindex = self.interfaces[number];
         self.object.maps.interfaces.set(&ifindex, &facts).unwrap();
