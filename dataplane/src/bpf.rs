@@ -109,6 +109,8 @@ pub struct KernelMaps {
     pub decisions: TypedMap<abi::DecisionKey, abi::Decision>,
     /// Source NAT.
     pub nat_rules: TypedMap<abi::NatKey, abi::NatRule>,
+    /// Expected conversations.
+    pub expected: TypedMap<abi::ExpectKey, abi::Expectation>,
     /// Interfaces.
     pub interfaces: TypedMap<u32, abi::Interface>,
     /// IPv4 routes.
@@ -328,6 +330,7 @@ impl Object {
             rules: open(&ebpf, "RULES")?,
             decisions: open(&ebpf, "DECISIONS")?,
             nat_rules: open(&ebpf, "NAT_RULES")?,
+            expected: open(&ebpf, "EXPECTED")?,
             interfaces: open(&ebpf, "INTERFACES")?,
             routes4: open(&ebpf, "ROUTES4")?,
             routes6: open(&ebpf, "ROUTES6")?,

@@ -203,6 +203,9 @@ fn settings(ruleset: &Ruleset) -> Settings {
         .map(ns),
         slow_path_rate: ruleset.answers_per_second,
         deny_event_rate: ruleset.deny_events_per_second,
+        gateways: (u32::from(ruleset.gateways.ftp) * bulkhead_abi::gateways::FTP)
+            | (u32::from(ruleset.gateways.tftp) * bulkhead_abi::gateways::TFTP),
+        reserved: 0,
     }
 }
 

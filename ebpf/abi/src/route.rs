@@ -24,6 +24,10 @@ pub struct Settings {
     pub slow_path_rate: u32,
     /// Denial events per second and CPU.
     pub deny_event_rate: u32,
+    /// [`crate::gateways`] in use.
+    pub gateways: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Bits of [`Interface::flags`].

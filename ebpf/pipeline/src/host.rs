@@ -25,9 +25,9 @@ use std::{
 };
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
-    NeighbourKey, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry,
-    RulePage, ServiceKey, Settings, VectorKey, ZoneKey,
+    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, HostKey4, HostKey6, Interface,
+    Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key,
+    Route6Key, RouteEntry, RulePage, ServiceKey, Settings, VectorKey, ZoneKey,
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 
@@ -76,6 +76,8 @@ pub struct HostTables {
     pub decisions: HostMap<DecisionKey, Decision>,
     /// Source NAT.
     pub nat_rules: HostMap<NatKey, NatRule>,
+    /// Expected conversations.
+    pub expected: HostMap<ExpectKey, Expectation>,
     /// Interfaces.
     pub interfaces: HostMap<u32, Interface>,
     /// IPv4 routes.
@@ -412,6 +414,23 @@ impl Tables for HostTables {
     fn neighbour(&self, key: &NeighbourKey) -> Option<u64> {
         self.alone();
         self.neighbours.get(key)
+    }
+
+    fn gateways(&self, generation: u32) -> u32 {
+        self.alone();
+        self.settings.get(&(generation & 1)).unwrap_or_default().gateways
+    }
+
+    fn take_expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool {
+        self.alone();
+        let found = self.expected.get(key);
+        self.expected.remove(key);
+        found.inspect(|expectation| *to = *expectation).is_some()
+    }
+
+    fn expect(&self, key: &ExpectKey, expectation: &Expectation) {
+        self.alone();
+        self.expected.set(key, expectation);
     }
 
     fn count(&self, slot: u32) {

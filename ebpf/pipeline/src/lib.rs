@@ -12,6 +12,7 @@
 
 pub mod control;
 mod egress;
+mod expect;
 mod forward;
 #[cfg(feature = "host")]
 pub mod host;
@@ -30,7 +31,7 @@ pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
 pub use traits::{Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, take_token};
 
-use bulkhead_abi::{Event, Flow, FlowKey6, Interface, Reason, RouteEntry};
+use bulkhead_abi::{Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, Reason, RouteEntry};
 use bulkhead_packet::{Embedded, HeaderBuffer, Packet};
 
 /// What becomes of the packet.
@@ -144,6 +145,10 @@ pub struct Work {
     pub question: Question,
     /// The decision being made.
     pub walk: Walk,
+    /// The expectation the packet fulfils, or makes.
+    pub expected: Expectation,
+    /// Its key.
+    pub expect_key: ExpectKey,
     /// Now, ns.
     pub now_ns: u64,
     /// Ingress interface index.

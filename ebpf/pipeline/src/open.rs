@@ -7,7 +7,7 @@ use bulkhead_abi::{
 use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
 
 use crate::{
-    Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work, decide, forward,
+    Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work, decide, expect, forward,
     ingress::touch,
     nat::{self, Reserved},
     wire,
@@ -35,13 +35,17 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         return Verdict::drop(Reason::SourceAddressInvalid);
     }
     let family = work.packet.family;
-    let destination_be = work.packet.destination_be;
+    let mut destination_be = work.packet.destination_be;
     if is_never_a_source(family, &destination_be) && !group_address {
         return Verdict::drop(Reason::DestinationAddressInvalid);
     }
     if work.packet.source_be == destination_be {
         // From a host to itself ("land"): no stack sends that over a wire, and its reply flow would be itself.
         return Verdict::drop(Reason::SourceAddressInvalid);
+    }
+    let expected = expect::find(env, work);
+    if expected {
+        destination_be = work.expected.new_destination_be;
     }
     let kind = if group_address && !wired {
         RouteKind::NotForwarded
@@ -85,7 +89,12 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         to_zone,
         set: RuleSet::Policy,
     };
+    if expected {
+        let (code, source_be) = (expect::code(&work.expected), work.packet.source_be);
+        expect::ask_about_announcer(&mut work.question, code, &source_be, &destination_be);
+    }
     let number = decide(env, &work.question, &mut work.walk);
+    (work.question.from_zone, work.question.to_zone) = (from_zone, to_zone);
     let Some(rule) = env.rule(work.generation, number, true) else {
         let reason = if to_zone == ZONE_SELF {
             Reason::HostInboundDeny
@@ -131,7 +140,9 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     };
     prepare(env, work, disposition);
     let mut translated = false;
-    if forwarded {
+    if expect::is_expected(work) {
+        translated = expect::translate(work);
+    } else if forwarded {
         let key = NatKey {
             generation: work.generation,
             zones: u32::from(work.question.from_zone) << 16 | u32::from(work.question.to_zone),
@@ -149,11 +160,15 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     }
     if forwarded {
         forward::fill_hop(env, work);
+        expect::mark_announcer(env, work);
     }
     touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
     let mut reason = Reason::SessionCreated;
     match enter(env, work, translated) {
-        Ok(true) => announce(env, work, Reason::SessionCreated),
+        Ok(true) => {
+            announce(env, work, Reason::SessionCreated);
+            expect::expect_transfer(env, work);
+        }
         // The CPU that won the race has told.
         Ok(false) => reason = Reason::HalfOpen,
         Err(reason) => return deny(env, work, reason, work.question.from_zone, work.question.to_zone),
@@ -500,7 +515,9 @@ pub(crate) fn describe(
     event.protocol = flow.protocol;
     event.from_zone = flow.from_zone;
     event.to_zone = flow.to_zone;
-    event.icmp_type_code = flow.icmp_type_code;
+    if matches!(flow.protocol, protocol::ICMP | protocol::ICMPV6) {
+        event.icmp_type_code = flow.icmp_type_code;
+    }
 }
 
 /// Drops a packet and tells user space, within the rate limit.

@@ -8,7 +8,7 @@ use bulkhead_abi::{
 use bulkhead_packet::tcp_flags;
 
 use crate::{
-    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, forward,
+    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
     ingress::touch,
     nat, open,
     tcp::{self, Step},
@@ -296,7 +296,15 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
         },
         set: RuleSet::Policy,
     };
+    let zones = (work.question.from_zone, work.question.to_zone);
+    let announced = expect::was_announced(original);
+    if announced {
+        let (opener, listener) = (key.source_be, original.new_destination_be);
+        let code = original.icmp_type_code;
+        expect::ask_about_announcer(&mut work.question, code, &opener, &listener);
+    }
     let rule = decide(env, &work.question, &mut work.walk);
+    (work.question.from_zone, work.question.to_zone) = zones;
     match env.rule(work.generation, rule, false) {
         Some(rule) if rule.action == PolicyAction::Permit as u8 => {
             work.flow.policy = rule.policy;
@@ -309,7 +317,7 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
         }
         _ => return Err(Reason::PolicyChanged),
     }
-    if forwarded {
+    if forwarded && !announced {
         same_translation(env, work, reply)
     } else {
         Ok(())

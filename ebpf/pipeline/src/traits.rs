@@ -1,8 +1,8 @@
 //! What the pipeline needs from the world: a frame, tables, a clock.
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, NatKey, NatRule, NeighbourKey, PolicyRule,
-    RouteEntry, SlowPathKind, VectorKey,
+    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, Live, NatKey, NatRule,
+    NeighbourKey, PolicyRule, RouteEntry, SlowPathKind, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -134,6 +134,13 @@ pub trait Tables: Repeat {
     fn route(&self, family: u8, address_be: &[u32; 4], to: &mut RouteEntry) -> bool;
     /// MAC of a neighbour, first byte lowest.
     fn neighbour(&self, key: &NeighbourKey) -> Option<u64>;
+    // Gateways.
+    /// The gateways in use (`abi::gateways`).
+    fn gateways(&self, generation: u32) -> u32;
+    /// Takes an expectation out of its table; false if there is none. Two CPUs at once may both get it.
+    fn take_expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool;
+    /// Makes a conversation expected, in place of an earlier one under the same key.
+    fn expect(&self, key: &ExpectKey, expectation: &Expectation);
     /// Adds one to a counter.
     fn count(&self, slot: u32);
     /// Tells user space.

@@ -8,8 +8,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use bulkhead_abi::{
-    Decision, DecisionKey, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
-    NeighbourKey, PolicyKey, PolicyRule, Reason, RouteEntry, RulePage, Settings, VectorKey, ZoneKey,
+    Decision, DecisionKey, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface,
+    Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, Reason, RouteEntry, RulePage, Settings,
+    VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -87,6 +88,12 @@ pub static ROUTES6: LpmTrie<[u32; 4], RouteEntry> = LpmTrie::with_max_entries(10
 /// Neighbours.
 #[map]
 pub static NEIGHBOURS: HashMap<NeighbourKey, u64> = HashMap::with_max_entries(1024, NO_PREALLOC);
+
+// Gateways.
+
+/// Conversations that others announced.
+#[map]
+pub static EXPECTED: LruHashMap<ExpectKey, Expectation> = LruHashMap::with_max_entries(4096, 0);
 
 /// Counters, by [`Reason`] and slot.
 #[map]

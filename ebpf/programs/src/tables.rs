@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap},
 };
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey,
-    NatRule, NeighbourKey, PolicyKey, PolicyRule, RouteEntry, VectorKey, ZoneKey,
+    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6,
+    Interface, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, RouteEntry, VectorKey, ZoneKey,
 };
 use bulkhead_packet::Repeat;
 use bulkhead_pipeline::{Clock, Insert, Limiter, Table, Tables, take_token};
@@ -276,6 +276,33 @@ impl Tables for Kernel {
     #[inline(always)]
     fn neighbour(&self, key: &NeighbourKey) -> Option<u64> {
         copied(&maps::NEIGHBOURS, key)
+    }
+
+    #[inline(always)]
+    fn gateways(&self, generation: u32) -> u32 {
+        maps::SETTINGS
+            .get(generation & 1)
+            .map_or(0, |settings| settings.gateways)
+    }
+
+    #[inline(always)]
+    fn take_expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool {
+        match maps::EXPECTED.get_ptr(key) {
+            Some(found) => {
+                // SAFETY: the pointer comes from a successful lookup and is read before any other map is touched. An entry
+                // recycled in this instant is another announcement, of which each word is one that was made.
+                *to = unsafe { *found };
+                let _removed = maps::EXPECTED.remove(key);
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn expect(&self, key: &ExpectKey, expectation: &Expectation) {
+        // Without room the conversation needs a policy of its own.
+        let _inserted = maps::EXPECTED.insert(key, expectation, 0);
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ mod step;
 mod verify;
 
 mod datagram;
+mod gateway;
 mod limits;
 mod nat;
 mod own;

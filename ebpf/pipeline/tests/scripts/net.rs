@@ -272,6 +272,7 @@ impl Net {
                 timeouts_ns,
                 slow_path_rate: 100,
                 deny_event_rate: 100,
+                ..Settings::default()
             },
         );
         for (ifindex, zone) in [
