@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod compile;
 pub mod engine;
 pub mod fib;
+pub mod inject;
 pub mod netlink;
 pub mod preflight;
 pub mod reference;
