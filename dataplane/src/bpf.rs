@@ -10,7 +10,10 @@ use aya::{
 use bulkhead_abi as abi;
 use zerocopy::IntoBytes as _;
 
-use crate::table::{TableError, TypedMap};
+use crate::{
+    inject,
+    table::{TableError, TypedMap},
+};
 
 /// Why the object could not be loaded, attached or asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,9 @@ pub enum BpfError {
         /// What the loader says.
         source: aya::maps::MapError,
     },
+    /// The system has no random numbers.
+    #[error("cannot read /dev/urandom, where the mark of frames put back is drawn from: {0}")]
+    Random(std::io::Error),
     /// A map operation failed.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -127,6 +133,7 @@ pub struct Object {
     /// Its tables.
     pub maps: Arc<KernelMaps>,
     counters: PerCpuArray<MapData, u64>,
+    inject_mark: u32,
     /// The kernel empties a table of programs when user space lets go of it.
     _stages: ProgramArray<MapData>,
 }
@@ -298,6 +305,8 @@ impl Object {
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
+        let inject_mark = inject::draw_mark().map_err(BpfError::Random)?;
+        loader.override_global("INJECT_MARK", &inject_mark, true);
         let mut ebpf = loader.load(OBJECT)?;
         let load = |which: Program, result: Result<(), aya::programs::ProgramError>| {
             result.map_err(|source| BpfError::Program {
@@ -345,8 +354,15 @@ impl Object {
             ebpf,
             maps: Arc::new(maps),
             counters,
+            inject_mark,
             _stages: stages,
         })
+    }
+
+    /// The mark under which frames are put back; see [`crate::inject`].
+    #[must_use]
+    pub const fn inject_mark(&self) -> u32 {
+        self.inject_mark
     }
 
     /// Takes a ring buffer out of the object, once.

@@ -9,6 +9,7 @@ pub mod compile;
 pub mod engine;
 pub mod fib;
 pub mod gateway;
+pub mod inject;
 pub mod netlink;
 pub mod preflight;
 pub mod reference;

@@ -42,14 +42,9 @@ impl Sender {
     /// # Errors
     /// Without CAP_NET_RAW, or without CAP_NET_ADMIN for the mark.
     pub fn open() -> io::Result<Self> {
-        let socket = socket(
-            AddressFamily::Packet,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            None::<SockProtocol>,
-        )?;
-        setsockopt(&socket, sockopt::Mark, &SLOW_PATH_MARK)?;
-        Ok(Self { socket })
+        Ok(Self {
+            socket: packet_socket(SLOW_PATH_MARK)?,
+        })
     }
 
     /// Sends `frame` out of interface `ifindex`.
@@ -63,8 +58,20 @@ impl Sender {
     }
 }
 
-/// The address of a packet socket: what the frame says itself.
-fn link_address(ifindex: u32, frame: &[u8]) -> LinkAddr {
+/// A packet socket that receives nothing and sends whole frames under a mark.
+pub(crate) fn packet_socket(mark: u32) -> io::Result<OwnedFd> {
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None::<SockProtocol>,
+    )?;
+    setsockopt(&socket, sockopt::Mark, &mark)?;
+    Ok(socket)
+}
+
+/// The address of a packet socket: what the frame says itself. The frame has an Ethernet header.
+pub(crate) fn link_address(ifindex: u32, frame: &[u8]) -> LinkAddr {
     let mut address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: u16::from_ne_bytes([frame[12], frame[13]]),

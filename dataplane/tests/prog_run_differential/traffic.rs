@@ -157,7 +157,7 @@ impl Traffic {
                 self.forwarded.push_back((number, outcome.bytes.clone()));
             }
             Action::Pass => self.delivered.push_back((0, outcome.bytes.clone())),
-            Action::Drop | Action::NextHook | Action::Stage => {}
+            Action::Drop | Action::NextHook | Action::Stage | Action::Held => {}
         }
         forget_oldest(&mut self.forwarded, 24);
         forget_oldest(&mut self.delivered, 8);

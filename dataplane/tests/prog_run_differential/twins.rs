@@ -32,7 +32,7 @@ fn code(program: Program, action: Action) -> u32 {
         (Program::Xdp, Action::Drop) => 1,
         (Program::Xdp, Action::Redirect) => 4,
         (Program::Xdp, _) => 2,
-        (_, Action::Drop | Action::NextHook | Action::Stage) => 2,
+        (_, Action::Drop | Action::NextHook | Action::Stage | Action::Held) => 2,
         (_, Action::Pass) => 0,
         (_, Action::Redirect | Action::RedirectPeer | Action::RedirectNeighbour) => 7,
     }

@@ -10,6 +10,7 @@
 
 mod event;
 mod flow;
+mod frame;
 mod gateway;
 mod policy;
 mod reason;
@@ -17,6 +18,7 @@ mod route;
 
 pub use event::{ControlRequest, Event, EventKind, SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
 pub use flow::{Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, protocol};
+pub use frame::{FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES};
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
 pub use policy::{
     Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey,

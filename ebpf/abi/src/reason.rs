@@ -182,6 +182,12 @@ impl Reason {
     /// Counter of new sessions that walked the rule vectors.
     pub const SLOT_DECISION_CACHE_MISSES: u32 = 137;
 
+    // Frames put back and fragments.
+    /// Counter of fragments handed to user space, to wait there for the first of their datagram.
+    pub const SLOT_FRAGMENTS_HELD: u32 = 142;
+    /// Counter of frames that user space put back onto the interface they came from.
+    pub const SLOT_FRAMES_INJECTED: u32 = 143;
+
     /// Names of the counters that are not packet reasons, by slot.
     pub const EXTRA: &'static [(u32, &'static str)] = &[
         (Self::SLOT_EVENTS_LOST, "events_lost"),
@@ -194,5 +200,7 @@ impl Reason {
         (Self::SLOT_NAT_PORTS_CHANGED, "nat_ports_changed"),
         (Self::SLOT_DECISION_CACHE_HITS, "decision_cache_hits"),
         (Self::SLOT_DECISION_CACHE_MISSES, "decision_cache_misses"),
+        (Self::SLOT_FRAGMENTS_HELD, "fragments_held"),
+        (Self::SLOT_FRAMES_INJECTED, "frames_injected"),
     ];
 }

@@ -14,7 +14,7 @@ mod frame;
 mod map;
 
 pub use firewall::{HostFirewall, Outcome};
-pub use frame::{Asked, Hook, HostFrame};
+pub use frame::{Asked, Handed, Hook, HostFrame};
 pub use map::{FlowTable, HostMap, HostTrie, TrieKey};
 
 use std::{
@@ -31,7 +31,7 @@ use bulkhead_abi::{
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 
-use crate::{Clock, Insert, Limiter, Table, Tables, take_token};
+use crate::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, take_token};
 
 /// Counters by name.
 pub type Counters = BTreeMap<&'static str, u64>;
@@ -91,7 +91,7 @@ pub struct HostTables {
     random: Cell<u64>,
     scripted: RefCell<VecDeque<u32>>,
     wired: Cell<bool>,
-    limiters: [Cell<u64>; 2],
+    limiters: [Cell<u64>; 3],
     counters: RefCell<BTreeMap<u32, u64>>,
     events: RefCell<Vec<Event>>,
     /// A flow's entry is borrowed.
@@ -251,6 +251,7 @@ impl Tables for HostTables {
         let rate = match limiter {
             Limiter::SlowPath => settings.slow_path_rate,
             Limiter::DenyEvent => settings.deny_event_rate,
+            Limiter::HandOver => HAND_OVER_RATE,
         };
         let limiter = &self.limiters[limiter as usize];
         let mut state = limiter.get();

@@ -29,7 +29,9 @@ mod wire;
 pub use egress::host_egress;
 pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
-pub use traits::{Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, take_token};
+pub use traits::{
+    Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, Table, Tables, apply_checksum, take_token,
+};
 
 use bulkhead_abi::{Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, Reason, RouteEntry};
 use bulkhead_packet::{Embedded, HeaderBuffer, Packet};
@@ -52,6 +54,8 @@ pub enum Action {
     NextHook,
     /// TCX only: not settled here, the program of [`Work::stage`] goes on.
     Stage,
+    /// User space has it, and may put it back. Not counted under the reason: where it ends next counts it.
+    Held,
 }
 
 /// The parts of the long way. Each is a program of its own, reached by a tail call, with its own stack and its own share
@@ -99,6 +103,19 @@ impl Verdict {
         Self {
             action: Action::Pass,
             reason,
+        }
+    }
+
+    /// User space holds the packet.
+    #[inline(always)]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "fragments that wait are the first to use it")
+    )]
+    pub(crate) const fn held() -> Self {
+        Self {
+            action: Action::Held,
+            reason: Reason::Internal,
         }
     }
 
@@ -169,4 +186,8 @@ pub struct Work {
     pub stage: u32,
     /// Whether [`Work::flow`] stands in the half-open table (1) or the established one (0).
     pub half_open: u32,
+
+    // Frames put back and fragments.
+    /// Whether user space put the frame back (1): see `Frame::hand_over`.
+    pub injected: u32,
 }

@@ -1,8 +1,8 @@
 //! What the pipeline needs from the world: a frame, tables, a clock.
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, Live, NatKey, NatRule,
-    NeighbourKey, PolicyRule, RouteEntry, SlowPathKind, VectorKey,
+    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FrameKind, Interface, Live, NatKey,
+    NatRule, NeighbourKey, PolicyRule, RouteEntry, SlowPathKind, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -49,6 +49,9 @@ pub trait Frame {
 
     /// Hands the packet as it arrived to the slow path. False if it was lost.
     fn ask_slow_path(&mut self, kind: SlowPathKind, ifindex: u32, mtu: u32) -> bool;
+
+    /// Hands the whole frame as it is now to user space. False if it was lost: too large, no room, or a hook that cannot.
+    fn hand_over(&mut self, kind: FrameKind, ifindex: u32, argument: u32) -> bool;
 }
 
 /// Which session table.
@@ -80,7 +83,13 @@ pub enum Limiter {
     SlowPath = 0,
     /// Denial events.
     DenyEvent = 1,
+    /// Frames handed to user space; see [`HAND_OVER_RATE`].
+    HandOver = 2,
 }
+
+/// Frames that user space is given per second and CPU. Not configurable: what it does with them is bounded in memory,
+/// and at this rate in time.
+pub const HAND_OVER_RATE: u32 = 10_000;
 
 /// The maps. Lookups that return numbers return 0 (or class 0) for what is absent.
 ///

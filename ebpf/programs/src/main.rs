@@ -22,7 +22,7 @@ mod tc;
 mod xdp;
 
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext as _, Global,
     bindings::{
         __sk_buff, TC_ACT_OK, TC_ACT_SHOT, bpf_redir_neigh,
         xdp_action::{XDP_DROP, XDP_PASS},
@@ -42,6 +42,31 @@ use crate::{tables::Kernel, tc::SkbFrame, xdp::XdpFrame};
 /// most ways into this namespace, not on all; so the mark counts only together with a guarded ingress interface, from
 /// which the kernel itself forwards nothing.
 const REDIRECTED_MARK: u32 = 0x0b0c_4eaf;
+
+/// Mark of frames that user space puts back: it sends them out of the interface they came from, and the egress program turns
+/// them round. Drawn by user space when it loads the object, so that nobody who may set marks in another namespace, from
+/// where a few ways in keep them, can pass for user space: not without trying four thousand million of them.
+#[unsafe(no_mangle)]
+static INJECT_MARK: Global<u32> = Global::new(0);
+
+/// Whether a mark is that of frames put back.
+#[inline(always)]
+fn is_injected(mark: u32) -> bool {
+    let own = INJECT_MARK.load();
+    own != 0 && mark == own
+}
+
+/// Remembers that user space put the frame back.
+#[inline(never)]
+fn put_back(skb: *mut __sk_buff, work: &mut Work) {
+    work.injected = 1;
+    // SAFETY: the context is valid while the program runs. Nobody else is to judge by the mark.
+    unsafe { (*skb).mark = 0 };
+    Kernel.count(Reason::SLOT_FRAMES_INJECTED);
+}
+
+/// `BPF_F_INGRESS`.
+const TO_INGRESS: u64 = 1;
 
 /// Slots of the scratch map. The stages of the ingress program share one: a packet is in one of them at a time.
 mod scratch {
@@ -78,6 +103,10 @@ pub fn bulkhead_ingress(ctx: TcContext) -> i32 {
         } else {
             (*skb).vlan_tci
         };
+        work.injected = 0;
+        if is_injected((*skb).mark) {
+            put_back(skb, work);
+        }
         (*skb).vlan_present != 0
     };
     let verdict = if tagged && !Kernel.wired() {
@@ -139,6 +168,9 @@ fn settle(ctx: &TcContext, work: &Work, verdict: Verdict) -> i32 {
     if verdict.action == Action::Stage {
         jump(ctx, work.stage);
     }
+    if verdict.action == Action::Held {
+        return TC_ACT_SHOT;
+    }
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     Kernel.count(verdict.reason as u32);
     let code = match verdict.action {
@@ -156,7 +188,7 @@ fn settle(ctx: &TcContext, work: &Work, verdict: Verdict) -> i32 {
             unsafe { (*skb).mark = REDIRECTED_MARK };
             redirect_neighbour(work)
         }
-        Action::Drop | Action::NextHook | Action::Stage => i64::from(TC_ACT_SHOT),
+        Action::Drop | Action::NextHook | Action::Stage | Action::Held => i64::from(TC_ACT_SHOT),
     };
     code as i32
 }
@@ -201,6 +233,10 @@ pub fn bulkhead_egress(ctx: TcContext) -> i32 {
         return TC_ACT_OK;
     }
     let from_outside = ingress_ifindex != 0;
+    if is_injected(mark) && !from_outside {
+        // SAFETY: no preconditions. The frame enters the interface it was about to leave, with its mark.
+        return unsafe { bpf_redirect(ifindex, TO_INGRESS) } as i32;
+    }
     let Some(work) = work(scratch::EGRESS) else {
         return TC_ACT_SHOT;
     };
@@ -235,7 +271,8 @@ pub fn bulkhead_xdp(ctx: XdpContext) -> u32 {
         | Action::Pass
         | Action::RedirectNeighbour
         | Action::RedirectPeer
-        | Action::Stage => XDP_PASS,
+        | Action::Stage
+        | Action::Held => XDP_PASS,
         Action::Drop => {
             Kernel.count(verdict.reason as u32);
             XDP_DROP

@@ -100,7 +100,7 @@ pub static EXPECTED: LruHashMap<ExpectKey, Expectation> = LruHashMap::with_max_e
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::SLOTS, 0);
 /// Token buckets, by limiter.
 #[map]
-pub static LIMITERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+pub static LIMITERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 /// Numbers for new sessions.
 #[map]
 pub static SESSION_IDS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -122,6 +122,11 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Requests to the slow path.
 #[map]
 pub static SLOW_PATH: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+// Frames put back and fragments.
+/// Whole frames for user space: a hundred large ones or five hundred small ones.
+#[map]
+pub static FRAMES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// Key of a trie.
 #[inline(always)]

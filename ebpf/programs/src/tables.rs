@@ -9,7 +9,7 @@ use bulkhead_abi::{
     Interface, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, RouteEntry, VectorKey, ZoneKey,
 };
 use bulkhead_packet::Repeat;
-use bulkhead_pipeline::{Clock, Insert, Limiter, Table, Tables, take_token};
+use bulkhead_pipeline::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, take_token};
 use core::{ffi::c_void, ptr, sync::atomic::AtomicU64};
 
 use crate::maps;
@@ -96,6 +96,7 @@ impl Tables for Kernel {
         let rate = match limiter {
             Limiter::SlowPath => settings.slow_path_rate,
             Limiter::DenyEvent => settings.deny_event_rate,
+            Limiter::HandOver => HAND_OVER_RATE,
         };
         match maps::LIMITERS.get_ptr_mut(limiter as u32) {
             // SAFETY: a per-CPU entry, and programs of this object do not interrupt one another: all run with bottom

@@ -4,7 +4,10 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
-use bulkhead_abi::{SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
+use bulkhead_abi::{
+    FrameHeader, FrameKind, LARGE_FRAME_BYTES, SLOW_PATH_BYTES, SMALL_FRAME_BYTES, SlowPathKind,
+    SlowPathRequest,
+};
 use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES};
 use bulkhead_pipeline::{Checksum, Frame};
 use core::ptr;
@@ -175,5 +178,53 @@ impl Frame for SkbFrame {
             entry.discard(0);
             false
         }
+    }
+
+    #[inline(always)]
+    fn hand_over(&mut self, kind: FrameKind, ifindex: u32, argument: u32) -> bool {
+        let header = FrameHeader {
+            kind: kind as u32,
+            ifindex,
+            argument,
+            length: self.bytes(),
+        };
+        if header.length <= SMALL_FRAME_BYTES as u32 {
+            copy_out::<SMALL_FRAME_BYTES>(self.skb, &header)
+        } else {
+            copy_out::<LARGE_FRAME_BYTES>(self.skb, &header)
+        }
+    }
+}
+
+/// An entry of the ring of frames.
+#[repr(C)]
+struct Entry<const N: usize> {
+    header: FrameHeader,
+    frame: [u8; N],
+}
+
+/// Copies the frame, of at most `N` bytes, into the ring. The kernel reserves only sizes known when it loads a program.
+#[inline(never)]
+fn copy_out<const N: usize>(skb: *mut __sk_buff, header: &FrameHeader) -> bool {
+    let length = opaque(header.length as usize);
+    if length < 14 || length > N {
+        return false;
+    }
+    let Some(mut reserved) = maps::FRAMES.reserve::<Entry<N>>(0) else {
+        return false;
+    };
+    let entry = reserved.as_mut_ptr();
+    // SAFETY: the reservation is exactly one entry, exclusively ours until submitted, and `length` is at most what its
+    // frame has room for; bytes behind it stay as the ring had them and are never read by user space.
+    let result = unsafe {
+        (&raw mut (*entry).header).write(*header);
+        bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*entry).frame).cast(), length as u32)
+    };
+    if result == 0 {
+        reserved.submit(0);
+        true
+    } else {
+        reserved.discard(0);
+        false
     }
 }

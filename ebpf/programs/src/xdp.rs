@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_csum_diff, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
 };
-use bulkhead_abi::{Reason, SlowPathKind};
+use bulkhead_abi::{FrameKind, Reason, SlowPathKind};
 use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES, Repeat as _, checksum::fold};
 use bulkhead_pipeline::{Checksum, Frame, Tables};
 use core::ptr;
@@ -109,6 +109,12 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn ask_slow_path(&mut self, _: SlowPathKind, _: u32, _: u32) -> bool {
         // XDP settles established sessions only; what needs an answer goes on to TCX.
+        false
+    }
+
+    #[inline(always)]
+    fn hand_over(&mut self, _: FrameKind, _: u32, _: u32) -> bool {
+        // As above.
         false
     }
 }

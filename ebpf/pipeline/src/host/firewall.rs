@@ -5,7 +5,7 @@ use super::std::{boxed::Box, collections::BTreeMap, vec::Vec};
 use bulkhead_abi::{Event, FlowKey6, Reason};
 use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer};
 
-use super::{Asked, Counters, Hook, HostFrame, HostTables};
+use super::{Asked, Counters, Handed, Hook, HostFrame, HostTables};
 use crate::{Action, Stage, Tables, Verdict, Work, control, established, host_egress, ingress, stage};
 
 /// A firewall of one CPU. Its scratch entry lives on from packet to packet, as the kernel's does.
@@ -29,6 +29,8 @@ pub struct Outcome {
     pub delta: Counters,
     /// Requests to the slow path.
     pub asked: Vec<Asked>,
+    /// Frames handed to user space.
+    pub handed: Vec<Handed>,
     /// Events.
     pub events: Vec<Event>,
 }
@@ -57,6 +59,19 @@ impl HostFirewall {
     /// The TCX ingress program.
     pub fn ingress(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
         self.run(HostFrame::new(Hook::Tcx, bytes), ifindex, all_stages)
+    }
+
+    /// The TCX ingress program on a frame that user space put back.
+    pub fn injected(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
+        self.run(
+            HostFrame::new(Hook::Tcx, bytes),
+            ifindex,
+            |frame, tables, work| {
+                work.injected = 1;
+                tables.count(Reason::SLOT_FRAMES_INJECTED);
+                all_stages(frame, tables, work)
+            },
+        )
     }
 
     /// The TCX ingress program on an aggregate with this much payload per segment.
@@ -99,13 +114,15 @@ impl HostFirewall {
         load(&mut work.headers, &frame.bytes);
         work.ifindex = ifindex;
         work.vlan = self.vlan;
+        work.injected = 0;
         let verdict = if frame.bytes.len() < ETHERNET_BYTES {
             Verdict::drop(Reason::Truncated)
         } else {
             program(&mut frame, &self.tables, work)
         };
-        // What XDP hands on is counted by the program that settles it.
+        // What XDP hands on, or user space holds, is counted where it is settled.
         let counted = match (frame.hook, verdict.action) {
+            (_, Action::Held) => false,
             (Hook::Tcx, _) | (Hook::Xdp, Action::Drop | Action::Redirect) => true,
             (Hook::Xdp, _) => false,
         };
@@ -122,6 +139,7 @@ impl HostFirewall {
             out_ifindex: if redirected { work.out_ifindex } else { 0 },
             delta: delta(&before, &self.tables.counters()),
             asked: frame.asked,
+            handed: frame.handed,
             events: self.tables.take_events(),
         }
     }

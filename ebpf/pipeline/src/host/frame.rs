@@ -2,7 +2,7 @@
 
 use super::std::vec::Vec;
 
-use bulkhead_abi::{SLOW_PATH_BYTES, SlowPathKind};
+use bulkhead_abi::{FrameKind, LARGE_FRAME_BYTES, SLOW_PATH_BYTES, SlowPathKind};
 use bulkhead_packet::{HeaderBuffer, checksum};
 
 use crate::{Checksum, Frame, apply_checksum};
@@ -30,6 +30,19 @@ pub struct Asked {
     pub packet: Vec<u8>,
 }
 
+/// A frame handed to user space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// What for.
+    pub kind: FrameKind,
+    /// The interface it came in on.
+    pub ifindex: u32,
+    /// What the kind says.
+    pub argument: u32,
+    /// The whole frame.
+    pub frame: Vec<u8>,
+}
+
 /// A frame.
 #[derive(Clone, Debug, Default)]
 pub struct HostFrame {
@@ -41,6 +54,8 @@ pub struct HostFrame {
     pub hook: Hook,
     /// What the slow path was asked.
     pub asked: Vec<Asked>,
+    /// What user space was handed.
+    pub handed: Vec<Handed>,
 }
 
 impl HostFrame {
@@ -123,6 +138,19 @@ impl Frame for HostFrame {
             ifindex,
             mtu,
             packet: self.bytes[..length].to_vec(),
+        });
+        true
+    }
+
+    fn hand_over(&mut self, kind: FrameKind, ifindex: u32, argument: u32) -> bool {
+        if self.hook == Hook::Xdp || self.bytes.len() > LARGE_FRAME_BYTES {
+            return false;
+        }
+        self.handed.push(Handed {
+            kind,
+            ifindex,
+            argument,
+            frame: self.bytes.clone(),
         });
         true
     }
