@@ -217,7 +217,7 @@ pub(super) fn answer(shared: &Shared, mut ring: RingBuf<MapData>, sender: &Sende
 }
 
 /// Waits for a request, or for a look at the stop flag.
-fn wait(ring: &RingBuf<MapData>) {
+pub(super) fn wait(ring: &RingBuf<MapData>) {
     let fd = ring.as_raw_fd();
     // SAFETY: the descriptor belongs to `ring`, which is borrowed for as long as `fd` is used.
     #[expect(unsafe_code, reason = "the ring buffer offers only a raw descriptor")]

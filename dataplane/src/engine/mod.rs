@@ -9,6 +9,8 @@ mod ageing;
 mod attach;
 mod events;
 mod explain;
+mod frames;
+mod gateway;
 mod sessions;
 mod status;
 
@@ -34,6 +36,7 @@ use crate::{
     bpf::{BpfError, KernelMaps, Object, Sizes},
     compile::{CompileError, CompiledRuleset, compile},
     fib::{FibError, Mirror},
+    inject::Injector,
     netlink::{self, Monitor, Netlink},
     ruleset::Ruleset,
     slow_path::Sender,
@@ -163,6 +166,11 @@ impl Engine {
         let mut object = Object::load_for(&options.sizes, wired)?;
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
+        let frames = object.ring_buffer("FRAMES")?;
+        let injector = Injector::open(object.inject_mark()).map_err(|source| EngineError::System {
+            operation: "open a packet socket for frames put back (needs CAP_NET_RAW)",
+            source,
+        })?;
         let maps = object.maps.clone();
         let ruleset = Arc::new(ruleset);
         let shared = Arc::new(Shared {
@@ -195,6 +203,9 @@ impl Engine {
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
         engine.spawn("bulkhead-ageing", ageing::run)?;
         engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
+        engine.spawn("bulkhead-frames", move |shared| {
+            frames::run(shared, frames, &injector)
+        })?;
         engine.spawn("bulkhead-answers", move |shared| {
             events::answer(shared, slow_path, &sender)
         })?;

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use bulkhead_packet::{HeaderBuffer, Kind, Packet, PlainLoop, parse, tcp_flags};
+use bulkhead_packet::{HeaderBuffer, Kind, Packet, PlainLoop, checksum, parse, tcp_flags};
 use etherparse::{Ipv4HeaderSlice, TcpHeaderSlice};
 
 use super::{
@@ -56,7 +56,7 @@ impl Control {
     /// Treats one segment. `expect` makes the announced conversation expected and returns the port at [`Expected::to`] for it;
     /// `None`: it cannot be, and the segment goes on as it is.
     ///
-    /// Returns the frame to send in its place; `None` if it stays as it is.
+    /// Returns the frame to send in its place, its checksum finished; `None` if it stays as it is.
     pub fn treat(
         &mut self,
         frame: &[u8],
@@ -65,6 +65,10 @@ impl Control {
         expect: impl FnOnce(&Expected) -> Option<u16>,
     ) -> Option<Vec<u8>> {
         let packet = segment(frame)?;
+        if !is_whole(frame, &packet) {
+            // Whoever receives it will find out.
+            return None;
+        }
         let header = usize::from(packet.l4);
         let data = header + usize::from(packet.tcp_header_bytes);
         let end = data + packet.payload_bytes as usize;
@@ -98,11 +102,8 @@ impl Control {
             }
             blank_selective_acknowledgements(&mut out[header + 20..data]);
         }
-        if out == frame[..end] {
-            return None;
-        }
         finish(&mut out, &packet)?;
-        Some(out)
+        (out != frame[..end]).then_some(out)
     }
 }
 
@@ -174,6 +175,27 @@ fn blank_selective_acknowledgements(options: &mut [u8]) {
             }
         }
     }
+}
+
+/// Whether the segment's checksum is right, or holds the pseudo header's sum alone, which is how a sender on this machine
+/// leaves it to hardware.
+fn is_whole(frame: &[u8], packet: &Packet) -> bool {
+    let at = usize::from(packet.l4) + 16;
+    let l4_bytes = packet.l3_bytes - u32::from(packet.l4 - packet.l3);
+    let pseudo = checksum::pseudo_header(
+        &packet.source_be,
+        &packet.destination_be,
+        packet.protocol,
+        l4_bytes,
+    );
+    let end = usize::from(packet.l3) + packet.l3_bytes as usize;
+    let (Some(field), Some(whole)) = (frame.get(at..at + 2), frame.get(..end)) else {
+        return false;
+    };
+    let field = [field[0], field[1]];
+    let mut finished = whole.to_vec();
+    finish(&mut finished, packet).is_some()
+        && (finished[at..at + 2] == field || checksum::fold(pseudo).to_ne_bytes() == field)
 }
 
 /// Lengths and checksums of a segment whose payload or numbers changed.
@@ -343,6 +365,25 @@ mod tests {
         assert_eq!(out, None);
         let answer = frame(false, 500, 1000, b"227 (10,9,9,9,4,1)\r\n");
         let out = control.treat(&answer, &ends(), false, |_| panic!("a bounce was expected"));
+        assert_eq!(out, None);
+    }
+
+    #[test]
+    fn an_unfinished_checksum_is_finished_and_a_wrong_one_is_left() {
+        let mut control = Control::default();
+        let right = frame(true, 1000, 500, b"NOOP\r\n");
+        let mut unfinished = right.clone();
+        let packet = segment(&right).expect("a segment");
+        let pseudo = checksum::pseudo_header(&packet.source_be, &packet.destination_be, 6, 38);
+        unfinished[50..52].copy_from_slice(&checksum::fold(pseudo).to_ne_bytes());
+        assert_eq!(
+            control.treat(&unfinished, &ends(), true, |_| None),
+            Some(right.clone())
+        );
+        assert_eq!(control.treat(&right, &ends(), true, |_| None), None);
+        let mut wrong = frame(true, 1000, 500, b"PORT 10,1,0,2,156,64\r\n");
+        wrong[50] ^= 1;
+        let out = control.treat(&wrong, &ends(), true, |_| panic!("a damaged line was believed"));
         assert_eq!(out, None);
     }
 

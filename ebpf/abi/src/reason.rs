@@ -156,6 +156,8 @@ reasons! {
     RewriteFailed = 116, "rewrite_failed", drop;
     /// The program could not reach one of its own tables: a defect, never traffic's fault.
     Internal = 117, "internal", drop;
+    /// An FTP control packet that user space could not be given: repeated by its sender.
+    GatewayLost = 118, "gateway_lost", drop;
 }
 
 impl Reason {

@@ -6,10 +6,11 @@
 //! one is.
 
 use bulkhead_abi::{
-    ExpectKey, Expectation, Flow, FlowKey6, announced, announced_by, flow_flags, gateways, protocol,
+    ExpectKey, Expectation, Flow, FlowKey6, FrameKind, Reason, announced, announced_by, flow_flags, gateways,
+    protocol,
 };
 
-use crate::{Question, Tables, Work};
+use crate::{Frame, Limiter, Question, Tables, Verdict, Work};
 
 /// Takes the expectation that the packet fulfils out of its table into `work.expected`. `announced_by` is 0 without one.
 #[inline(never)]
@@ -111,6 +112,19 @@ pub(crate) fn mark_announcer<E: Tables>(env: &E, work: &mut Work) {
     {
         // User space moves sequence numbers, so the two sides do not count alike.
         flow.flags |= flow_flags::GATEWAY | flow_flags::LIBERAL;
+    }
+}
+
+/// Hands a packet of an announcing session to user space, which reads it and puts it back, perhaps rewritten. Nothing of the
+/// session moves until then.
+#[inline(always)]
+pub(crate) fn read_by_gateway<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work) -> Verdict {
+    let handed = env.permitted(work.generation, Limiter::HandOver, work.now_ns)
+        && frame.hand_over(FrameKind::Gateway, work.ifindex, work.context);
+    if handed {
+        Verdict::held()
+    } else {
+        Verdict::drop(Reason::GatewayLost)
     }
 }
 

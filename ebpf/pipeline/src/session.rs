@@ -121,6 +121,9 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         }
         return Outcome::Verdict(Verdict::drop(reason));
     }
+    if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && work.injected == 0 {
+        return Outcome::Verdict(expect::read_by_gateway(frame, env, work));
+    }
     let step = step(work, state);
     let next = match step {
         Step::Refuse(reason) => return Outcome::Verdict(Verdict::drop(reason)),

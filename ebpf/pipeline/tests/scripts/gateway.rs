@@ -2,10 +2,14 @@
 
 use bulkhead_abi::{ExpectKey, Expectation, Reason, gateways};
 
+use bulkhead_pipeline::Action;
+
 use crate::{
     FAMILIES,
     frame::{ACK, Frame, SYN, TCP, UDP, ip},
-    net::{ANY, HIT, INSIDE, MISS, Net, OUTSIDE, Policy, SECOND, ZONE_INSIDE, ZONE_OUTSIDE, permit, words},
+    net::{
+        ANY, HIT, INSIDE, MISS, Net, OUTSIDE, Policy, SECOND, Step, ZONE_INSIDE, ZONE_OUTSIDE, permit, words,
+    },
 };
 
 const ESTABLISHED: (&str, u64) = ("sessions_established", 1);
@@ -157,4 +161,34 @@ fn an_announced_conversation_needs_its_announcer_permitted() {
     net.service(1, TCP, 21);
     net.receive(OUTSIDE, &Frame::new(server, client).tcp(20, 40000, SYN, 100, 0))
         .dropped(Reason::DefaultDeny, &[MISS]);
+}
+
+#[test]
+fn a_control_connection_is_read_by_user_space_and_goes_on_when_put_back() {
+    for (client, server, _) in FAMILIES {
+        let mut net = net(gateways::FTP);
+        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, SYN, 100, 0))
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+        net.receive(
+            OUTSIDE,
+            &Frame::new(server, client).tcp(21, 5000, SYN | ACK, 500, 101),
+        )
+        .forwarded(INSIDE, Reason::HalfOpen, &[]);
+        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, ACK, 101, 501))
+            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+        let line = Frame::new(client, server)
+            .tcp(5000, 21, ACK, 101, 501)
+            .payload(b"NOOP\r\n");
+        let held = net.receive(INSIDE, &line).outcome;
+        assert_eq!((held.verdict.action, held.handed.len()), (Action::Held, 1));
+        assert!(held.delta.is_empty(), "counted where it ends: {:?}", held.delta);
+        let bytes = held.handed[0].frame.clone();
+        Step {
+            outcome: net.firewall.injected(INSIDE, &bytes),
+            before: bytes,
+        }
+        .forwarded(OUTSIDE, Reason::Established, &[("frames_injected", 1)]);
+        // Numbers that user space moved are not the packet path's to check; XDP leaves the session alone.
+        net.receive_xdp(INSIDE, &line).next_hook();
+    }
 }
