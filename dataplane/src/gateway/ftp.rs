@@ -121,9 +121,9 @@ fn command(line: &str) -> Option<Announcement> {
 
 /// The answers 227 and 229.
 fn answer(line: &str) -> Option<Announcement> {
-    if line.starts_with("227 ") {
+    if let Some(text) = line.strip_prefix("227 ") {
         // RFC 1123, 4.1.2.6: the text around the six numbers is anybody's, so the first digit begins them.
-        let at = 4 + line[4..].find(|c: char| c.is_ascii_digit())?;
+        let at = 4 + text.find(|c: char| c.is_ascii_digit())?;
         let length = line[at..]
             .find(|c: char| !(c.is_ascii_digit() || c == ','))
             .unwrap_or(line.len() - at);

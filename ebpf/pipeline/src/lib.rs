@@ -108,10 +108,6 @@ impl Verdict {
 
     /// User space holds the packet.
     #[inline(always)]
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "fragments that wait are the first to use it")
-    )]
     pub(crate) const fn held() -> Self {
         Self {
             action: Action::Held,
