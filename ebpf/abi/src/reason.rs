@@ -156,6 +156,16 @@ reasons! {
     RewriteFailed = 116, "rewrite_failed", drop;
     /// The program could not reach one of its own tables: a defect, never traffic's fault.
     Internal = 117, "internal", drop;
+
+    /// A session that was idle while the session table was nearly full, ended before its time. Said of sessions, never of
+    /// packets.
+    EarlyAged = 210, "early_aged", drop;
+    /// The source has as many sessions as the zone's screen lets it have.
+    SessionLimitSource = 211, "session_limit_source", drop;
+    /// The destination has as many sessions as the zone's screen lets it have.
+    SessionLimitDestination = 212, "session_limit_destination", drop;
+    /// The source has as many TCP sessions as the zone's screen lets it have.
+    SynAckAck = 213, "syn_ack_ack", drop;
 }
 
 impl Reason {
@@ -181,6 +191,10 @@ impl Reason {
     pub const SLOT_DECISION_CACHE_HITS: u32 = 136;
     /// Counter of new sessions that walked the rule vectors.
     pub const SLOT_DECISION_CACHE_MISSES: u32 = 137;
+    /// Counter of sessions ended by early ageing.
+    pub const SLOT_SESSIONS_AGED_EARLY: u32 = 158;
+    /// Counter of new sessions over a limit that only raises an alarm.
+    pub const SLOT_SESSION_LIMIT_ALARMS: u32 = 159;
 
     /// Names of the counters that are not packet reasons, by slot.
     pub const EXTRA: &'static [(u32, &'static str)] = &[
@@ -194,5 +208,7 @@ impl Reason {
         (Self::SLOT_NAT_PORTS_CHANGED, "nat_ports_changed"),
         (Self::SLOT_DECISION_CACHE_HITS, "decision_cache_hits"),
         (Self::SLOT_DECISION_CACHE_MISSES, "decision_cache_misses"),
+        (Self::SLOT_SESSIONS_AGED_EARLY, "sessions_aged_early"),
+        (Self::SLOT_SESSION_LIMIT_ALARMS, "session_limit_alarms"),
     ];
 }

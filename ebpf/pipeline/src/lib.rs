@@ -16,6 +16,8 @@ mod forward;
 #[cfg(feature = "host")]
 pub mod host;
 mod ingress;
+mod life;
+mod limits;
 mod nat;
 mod open;
 mod policy;
@@ -30,7 +32,7 @@ pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
 pub use traits::{Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, take_token};
 
-use bulkhead_abi::{Event, Flow, FlowKey6, Interface, Reason, RouteEntry};
+use bulkhead_abi::{Event, Flow, FlowKey6, Interface, LimitKey, Reason, RouteEntry};
 use bulkhead_packet::{Embedded, HeaderBuffer, Packet};
 
 /// What becomes of the packet.
@@ -164,4 +166,11 @@ pub struct Work {
     pub stage: u32,
     /// Whether [`Work::flow`] stands in the half-open table (1) or the established one (0).
     pub half_open: u32,
+    // Ageing and limits.
+    /// Where [`Work::partner`] stands, likewise; 2: nowhere.
+    pub partner_half_open: u32,
+    /// Generation of [`Work::flow`] as it was found, mark included; the flow's own is what judged it since.
+    pub found_generation: u32,
+    /// Key of the count of sessions being changed.
+    pub limit_key: LimitKey,
 }

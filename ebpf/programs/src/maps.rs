@@ -8,8 +8,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use bulkhead_abi::{
-    Decision, DecisionKey, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
-    NeighbourKey, PolicyKey, PolicyRule, Reason, RouteEntry, RulePage, Settings, VectorKey, ZoneKey,
+    Decision, DecisionKey, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, LimitKey, LimitRule,
+    LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, Reason, RouteEntry, RulePage,
+    SessionCount, Settings, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -115,6 +116,22 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Requests to the slow path.
 #[map]
 pub static SLOW_PATH: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+// Ageing and limits.
+
+/// Timeouts of services, by generation, s.
+#[map]
+pub static SERVICE_TIMEOUTS: HashMap<TimeoutKey, u32> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Limits of sessions, by zone and generation.
+#[map]
+pub static LIMIT_RULES: HashMap<LimitRuleKey, LimitRule> = HashMap::with_max_entries(512, NO_PREALLOC);
+/// Sessions by address, where a zone limits them. Evicts: forged sources must not fill it for the others, and user space
+/// puts back what was forgotten of those that have many.
+#[map]
+pub static LIMITS: LruHashMap<LimitKey, SessionCount> = LruHashMap::with_max_entries(1024, 0);
+/// Sessions created and ended, by [`Tally`].
+#[map]
+pub static TALLIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Tally::COUNT, 0);
 
 /// Key of a trie.
 #[inline(always)]
