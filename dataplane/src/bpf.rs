@@ -78,6 +78,9 @@ impl Default for Sizes {
     }
 }
 
+/// Addresses whose sessions are counted, of all zones with limits together.
+pub const LIMITED_ADDRESSES: u32 = 65_536;
+
 /// The object's tables, typed.
 #[derive(Debug)]
 pub struct KernelMaps {
@@ -125,6 +128,13 @@ pub struct KernelMaps {
     pub routes6: TypedMap<abi::Route6Key, abi::RouteEntry>,
     /// Neighbours.
     pub neighbours: TypedMap<abi::NeighbourKey, u64>,
+    // Ageing and limits.
+    /// Timeouts of services.
+    pub service_timeouts: TypedMap<abi::TimeoutKey, u32>,
+    /// Limits of sessions by zone.
+    pub limit_rules: TypedMap<abi::LimitRuleKey, abi::LimitRule>,
+    /// Sessions by address.
+    pub limits: TypedMap<abi::LimitKey, abi::SessionCount>,
 }
 
 /// The loaded object.
@@ -134,6 +144,7 @@ pub struct Object {
     pub maps: Arc<KernelMaps>,
     counters: PerCpuArray<MapData, u64>,
     inject_mark: u32,
+    tallies: PerCpuArray<MapData, u64>,
     /// The kernel empties a table of programs when user space lets go of it.
     _stages: ProgramArray<MapData>,
 }
@@ -151,6 +162,8 @@ pub enum Program {
     Open,
     /// Stage of the ingress program: new sessions.
     Admit,
+    /// Stage of the ingress program: ICMP errors.
+    Related,
     /// TCX egress.
     Egress,
     /// Control.
@@ -159,18 +172,24 @@ pub enum Program {
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Xdp,
         Self::Ingress,
         Self::Session,
         Self::Open,
         Self::Admit,
+        Self::Related,
         Self::Egress,
         Self::Control,
     ];
 
     /// The stages by their index in the object's table of programs (`bulkhead_pipeline::Stage`).
-    const STAGES: [(u32, Self); 3] = [(0, Self::Session), (1, Self::Open), (2, Self::Admit)];
+    const STAGES: [(u32, Self); 4] = [
+        (0, Self::Session),
+        (1, Self::Open),
+        (2, Self::Admit),
+        (3, Self::Related),
+    ];
 
     /// Its name in the object.
     #[must_use]
@@ -181,6 +200,7 @@ impl Program {
             Self::Session => "bulkhead_session",
             Self::Open => "bulkhead_open",
             Self::Admit => "bulkhead_admit",
+            Self::Related => "bulkhead_related",
             Self::Egress => "bulkhead_egress",
             Self::Control => "bulkhead_control",
         }
@@ -240,6 +260,19 @@ where
         info.key_size() as usize,
         info.value_size() as usize,
     )?)
+}
+
+fn per_cpu(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, u64>, BpfError> {
+    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
+    PerCpuArray::try_from(map).map_err(|source| BpfError::Map { name, source })
+}
+
+/// The sum over all CPUs.
+fn sum(map: &PerCpuArray<MapData, u64>, name: &'static str, slot: u32) -> Result<u64, BpfError> {
+    let values = map
+        .get(&slot, 0)
+        .map_err(|source| BpfError::Map { name, source })?;
+    Ok(values.iter().sum())
 }
 
 /// Enters the programs of the stages into the table that the ingress program jumps through.
@@ -302,6 +335,8 @@ impl Object {
             ("ROUTES4", sizes.routes),
             ("ROUTES6", sizes.routes),
             ("NEIGHBOURS", sizes.neighbours),
+            ("SERVICE_TIMEOUTS", 1 << 20),
+            ("LIMITS", LIMITED_ADDRESSES),
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
@@ -344,17 +379,18 @@ impl Object {
             routes4: open(&ebpf, "ROUTES4")?,
             routes6: open(&ebpf, "ROUTES6")?,
             neighbours: open(&ebpf, "NEIGHBOURS")?,
+            service_timeouts: open(&ebpf, "SERVICE_TIMEOUTS")?,
+            limit_rules: open(&ebpf, "LIMIT_RULES")?,
+            limits: open(&ebpf, "LIMITS")?,
         };
-        let counters = ebpf.take_map("COUNTERS").ok_or(BpfError::Missing("COUNTERS"))?;
-        let counters = PerCpuArray::try_from(counters).map_err(|source| BpfError::Map {
-            name: "COUNTERS",
-            source,
-        })?;
+        let counters = per_cpu(&mut ebpf, "COUNTERS")?;
+        let tallies = per_cpu(&mut ebpf, "TALLIES")?;
         Ok(Self {
             ebpf,
             maps: Arc::new(maps),
             counters,
             inject_mark,
+            tallies,
             _stages: stages,
         })
     }
@@ -380,14 +416,16 @@ impl Object {
     /// Whatever the kernel says.
     pub fn counters(&self) -> Result<Vec<u64>, BpfError> {
         (0..abi::Reason::SLOTS)
-            .map(|slot| {
-                let values = self.counters.get(&slot, 0).map_err(|source| BpfError::Map {
-                    name: "COUNTERS",
-                    source,
-                })?;
-                Ok(values.iter().sum())
-            })
+            .map(|slot| sum(&self.counters, "COUNTERS", slot))
             .collect()
+    }
+
+    /// What was tallied, summed over CPUs.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn tallied(&self, tally: abi::Tally) -> Result<u64, BpfError> {
+        sum(&self.tallies, "TALLIES", tally as u32)
     }
 
     /// Attaches the TCX programs to an interface of this network namespace, egress first: from the first packet on

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, NatKey, NatRule, NeighbourKey,
-    PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry,
-    RouteKind, RuleSet, ServiceKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
+    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, LimitKey, LimitRule, Live, NatKey, NatRule,
+    NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key,
+    RouteEntry, RouteKind, RuleSet, ServiceKey, Tally, TimeoutKey, VectorKey, ZONE_SELF, ZoneKey,
+    interface_flags, protocol,
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 use bulkhead_pipeline::{Insert, Limiter, Question, Table, Tables, Walk, decide};
@@ -224,6 +225,27 @@ impl Tables for ReadOnly<'_> {
     }
     fn expect(&self, _: &bulkhead_abi::ExpectKey, _: &bulkhead_abi::Expectation) {}
     fn emit(&self, _: &Event) {}
+    fn swap_generation(&self, _: Table, _: u8, _: &FlowKey6, _: u64, _: u32, _: u32) -> Option<u32> {
+        None
+    }
+    fn end_flow(&self, _: Table, _: u8, _: &FlowKey6, _: u64) -> Option<bool> {
+        None
+    }
+    fn service_timeout_s(&self, generation: u32, service: u32) -> u32 {
+        present(
+            self.maps
+                .service_timeouts
+                .get(&TimeoutKey { generation, service }),
+        )
+        .unwrap_or(0)
+    }
+    fn limit_rule(&self, _: u32, _: u8) -> LimitRule {
+        LimitRule::default()
+    }
+    fn count_session(&self, _: &LimitKey, _: i64) -> i64 {
+        0
+    }
+    fn tally(&self, _: Tally) {}
 }
 
 impl Engine {

@@ -107,7 +107,7 @@ fn size_class(bytes: u64) -> u64 {
 }
 
 /// The hash tables that matter, with the entries that [`crate::bpf::Object::load`] gives them.
-fn tables(sizes: &Sizes) -> [HashTable; 11] {
+fn tables(sizes: &Sizes) -> [HashTable; 12] {
     let flows = sizes.sessions.saturating_mul(2).max(2);
     let half_open = sizes.half_open.saturating_mul(2).max(2);
     let addresses = sizes.addresses.max(1);
@@ -123,6 +123,8 @@ fn tables(sizes: &Sizes) -> [HashTable; 11] {
         HashTable::new::<abi::VectorKey, abi::RulePage>("VECTOR_PAGES", addresses),
         HashTable::new::<abi::PolicyKey, abi::PolicyRule>("RULES", sizes.rules.max(1)),
         HashTable::new::<abi::NeighbourKey, u64>("NEIGHBOURS", sizes.neighbours.max(1)),
+        HashTable::new::<abi::LimitKey, abi::SessionCount>("LIMITS", crate::bpf::LIMITED_ADDRESSES)
+            .evicting(),
     ]
 }
 

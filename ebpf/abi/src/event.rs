@@ -114,15 +114,17 @@ pub struct SlowPathRequest {
 }
 
 /// A request of user space to the control program, passed as the packet of a test run behind an Ethernet header
-/// of zeros: set the live record, or expire one session.
+/// of zeros: set the live record, age or end one session, correct a count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ControlRequest {
-    /// 1: set the generation to `argument`; 2: set the FIB epoch; 3: expire the IPv4 session of `key`; 4: expire the
-    /// IPv6 session of `key`; 5 and 6: the same, without looking at the clock (`clear sessions`).
+    /// 1: set the generation to `argument`; 2: set the FIB epoch. 5 and 6: end the IPv4 (IPv6) session of `key`, whatever
+    /// the clock says. 40 and 41: mark it if it is idle for longer than it may be, or than `argument` ms if that is not 0
+    /// and less. 42 and 43: end it if it is marked and still idle. 44: add `argument` to the count of sessions of `key`.
+    /// 45: remove what is left of a dead session of family `argument`. 3 and 4 were used once.
     pub operation: u32,
-    /// Argument of operations 1 and 2.
+    /// Argument of the operation.
     pub argument: u32,
-    /// A `FlowKey4` (first four words, of operations 3 and 5) or a `FlowKey6`.
+    /// A `FlowKey4` (first four words), a `FlowKey6`, or a `LimitKey` (first five words).
     pub key: [u32; 10],
 }

@@ -129,6 +129,54 @@ impl SessionState {
     }
 }
 
+/// How long a session in state `state` may be idle, ns: what its service says if that is anything (`service_s`, seconds)
+/// and the conversation is under way, else what the configuration says of the state (`of_state_ns`). A service does not
+/// change how long a handshake or a farewell may take.
+///
+/// The one place where this is decided, for packets, for ageing and for people.
+#[must_use]
+#[inline(always)]
+pub const fn idle_timeout_ns(state: u8, service_s: u32, of_state_ns: u64) -> u64 {
+    const ESTABLISHED: u8 = SessionState::TcpEstablished as u8;
+    const FIRST_WITHOUT_CONNECTION: u8 = SessionState::UdpOneWay as u8;
+    let under_way = state == ESTABLISHED || state >= FIRST_WITHOUT_CONNECTION;
+    if service_s != 0 && under_way {
+        service_s as u64 * 1_000_000_000
+    } else {
+        of_state_ns
+    }
+}
+
+/// What [`Flow::generation`] says besides a generation. A flow of which it says anything never takes the short way.
+///
+/// The generation of a session's first direction also decides who may end the session: see
+/// `deploy/docs/decisions/0004-ageing.md`.
+pub mod flow_generation {
+    /// Bit beside the generation: found idle. A packet that comes in time takes the mark away; if none does, the session
+    /// is collected.
+    pub const MARK: u32 = 1 << 31;
+    /// Ended. Whoever stored this removes the flow, and nobody else does.
+    pub const DEAD: u32 = u32::MAX;
+
+    /// Whether a flow is marked, and not dead.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_marked(generation: u32) -> bool {
+        generation & MARK != 0 && generation != DEAD
+    }
+
+    /// The generation without its mark.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unmarked(generation: u32) -> u32 {
+        if generation == DEAD {
+            generation
+        } else {
+            generation & !MARK
+        }
+    }
+}
+
 /// What happens to a packet of this flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -192,7 +240,8 @@ pub struct Flow {
     pub packets: u64,
     /// Bytes carried, layer 2 included.
     pub bytes: u64,
-    /// Configuration generation that last permitted the session.
+    /// Configuration generation that last permitted the session, with what [`flow_generation`] adds. Changed only by
+    /// atomic exchange.
     pub generation: u32,
     /// [`crate::Live::fib_epoch`] at which the next hop was resolved.
     pub fib_epoch: u32,

@@ -12,14 +12,19 @@ mod event;
 mod flow;
 mod frame;
 mod gateway;
+mod limit;
 mod policy;
 mod reason;
 mod route;
 
 pub use event::{ControlRequest, Event, EventKind, SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
-pub use flow::{Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, protocol};
+pub use flow::{
+    Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, flow_generation,
+    idle_timeout_ns, protocol,
+};
 pub use frame::{FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES};
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
+pub use limit::{LimitKey, LimitKind, LimitRule, LimitRuleKey, SessionCount, Tally, TimeoutKey, limit_flags};
 pub use policy::{
     Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey,
     PolicyRule, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ServiceKey, VectorKey,

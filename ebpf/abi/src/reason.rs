@@ -158,6 +158,16 @@ reasons! {
     Internal = 117, "internal", drop;
     /// An FTP control packet that user space could not be given: repeated by its sender.
     GatewayLost = 118, "gateway_lost", drop;
+
+    /// A session that was idle while the session table was nearly full, ended before its time. Said of sessions, never of
+    /// packets.
+    EarlyAged = 210, "early_aged", drop;
+    /// The source has as many sessions as the zone's screen lets it have.
+    SessionLimitSource = 211, "session_limit_source", drop;
+    /// The destination has as many sessions as the zone's screen lets it have.
+    SessionLimitDestination = 212, "session_limit_destination", drop;
+    /// The source has as many TCP sessions as the zone's screen lets it have.
+    SynAckAck = 213, "syn_ack_ack", drop;
 }
 
 impl Reason {
@@ -183,6 +193,10 @@ impl Reason {
     pub const SLOT_DECISION_CACHE_HITS: u32 = 136;
     /// Counter of new sessions that walked the rule vectors.
     pub const SLOT_DECISION_CACHE_MISSES: u32 = 137;
+    /// Counter of sessions ended by early ageing.
+    pub const SLOT_SESSIONS_AGED_EARLY: u32 = 158;
+    /// Counter of new sessions over a limit that only raises an alarm.
+    pub const SLOT_SESSION_LIMIT_ALARMS: u32 = 159;
 
     // Frames put back and fragments.
     /// Counter of fragments handed to user space, to wait there for the first of their datagram.
@@ -204,5 +218,7 @@ impl Reason {
         (Self::SLOT_DECISION_CACHE_MISSES, "decision_cache_misses"),
         (Self::SLOT_FRAGMENTS_HELD, "fragments_held"),
         (Self::SLOT_FRAMES_INJECTED, "frames_injected"),
+        (Self::SLOT_SESSIONS_AGED_EARLY, "sessions_aged_early"),
+        (Self::SLOT_SESSION_LIMIT_ALARMS, "session_limit_alarms"),
     ];
 }

@@ -1,39 +1,172 @@
 //! User space's hand on sessions: ageing and clearing, decided here so that the packet path is not raced.
 //!
-//! User space picks candidates from a dump that is old by the time it is read; whether a session is really idle is
-//! looked up again in the kernel, right before it is removed. What remains is the window between that look and the
-//! removal: a packet in it finds its session gone and, after an idle time of minutes, must open a new one.
+//! User space picks candidates from a dump that is old by the time it is read. Whether a session is really idle is looked
+//! up again here, twice: when it is marked, and when it is collected, at the next sweep. Between the two every packet that
+//! was on its way at the mark has arrived, and every packet since knows of the mark; see `life` and
+//! `deploy/docs/decisions/0004-ageing.md`. One request is served at a time.
 
-use bulkhead_abi::{FlowKey6, Reason};
+use bulkhead_abi::{
+    FlowKey6, LimitKey, Reason,
+    flow_generation::{DEAD, MARK, is_marked},
+};
 
-use crate::{Clock, Tables, Work, session};
+use crate::{Clock, Tables, Work, ingress::SILENCE_NS, life, session};
 
-/// Ends the session that `key` belongs to if it is idle for longer than its state allows, or in any case if `force`.
-/// Returns whether it ended.
+/// What a key of user space's stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// One direction without the other.
+    Half,
+    Session,
+}
+
 #[inline(always)]
-pub fn expire<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowKey6, force: bool) -> bool {
+fn find<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowKey6) -> Found {
     work.generation = env.live().generation;
     work.now_ns = env.now_ns();
     work.key = *key;
     work.packet.family = family;
     if !session::find(env, work) {
+        Found::Nothing
+    } else if session::find_partner(env, work) {
+        Found::Session
+    } else {
+        Found::Half
+    }
+}
+
+/// Whether the session has been idle for longer than it may be; and whether that is its own timeout rather than
+/// `early_ms`.
+#[inline(always)]
+fn is_idle<E: Tables>(env: &E, work: &Work, early_ms: u32) -> (bool, bool) {
+    let idle_ns = life::idle_ns(work);
+    let over = idle_ns > life::timeout_ns(env, work);
+    let early = early_ms != 0 && idle_ns > u64::from(early_ms) * 1_000_000;
+    (over || early, over)
+}
+
+/// Ends the session that `key` belongs to, whatever the clock says.
+#[inline(always)]
+pub fn clear<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowKey6) -> bool {
+    let ended = match find(env, work, family, key) {
+        Found::Nothing => false,
+        Found::Half => life::end_half(env, work),
+        Found::Session => life::end(env, work, Reason::SessionClosed),
+    };
+    if ended {
+        env.count(Reason::SLOT_SESSIONS_EXPIRED);
+    }
+    ended
+}
+
+/// First phase: marks the session that `key` belongs to if it is idle for longer than it may be, or for longer than
+/// `early_ms` if that is not 0. Half a session is removed at once: it carries nothing. Returns whether anything changed.
+#[inline(always)]
+pub fn mark<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowKey6, early_ms: u32) -> bool {
+    match find(env, work, family, key) {
+        Found::Nothing => return false,
+        Found::Half => {
+            // The other half may be just being entered.
+            let ended =
+                work.now_ns.saturating_sub(work.flow.created_ns) > SILENCE_NS && life::end_half(env, work);
+            if ended {
+                env.count(Reason::SLOT_SESSIONS_EXPIRED);
+            }
+            return ended;
+        }
+        Found::Session => {}
+    }
+    if life::is_dead(work) || !is_idle(env, work, early_ms).0 {
         return false;
     }
-    let partner_table = session::read(env, family, &work.partner_key, &mut work.partner);
-    let complete = partner_table != 2 && work.partner.session_id == work.flow.session_id;
-    let mut last_seen_ns = work.flow.last_seen_ns;
-    if complete {
-        last_seen_ns = last_seen_ns.max(work.partner.last_seen_ns);
+    let (own, other) = (work.found_generation, work.partner.generation);
+    let id = work.flow.session_id;
+    let (own_table, other_table) = (session::table_of(work), session::table(work.partner_half_open));
+    // The first direction last: while it is not marked, nobody collects.
+    let mut marked = false;
+    for first in [false, true] {
+        let it_is_own = first != life::is_reply(&work.flow);
+        let (table, key, before) = if it_is_own {
+            (own_table, &work.key, own)
+        } else {
+            (other_table, &work.partner_key, other)
+        };
+        marked = env.swap_generation(table, family, key, id, before, before | MARK) == Some(before);
+        if !marked {
+            // A packet of a new generation, this very moment.
+            break;
+        }
     }
-    let idle_ns = work.now_ns.saturating_sub(last_seen_ns);
-    if !force && complete && idle_ns <= env.timeout_ns(work.generation, work.flow.state) {
+    marked
+}
+
+/// Second phase: ends the session that `key` belongs to if it is marked and still idle. Returns whether it was ended.
+#[inline(always)]
+pub fn collect<E: Tables + Clock>(
+    env: &E,
+    work: &mut Work,
+    family: u8,
+    key: &FlowKey6,
+    early_ms: u32,
+) -> bool {
+    if find(env, work, family, key) != Found::Session {
         return false;
     }
-    if complete {
-        session::close(env, work, Reason::SessionClosed);
+    let reply = life::is_reply(&work.flow);
+    let marked = if reply {
+        work.partner.generation
+    } else {
+        work.found_generation
+    };
+    if !is_marked(marked) {
+        return false;
+    }
+    let (idle, over) = is_idle(env, work, early_ms);
+    if !idle {
+        return false;
+    }
+    let (half_open, first) = if reply {
+        (work.partner_half_open, &work.partner_key)
+    } else {
+        (work.half_open, &work.key)
+    };
+    let id = work.flow.session_id;
+    if env.swap_generation(session::table(half_open), family, first, id, marked, DEAD) != Some(marked) {
+        // A packet came in time.
+        return false;
+    }
+    let reason = if over {
+        Reason::SessionClosed
+    } else {
+        env.count(Reason::SLOT_SESSIONS_AGED_EARLY);
+        Reason::EarlyAged
+    };
+    life::clear_away(env, work, half_open, reason);
+    env.count(Reason::SLOT_SESSIONS_EXPIRED);
+    true
+}
+
+/// Removes what is left of a session that has been dead since the last sweep: whoever killed it was not the one to bury
+/// it. Returns whether there was anything.
+#[inline(always)]
+pub fn bury<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowKey6) -> bool {
+    let found = find(env, work, family, key);
+    if found == Found::Nothing || work.found_generation != DEAD {
+        return false;
+    }
+    if found == Found::Session && !life::is_reply(&work.flow) {
+        let half_open = work.half_open;
+        life::clear_away(env, work, half_open, Reason::SessionClosed);
     } else {
         env.remove_flow(session::table_of(work), family, key);
     }
     env.count(Reason::SLOT_SESSIONS_EXPIRED);
     true
+}
+
+/// Corrects the count of sessions of an address.
+#[inline(always)]
+pub fn correct<E: Tables>(env: &E, key: &LimitKey, by: i64) -> i64 {
+    env.count_session(key, by)
 }

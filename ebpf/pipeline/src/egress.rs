@@ -10,7 +10,7 @@ use bulkhead_packet::{IcmpKind, Kind, parse, tcp_flags};
 use crate::{
     Clock, Frame, Question, Tables, Verdict, Work,
     ingress::touch,
-    open,
+    life, open,
     session::{self, step},
     tcp::Step,
 };
@@ -76,31 +76,40 @@ fn remember<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work
         protocol: u32::from(packet.protocol),
     };
     if session::find(env, work) {
-        let partner_table = session::read(env, family, &work.partner_key, &mut work.partner);
+        let complete = session::find_partner(env, work);
         let state = SessionState::from_number(work.flow.state);
+        if complete && life::is_dead(work) {
+            return;
+        }
         if let Some(state) = state
-            && partner_table != 2
-            && work.partner.session_id == work.flow.session_id
+            && complete
         {
             let next = match step(work, state) {
                 // The kernel knows its own connections best; nothing is learned from what does not fit.
                 Step::Refuse(_) => return,
                 Step::Restart => {
-                    session::close(env, work, Reason::SessionClosed);
+                    let _ended = life::end(env, work, Reason::SessionClosed);
                     return create(frame, env, work);
                 }
                 Step::Stay => (state, false),
                 Step::Become(next) => (next, false),
                 Step::Establish => (session::established_state(work.packet.protocol), true),
             };
-            session::store(env, work, next.0, frame.bytes(), partner_table);
+            if !life::is_reply(&work.flow) {
+                // Nobody judges the firewall's own connections.
+                work.flow.generation = work.generation;
+            }
+            if !life::hold(env, work) {
+                return;
+            }
+            session::store(env, work, next.0, frame.bytes());
             if next.1 {
                 // A full table shows at the next packet from outside, which is then refused.
                 let _promoted = session::promote(env, family, work);
             }
             return;
         }
-        session::remove(env, family, &work.key, &work.partner_key);
+        let _ended = life::end_half(env, work);
     }
     create(frame, env, work);
 }
@@ -129,6 +138,8 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     work.out_ifindex = work.ifindex;
     work.ifindex = 0;
     open::prepare(env, work, Disposition::FromHost);
+    let service = env.service_class(work.generation, work.packet.protocol, work.packet.service_port());
+    work.flow.timeout_s = env.service_timeout_s(work.generation, service);
     touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
     if open::enter(env, work, false) == Ok(true) {
         open::announce(env, work, Reason::FromHost);

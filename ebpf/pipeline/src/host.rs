@@ -26,8 +26,9 @@ use std::{
 
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, HostKey4, HostKey6, Interface,
-    Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key,
-    Route6Key, RouteEntry, RulePage, ServiceKey, Settings, VectorKey, ZoneKey,
+    LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule,
+    PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry, RulePage, ServiceKey, SessionCount,
+    Settings, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 
@@ -97,6 +98,14 @@ pub struct HostTables {
     /// A flow's entry is borrowed.
     borrowed: Cell<bool>,
     interruption: RefCell<Option<(u32, Interruption)>>,
+    /// Timeouts of services.
+    pub service_timeouts: HostMap<TimeoutKey, u32>,
+    /// Limits of sessions by zone.
+    pub limit_rules: HostMap<LimitRuleKey, LimitRule>,
+    /// Sessions by address.
+    pub limits: HostMap<LimitKey, SessionCount>,
+    tallies: [Cell<u64>; Tally::COUNT as usize],
+    interrupted_swap: RefCell<Option<(u32, Interruption)>>,
 }
 
 impl HostTables {
@@ -137,6 +146,32 @@ impl HostTables {
     /// Runs `f` right before the `insertion`th (from 0) insertion of a flow from now on: another CPU's turn.
     pub fn interrupt(&self, insertion: u32, f: impl FnOnce(&Self) + 'static) {
         *self.interruption.borrow_mut() = Some((insertion, Box::new(f)));
+    }
+
+    /// Runs `f` right before the `swap`th (from 0) change of a flow's generation from now on: another CPU's turn.
+    pub fn interrupt_swap(&self, swap: u32, f: impl FnOnce(&Self) + 'static) {
+        *self.interrupted_swap.borrow_mut() = Some((swap, Box::new(f)));
+    }
+
+    /// Whether an interruption of either kind is still waiting for its moment.
+    #[must_use]
+    pub fn interruption_pending(&self) -> bool {
+        self.interruption.borrow().is_some() || self.interrupted_swap.borrow().is_some()
+    }
+
+    fn another_turn(&self, waiting: &RefCell<Option<(u32, Interruption)>>) {
+        let turn = waiting.take();
+        match turn {
+            Some((0, f)) => f(self),
+            Some((later, f)) => *waiting.borrow_mut() = Some((later - 1, f)),
+            None => {}
+        }
+    }
+
+    /// A tally.
+    #[must_use]
+    pub fn tallied(&self, tally: Tally) -> u64 {
+        self.tallies[tally as usize].get()
     }
 
     /// All counters that are not zero.
@@ -382,12 +417,7 @@ impl Tables for HostTables {
 
     fn insert_flow(&self, table: Table, family: u8, key: &FlowKey6, flow: &Flow) -> Insert {
         self.alone();
-        let turn = self.interruption.take();
-        match turn {
-            Some((0, f)) => f(self),
-            Some((later, f)) => *self.interruption.borrow_mut() = Some((later - 1, f)),
-            None => {}
-        }
+        self.another_turn(&self.interruption);
         self.flows(table, family).insert(key, flow)
     }
 
@@ -442,5 +472,71 @@ impl Tables for HostTables {
     fn emit(&self, event: &Event) {
         self.alone();
         self.events.borrow_mut().push(*event);
+    }
+
+    fn swap_generation(
+        &self,
+        table: Table,
+        family: u8,
+        key: &FlowKey6,
+        session_id: u64,
+        expected: u32,
+        new: u32,
+    ) -> Option<u32> {
+        self.alone();
+        self.another_turn(&self.interrupted_swap);
+        self.with_flow(table, family, key, |flow| {
+            (flow.session_id == session_id).then(|| {
+                let found = flow.generation;
+                if found == expected {
+                    flow.generation = new;
+                }
+                found
+            })
+        })
+        .flatten()
+    }
+
+    fn end_flow(&self, table: Table, family: u8, key: &FlowKey6, session_id: u64) -> Option<bool> {
+        self.alone();
+        self.another_turn(&self.interrupted_swap);
+        self.with_flow(table, family, key, |flow| {
+            (flow.session_id == session_id).then(|| {
+                let alive = flow.generation != flow_generation::DEAD;
+                flow.generation = flow_generation::DEAD;
+                alive
+            })
+        })
+        .flatten()
+    }
+
+    fn service_timeout_s(&self, generation: u32, service: u32) -> u32 {
+        self.alone();
+        self.service_timeouts
+            .get(&TimeoutKey { generation, service })
+            .unwrap_or(0)
+    }
+
+    fn limit_rule(&self, generation: u32, zone: u8) -> LimitRule {
+        self.alone();
+        let zone = u32::from(zone);
+        self.limit_rules
+            .get(&LimitRuleKey { generation, zone })
+            .unwrap_or_default()
+    }
+
+    fn count_session(&self, key: &LimitKey, by: i64) -> i64 {
+        self.alone();
+        let mut count = self.limits.get(key).unwrap_or_default();
+        count.sessions = count.sessions.wrapping_add_signed(by);
+        count.returned += u64::from(by < 0);
+        self.limits.set(key, &count);
+        count.sessions as i64
+    }
+
+    fn tally(&self, tally: Tally) {
+        self.alone();
+        let tally = &self.tallies[tally as usize];
+        tally.set(tally.get() + 1);
     }
 }

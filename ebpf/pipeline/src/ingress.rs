@@ -30,6 +30,7 @@ pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
         Stage::Session => known(frame, env, work),
         Stage::Open => open::open(frame, env, work),
         Stage::Admit => open::admit(frame, env, work),
+        Stage::Related => related::related(frame, env, work),
     }
 }
 
@@ -240,7 +241,7 @@ fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -
     if matches!(work.packet.protocol, protocol::ICMP | protocol::ICMPV6)
         && work.packet.icmp_kind() == IcmpKind::Error
     {
-        return related::related(frame, env, work);
+        return Verdict::go_on(work, Stage::Related);
     }
     if session::find(env, work) {
         match session::proceed(frame, env, work) {

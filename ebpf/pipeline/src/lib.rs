@@ -17,6 +17,8 @@ mod forward;
 #[cfg(feature = "host")]
 pub mod host;
 mod ingress;
+mod life;
+mod limits;
 mod nat;
 mod open;
 mod policy;
@@ -33,7 +35,7 @@ pub use traits::{
     Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, Table, Tables, apply_checksum, take_token,
 };
 
-use bulkhead_abi::{Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, Reason, RouteEntry};
+use bulkhead_abi::{Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, LimitKey, Reason, RouteEntry};
 use bulkhead_packet::{Embedded, HeaderBuffer, Packet};
 
 /// What becomes of the packet.
@@ -63,17 +65,19 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stage {
-    /// Known sessions that are not simply established traffic, and ICMP errors about sessions.
+    /// Known sessions that are not simply established traffic.
     Session = 0,
     /// The first packet of a conversation: from where to where, and may it.
     Open = 1,
     /// Its translation and its session.
     Admit = 2,
+    /// ICMP errors about sessions.
+    Related = 3,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Session, Self::Open, Self::Admit];
+    pub const ALL: [Self; 4] = [Self::Session, Self::Open, Self::Admit, Self::Related];
 }
 
 /// The pipeline's answer: what becomes of the packet, and the one reason to count.
@@ -186,4 +190,11 @@ pub struct Work {
     // Frames put back and fragments.
     /// Whether user space put the frame back (1): see `Frame::hand_over`.
     pub injected: u32,
+    // Ageing and limits.
+    /// Where [`Work::partner`] stands, likewise; 2: nowhere.
+    pub partner_half_open: u32,
+    /// Generation of [`Work::flow`] as it was found, mark included; the flow's own is what judged it since.
+    pub found_generation: u32,
+    /// Key of the count of sessions being changed.
+    pub limit_key: LimitKey,
 }

@@ -2,13 +2,15 @@
 
 use bulkhead_abi::{
     Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, Reason, RouteEntry, RouteKind,
-    RuleSet, SessionState, SlowPathKind, ZONE_SELF, flow_flags, protocol,
+    RuleSet, SessionState, SlowPathKind, Tally, ZONE_SELF, flow_flags, flow_generation, protocol,
 };
 use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
 
 use crate::{
     Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work, decide, expect, forward,
     ingress::touch,
+    life::{self, Taken},
+    limits,
     nat::{self, Reserved},
     wire,
 };
@@ -133,12 +135,18 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     if forwarded && let Err(reason) = forward::fits(frame, env, work, work.egress.mtu) {
         return Verdict::drop(reason);
     }
+    if let Err(reason) = limits::charge(env, work) {
+        return deny(env, work, reason, work.question.from_zone, work.question.to_zone);
+    }
+    // Now: a later question about translation leaves other classes behind.
+    let timeout_s = env.service_timeout_s(work.generation, work.walk.key.service);
     let disposition = if forwarded {
         Disposition::Forward
     } else {
         Disposition::ToHost
     };
     prepare(env, work, disposition);
+    work.flow.timeout_s = timeout_s;
     let mut translated = false;
     if expect::is_expected(work) {
         translated = expect::translate(work);
@@ -155,7 +163,7 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
                 work.flow.nat_rule = rule;
                 work.flow.flags |= flow_flags::TRANSLATED;
             }
-            Err(reason) => return deny(env, work, reason, work.question.from_zone, work.question.to_zone),
+            Err(reason) => return refuse(env, work, reason),
         }
     }
     if forwarded {
@@ -169,14 +177,24 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
             announce(env, work, Reason::SessionCreated);
             expect::expect_transfer(env, work);
         }
-        // The CPU that won the race has told.
-        Ok(false) => reason = Reason::HalfOpen,
-        Err(reason) => return deny(env, work, reason, work.question.from_zone, work.question.to_zone),
+        // The CPU that won the race has told, and counts the session.
+        Ok(false) => {
+            limits::revoke(env, work);
+            reason = Reason::HalfOpen;
+        }
+        Err(reason) => return refuse(env, work, reason),
     }
     if !forwarded {
         return Verdict::pass(Reason::ToHost);
     }
     forward::send(frame, env, work, reason)
+}
+
+/// Denies a session that was counted already.
+#[inline(always)]
+fn refuse<E: Tables>(env: &E, work: &mut Work, reason: Reason) -> Verdict {
+    limits::revoke(env, work);
+    deny(env, work, reason, work.question.from_zone, work.question.to_zone)
 }
 
 /// Fills `work.flow` with the session's first direction as far as it is known before translation.
@@ -323,7 +341,12 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
 #[inline(always)]
 fn collided<E: Tables>(env: &E, work: &mut Work, translated: bool, ports: bool) -> Result<bool, Reason> {
     if crate::session::read(env, work.packet.family, &work.key, &mut work.flow) != 2 {
-        return Ok(false);
+        return if work.flow.generation == flow_generation::DEAD {
+            // It is being removed on another CPU.
+            Err(Reason::SessionClosed)
+        } else {
+            Ok(false)
+        };
     }
     Err(if translated && !ports {
         Reason::NatUnsupported
@@ -339,20 +362,22 @@ fn replace_orphan<E: Tables>(env: &E, work: &Work) -> bool {
     let family = work.packet.family;
     let (key, now_ns) = (&work.key, work.now_ns);
     let orphan = env.with_flow(Table::HalfOpen, family, &work.partner_key, |flow| {
-        flow.created_ns != now_ns
+        let ours = flow.created_ns != now_ns
             && flow.new_source_be == key.destination_be
             && flow.new_destination_be == key.source_be
             && flow.new_source_port == key.destination_port
-            && flow.new_destination_port == key.source_port
+            && flow.new_destination_port == key.source_port;
+        if ours { flow.session_id } else { 0 }
     });
-    if orphan != Some(true)
+    let id = orphan.unwrap_or(0);
+    if id == 0
         || env
             .with_flow(Table::HalfOpen, family, &work.key, |_| ())
             .is_some()
+        || life::take(env, 1, family, &work.partner_key, id) != Taken::Here
     {
         return false;
     }
-    env.remove_flow(Table::HalfOpen, family, &work.partner_key);
     env.insert_flow(Table::HalfOpen, family, &work.partner_key, &work.partner) == Insert::Done
 }
 
@@ -483,6 +508,7 @@ pub(crate) fn announce<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
     event.time_ns = work.now_ns;
     event.generation = work.generation;
     env.emit(&work.event);
+    env.tally(Tally::Created);
 }
 
 /// Fills an event with a session's identity.

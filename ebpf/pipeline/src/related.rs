@@ -5,10 +5,10 @@
 use bulkhead_abi::{Disposition, Flow, FlowKey6, Reason, RouteKind, flow_flags, protocol};
 use bulkhead_packet::{Embedded, HeaderBuffer, checksum, parse_embedded};
 
-use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, open, session, wire};
+use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, life, open, session, wire};
 
 /// Settles an ICMP error.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     let Work {
         headers,
@@ -31,20 +31,27 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         protocol: u32::from(work.embedded.protocol) | work.context,
     };
     if !session::find(env, work)
-        || work.flow.generation != work.generation
         || work.packet.destination_be != work.key.destination_be
         || work.flow.disposition == Disposition::FromHost as u8
     {
         return Verdict::drop(Reason::IcmpNoSession);
     }
     // Half of a session is none: its translation may be somebody else's by now.
-    let partner_table = session::read(env, work.packet.family, &work.partner_key, &mut work.partner);
-    if partner_table == 2 || work.partner.session_id != work.flow.session_id {
+    if !session::find_partner(env, work)
+        || life::is_dead(work)
+        || life::idle_ns(work) > life::timeout_ns(env, work)
+    {
         return Verdict::drop(Reason::IcmpNoSession);
     }
     let zone = env.zone(work.generation, work.ifindex);
     if zone.is_none() || zone != env.zone(work.generation, work.flow.ingress_ifindex) {
         return Verdict::drop(Reason::WrongZone);
+    }
+    if work.flow.generation != work.generation
+        && let Err(reason) = session::refresh(env, work)
+    {
+        // The first word since the configuration changed, and the session would not go on. Its own packets will end it.
+        return Verdict::drop(reason);
     }
     if env.wired() {
         return wire::cross(env, work, Reason::RelatedIcmp);

@@ -3,14 +3,16 @@
 
 use bulkhead_abi::{
     Disposition, EventKind, Flow, FlowKey6, Hop, NatKey, PolicyAction, Reason, RouteKind, RuleSet,
-    SessionState, ZONE_SELF, flow_flags, protocol,
+    SessionState, ZONE_SELF, flow_flags,
+    flow_generation::{self, DEAD},
+    protocol,
 };
 use bulkhead_packet::tcp_flags;
 
 use crate::{
     Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
     ingress::touch,
-    nat, open,
+    life, nat, open,
     tcp::{self, Step},
 };
 
@@ -22,14 +24,20 @@ pub(crate) enum Outcome {
     Gone,
 }
 
-/// The table `work.flow` was found in.
+/// The table of a number as [`read`] returns it.
 #[inline(always)]
-pub(crate) fn table_of(work: &Work) -> Table {
-    if work.half_open == 0 {
+pub(crate) fn table(half_open: u32) -> Table {
+    if half_open == 0 {
         Table::Established
     } else {
         Table::HalfOpen
     }
+}
+
+/// The table `work.flow` was found in.
+#[inline(always)]
+pub(crate) fn table_of(work: &Work) -> Table {
+    table(work.half_open)
 }
 
 /// Key of the other direction.
@@ -45,8 +53,28 @@ pub(crate) fn partner_key(flow: &Flow) -> FlowKey6 {
 }
 
 /// Copies a flow out of whichever table holds it. 0: established, 1: half-open, 2: none.
+///
+/// A session moves from the half-open table to the established one, and is in the latter before it leaves the former:
+/// what was missed in both, or is dead in the former, may be found in the latter now.
 #[inline(never)]
 pub(crate) fn read<E: Tables>(env: &E, family: u8, key: &FlowKey6, to: &mut Flow) -> u32 {
+    let found = look(env, family, key, to);
+    if found == 0 || found == 1 && to.generation != DEAD {
+        return found;
+    }
+    if env
+        .with_flow(Table::Established, family, key, |flow| *to = *flow)
+        .is_some()
+    {
+        0
+    } else {
+        found
+    }
+}
+
+/// [`read`] without its second look.
+#[inline(always)]
+fn look<E: Tables>(env: &E, family: u8, key: &FlowKey6, to: &mut Flow) -> u32 {
     if env
         .with_flow(Table::Established, family, key, |flow| *to = *flow)
         .is_some()
@@ -67,20 +95,20 @@ pub(crate) fn read<E: Tables>(env: &E, family: u8, key: &FlowKey6, to: &mut Flow
 pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
     work.half_open = read(env, work.packet.family, &work.key, &mut work.flow);
     work.partner_key = partner_key(&work.flow);
+    work.found_generation = work.flow.generation;
+    work.flow.generation = flow_generation::unmarked(work.found_generation);
     work.half_open != 2
 }
 
-/// Removes both flows of the session in `work` from wherever they stand.
-#[inline(never)]
-pub(crate) fn remove<E: Tables>(env: &E, family: u8, key: &FlowKey6, partner_key: &FlowKey6) {
-    env.remove_flow(Table::Established, family, key);
-    env.remove_flow(Table::Established, family, partner_key);
-    env.remove_flow(Table::HalfOpen, family, key);
-    env.remove_flow(Table::HalfOpen, family, partner_key);
+/// Reads the other direction of the session in `work.flow` into `work.partner`; whether there is one.
+#[inline(always)]
+pub(crate) fn find_partner<E: Tables>(env: &E, work: &mut Work) -> bool {
+    work.partner_half_open = read(env, work.packet.family, &work.partner_key, &mut work.partner);
+    work.partner_half_open != 2 && work.partner.session_id == work.flow.session_id
 }
 
 /// Settles a packet of the session in `work.flow`.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Outcome {
     let family = work.packet.family;
     if !env.wired() && !open::station_is_ours(work) {
@@ -93,18 +121,19 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if work.flow.ingress_ifindex != work.ifindex && !same_zone(env, work) {
         return Outcome::Verdict(Verdict::drop(Reason::WrongZone));
     }
-    let partner_table = read(env, family, &work.partner_key, &mut work.partner);
-    if partner_table == 2 || work.partner.session_id != work.flow.session_id {
-        // Half of the session was evicted; the other half must not live on with a port that is no longer reserved.
-        env.remove_flow(table_of(work), family, &work.key);
+    if !find_partner(env, work) {
+        // Half of the session was evicted.
+        let _ended = life::end_half(env, work);
+        return Outcome::Gone;
+    }
+    if life::is_dead(work) {
         return Outcome::Gone;
     }
     let Some(state) = SessionState::from_number(work.flow.state) else {
         return Outcome::Verdict(Verdict::drop(Reason::Internal));
     };
-    let last_seen_ns = work.flow.last_seen_ns.max(work.partner.last_seen_ns);
-    if work.now_ns.saturating_sub(last_seen_ns) > env.timeout_ns(work.generation, work.flow.state) {
-        close(env, work, Reason::SessionClosed);
+    if life::idle_ns(work) > life::timeout_ns(env, work) {
+        let _ended = life::end(env, work, Reason::SessionClosed);
         return Outcome::Gone;
     }
     // A next hop that is not known yet may lead anywhere: the way is found and judged like after a change.
@@ -114,7 +143,7 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         && let Err(reason) = refresh(env, work)
     {
         if reason == Reason::SessionClosed || reason == Reason::PolicyChanged {
-            close(env, work, reason);
+            let _ended = life::end(env, work, reason);
         }
         if reason == Reason::SessionClosed {
             return Outcome::Gone;
@@ -128,7 +157,7 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     let next = match step {
         Step::Refuse(reason) => return Outcome::Verdict(Verdict::drop(reason)),
         Step::Restart => {
-            close(env, work, Reason::SessionClosed);
+            let _ended = life::end(env, work, Reason::SessionClosed);
             return Outcome::Gone;
         }
         Step::Stay => state,
@@ -139,17 +168,21 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if !to_host && let Err(reason) = forward::fits(frame, env, work, work.flow.mtu) {
         return Outcome::Verdict(Verdict::drop(reason));
     }
-    store(env, work, next, frame.bytes(), partner_table);
+    if !life::hold(env, work) {
+        return Outcome::Gone;
+    }
+    store(env, work, next, frame.bytes());
     let mut reason = if work.half_open == 0 {
         Reason::Established
     } else {
         Reason::HalfOpen
     };
     if step == Step::Establish {
-        if !promote(env, family, work) {
-            return Outcome::Verdict(Verdict::drop(Reason::SessionTableFull));
+        match promote(env, family, work) {
+            Promotion::Done => reason = Reason::Established,
+            Promotion::Full => return Outcome::Verdict(Verdict::drop(Reason::SessionTableFull)),
+            Promotion::Gone => return Outcome::Gone,
         }
-        reason = Reason::Established;
     }
     if to_host {
         return Outcome::Verdict(Verdict::pass(Reason::ToHost));
@@ -158,7 +191,7 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
 }
 
 /// Whether the packet's interface is in the zone the flow came from.
-#[inline(always)]
+#[inline(never)]
 fn same_zone<E: Tables>(env: &E, work: &Work) -> bool {
     let now = env.zone(work.generation, work.ifindex);
     let then = if work.flow.generation == work.generation {
@@ -228,7 +261,7 @@ fn resolve<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
 /// [`Reason::SessionClosed`] if the session cannot go on as it is, [`Reason::PolicyChanged`] if policy no longer permits
 /// it, or why there is no way.
 #[inline(never)]
-fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
+pub(crate) fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     let reply = work.flow.flags & flow_flags::REPLY != 0;
     let forwarded = work.flow.disposition == Disposition::Forward as u8;
     if forwarded {
@@ -252,7 +285,11 @@ fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     work.flow.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
     work.flow.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
     let own_connection = reply && work.partner.disposition == Disposition::FromHost as u8;
-    if !own_connection {
+    if own_connection {
+        let own = &work.partner;
+        let service = env.service_class(work.generation, own.protocol, life::service_port(own));
+        work.flow.timeout_s = env.service_timeout_s(work.generation, service);
+    } else {
         judge(env, work, reply, forwarded)?;
     }
     work.flow.fib_epoch = work.fib_epoch;
@@ -311,6 +348,7 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
     match env.rule(work.generation, rule, false) {
         Some(rule) if rule.action == PolicyAction::Permit as u8 => {
             work.flow.policy = rule.policy;
+            work.flow.timeout_s = env.service_timeout_s(work.generation, work.walk.key.service);
             let (from_zone, to_zone) = (work.question.from_zone, work.question.to_zone);
             (work.flow.from_zone, work.flow.to_zone) = if reply {
                 (to_zone, from_zone)
@@ -351,10 +389,17 @@ fn same_translation<E: Tables>(env: &E, work: &Work, reply: bool) -> Result<(), 
 /// Field by field, because another CPU may be doing the same for the other direction: state and flags are single
 /// bytes, and the later of two steps wins, which is also what the wire saw last. The session number is compared first:
 /// a half-open entry recycled since it was read belongs to somebody else.
+///
+/// The generation is not among the fields: [`life::hold`] has entered it.
 #[inline(always)]
-pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, bytes: u32, partner_table: u32) {
+pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, bytes: u32) {
     let family = work.packet.family;
-    touch(&mut work.flow, &work.packet, work.now_ns, bytes);
+    let seen_ns = if life::refreshes(&work.packet, work.flow.state != next as u8) {
+        work.now_ns
+    } else {
+        work.flow.last_seen_ns
+    };
+    touch(&mut work.flow, &work.packet, seen_ns, bytes);
     if work.packet.protocol == protocol::TCP {
         if work.packet.tcp_flags & tcp_flags::FIN != 0 {
             work.flow.flags |= flow_flags::FIN_SENT;
@@ -365,12 +410,12 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
     }
     work.flow.state = next as u8;
     let own = &work.flow;
-    let (packet, now_ns) = (&work.packet, work.now_ns);
+    let packet = &work.packet;
     env.with_flow(table_of(work), family, &work.key, |flow| {
         if flow.session_id != own.session_id {
             return;
         }
-        touch(flow, packet, now_ns, bytes);
+        touch(flow, packet, seen_ns, bytes);
         flow.tcp_scale = own.tcp_scale;
         flow.next_hop_mac = own.next_hop_mac;
         flow.egress_mac = own.egress_mac;
@@ -386,16 +431,11 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
         flow.to_zone = own.to_zone;
         flow.state = own.state;
         flow.fib_epoch = own.fib_epoch;
-        flow.generation = own.generation;
+        flow.timeout_s = own.timeout_s;
     });
     if work.partner.state != next as u8 {
         work.partner.state = next as u8;
-        let table = if partner_table == 0 {
-            Table::Established
-        } else {
-            Table::HalfOpen
-        };
-        env.with_flow(table, family, &work.partner_key, |flow| {
+        env.with_flow(table(work.partner_half_open), family, &work.partner_key, |flow| {
             if flow.session_id == own.session_id {
                 flow.state = next as u8;
             }
@@ -403,30 +443,58 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
     }
 }
 
-/// Moves a session whose two sides have both spoken into the table that never evicts. False: there is no room, or one of
-/// its keys is another session's by now.
+/// What came of moving a session.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Promotion {
+    /// It is in the established table, put there by this CPU or another.
+    Done,
+    /// There is no room, or one of its keys is another session's by now.
+    Full,
+    /// It was ended meanwhile.
+    Gone,
+}
+
+/// Moves a session whose two sides have both spoken into the table that never evicts.
 ///
-/// Another CPU may do the same at once: whoever finds the session there leaves it, the copies differ by one packet's counts.
+/// Another CPU may do the same at once: whoever enters the first direction completes the move, the copies differ by one
+/// packet's counts. Another CPU may end the session at once: it makes the half-open flow dead and then looks into the
+/// established table, here it is the other way round, so one of the two sees the other.
 #[inline(never)]
-pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> bool {
-    let reply = place(env, family, &work.partner_key, &work.partner);
-    if reply == Insert::Full {
-        return false;
+pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> Promotion {
+    let id = work.flow.session_id;
+    let reply = life::is_reply(&work.flow);
+    let partner = place(env, family, &work.partner_key, &work.partner);
+    if partner == Insert::Full {
+        return Promotion::Full;
     }
-    match place(env, family, &work.key, &work.flow) {
-        Insert::Full => {
-            // Only what was put there now: an entry found there belongs to whoever was faster.
-            if reply == Insert::Done {
-                env.remove_flow(Table::Established, family, &work.partner_key);
-            }
-            return false;
+    let own = place(env, family, &work.key, &work.flow);
+    if own == Insert::Full {
+        // Only what was put there now: an entry found there belongs to whoever was faster.
+        if partner == Insert::Done {
+            let _taken = life::take(env, 0, family, &work.partner_key, id);
         }
-        Insert::Done => env.count(Reason::SLOT_SESSIONS_ESTABLISHED),
-        Insert::Exists => {}
+        return Promotion::Full;
     }
-    env.remove_flow(Table::HalfOpen, family, &work.key);
-    env.remove_flow(Table::HalfOpen, family, &work.partner_key);
-    true
+    let (first, first_key, second_key) = if reply {
+        (partner, &work.partner_key, &work.key)
+    } else {
+        (own, &work.key, &work.partner_key)
+    };
+    if first != Insert::Done {
+        return Promotion::Done;
+    }
+    let alive = |flow: &mut Flow| flow.session_id == id && flow.generation != DEAD;
+    if env.with_flow(Table::HalfOpen, family, first_key, alive) != Some(true) {
+        let _taken = life::take(env, 0, family, first_key, id);
+        let _taken = life::take(env, 0, family, second_key, id);
+        return Promotion::Gone;
+    }
+    env.count(Reason::SLOT_SESSIONS_ESTABLISHED);
+    let _moved = life::take(env, 1, family, first_key, id);
+    let _moved = life::take(env, 1, family, second_key, id);
+    Promotion::Done
 }
 
 /// Inserts a flow into the established table. `Exists`: this very session is there already; a key that another session
@@ -441,18 +509,9 @@ fn place<E: Tables>(env: &E, family: u8, key: &FlowKey6, flow: &Flow) -> Insert 
     outcome
 }
 
-/// Ends the session in `work` and says so.
-#[inline(never)]
-pub(crate) fn close<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
-    remove(env, work.packet.family, &work.key, &work.partner_key);
-    let reply = work.flow.flags & flow_flags::REPLY != 0;
-    describe_close(work, reply, reason);
-    env.emit(&work.event);
-}
-
 /// Fills `work.event` with the end of the session in `work.flow` and `work.partner`.
 #[inline(always)]
-fn describe_close(work: &mut Work, reply: bool, reason: Reason) {
+pub(crate) fn describe_close(work: &mut Work, reply: bool, reason: Reason) {
     let (original, key, other) = if reply {
         (&work.partner, &work.partner_key, &work.flow)
     } else {
@@ -467,5 +526,5 @@ fn describe_close(work: &mut Work, reply: bool, reason: Reason) {
     event.reply_bytes = other.bytes;
     event.created_ns = original.created_ns;
     event.state = original.state;
-    event.generation = original.generation;
+    event.generation = flow_generation::unmarked(original.generation);
 }

@@ -1,8 +1,8 @@
 //! What the pipeline needs from the world: a frame, tables, a clock.
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FrameKind, Interface, Live, NatKey,
-    NatRule, NeighbourKey, PolicyRule, RouteEntry, SlowPathKind, VectorKey,
+    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FrameKind, Interface, LimitKey,
+    LimitRule, Live, NatKey, NatRule, NeighbourKey, PolicyRule, RouteEntry, SlowPathKind, Tally, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -154,6 +154,32 @@ pub trait Tables: Repeat {
     fn count(&self, slot: u32);
     /// Tells user space.
     fn emit(&self, event: &Event);
+
+    // Ageing and limits.
+
+    /// Makes the generation of a flow of this session `new` if it is `expected`, as one step for all CPUs. Returns what it
+    /// was; `None`: there is no such flow.
+    fn swap_generation(
+        &self,
+        table: Table,
+        family: u8,
+        key: &FlowKey6,
+        session_id: u64,
+        expected: u32,
+        new: u32,
+    ) -> Option<u32>;
+    /// Makes the generation of a flow of this session `DEAD`, as one step for all CPUs. Returns whether it was anything
+    /// else; `None`: there is no such flow.
+    fn end_flow(&self, table: Table, family: u8, key: &FlowKey6, session_id: u64) -> Option<bool>;
+    /// Timeout of a service class, s; 0: none of its own.
+    fn service_timeout_s(&self, generation: u32, service: u32) -> u32;
+    /// Limits of the sessions that come from a zone.
+    fn limit_rule(&self, generation: u32, zone: u8) -> LimitRule;
+    /// Adds to (1) or takes from (-1) the number of sessions of an address; the number afterwards. What cannot be counted
+    /// is 0.
+    fn count_session(&self, key: &LimitKey, by: i64) -> i64;
+    /// Adds one to a tally.
+    fn tally(&self, tally: Tally);
 }
 
 /// Time, chance and numbers.

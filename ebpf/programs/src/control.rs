@@ -4,8 +4,11 @@
 //! half done.
 
 use aya_ebpf::programs::TcContext;
-use bulkhead_abi::{ControlRequest, FlowKey6};
-use bulkhead_pipeline::control::expire;
+use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey};
+use bulkhead_pipeline::{
+    Work,
+    control::{bury, clear, collect, correct, mark},
+};
 
 use crate::{maps, scratch, tables::Kernel, work};
 
@@ -36,26 +39,50 @@ pub fn serve(ctx: &TcContext) -> i32 {
             }
             1
         }
-        3 | 5 => {
-            let key = FlowKey6 {
-                source_be: [k[0], 0, 0, 0],
-                destination_be: [k[1], 0, 0, 0],
-                source_port: k[2] as u16,
-                destination_port: (k[2] >> 16) as u16,
-                protocol: k[3],
+        44 => {
+            let key = LimitKey {
+                scope: k[0],
+                address_be: [k[1], k[2], k[3], k[4]],
             };
-            i32::from(expire(&Kernel, work, 4, &key, request.operation == 5))
+            correct(&Kernel, &key, i64::from(request.argument as i32));
+            1
         }
-        4 | 6 => {
-            let key = FlowKey6 {
-                source_be: [k[0], k[1], k[2], k[3]],
-                destination_be: [k[4], k[5], k[6], k[7]],
-                source_port: k[8] as u16,
-                destination_port: (k[8] >> 16) as u16,
-                protocol: k[9],
-            };
-            i32::from(expire(&Kernel, work, 6, &key, request.operation == 6))
+        operation => i32::from(age(work, operation, &request)),
+    }
+}
+
+/// Serves a request about one session.
+#[inline(never)]
+fn age(work: &mut Work, operation: u32, request: &ControlRequest) -> bool {
+    let k = &request.key;
+    let ipv4 = match operation {
+        5 | 40 | 42 => true,
+        6 | 41 | 43 => false,
+        45 => request.argument == 4,
+        _ => return false,
+    };
+    let key = if ipv4 {
+        FlowKey6 {
+            source_be: [k[0], 0, 0, 0],
+            destination_be: [k[1], 0, 0, 0],
+            source_port: k[2] as u16,
+            destination_port: (k[2] >> 16) as u16,
+            protocol: k[3],
         }
-        _ => 0,
+    } else {
+        FlowKey6 {
+            source_be: [k[0], k[1], k[2], k[3]],
+            destination_be: [k[4], k[5], k[6], k[7]],
+            source_port: k[8] as u16,
+            destination_port: (k[8] >> 16) as u16,
+            protocol: k[9],
+        }
+    };
+    let family = if ipv4 { 4 } else { 6 };
+    match operation {
+        5 | 6 => clear(&Kernel, work, family, &key),
+        40 | 41 => mark(&Kernel, work, family, &key, request.argument),
+        42 | 43 => collect(&Kernel, work, family, &key, request.argument),
+        _ => bury(&Kernel, work, family, &key),
     }
 }

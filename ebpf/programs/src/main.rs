@@ -5,9 +5,10 @@
 //! |---|---|---|
 //! | `bulkhead_xdp` | XDP | established sessions, malformed packets; everything else goes on |
 //! | `bulkhead_ingress` | TCX ingress | parse, established sessions; the rest by tail calls: |
-//! | `bulkhead_session` | tail call | known sessions, ICMP errors |
+//! | `bulkhead_session` | tail call | known sessions |
 //! | `bulkhead_open` | tail call | the first packet of a conversation, as far as policy |
 //! | `bulkhead_admit` | tail call | its translation and its session |
+//! | `bulkhead_related` | tail call | ICMP errors about sessions |
 //! | `bulkhead_egress` | TCX egress | the firewall's own packets |
 //! | `bulkhead_control` | test run | user space: switch generations, expire sessions |
 #![no_std]
@@ -128,7 +129,7 @@ fn go_on(ctx: &TcContext, next: Stage) -> i32 {
     settle(ctx, work, verdict)
 }
 
-/// Known sessions, ICMP errors.
+/// Known sessions.
 #[classifier]
 pub fn bulkhead_session(ctx: TcContext) -> i32 {
     go_on(&ctx, Stage::Session)
@@ -146,6 +147,12 @@ pub fn bulkhead_admit(ctx: TcContext) -> i32 {
     go_on(&ctx, Stage::Admit)
 }
 
+/// ICMP errors about sessions.
+#[classifier]
+pub fn bulkhead_related(ctx: TcContext) -> i32 {
+    go_on(&ctx, Stage::Related)
+}
+
 /// Jumps to the program of a stage. Comes back only if there is none, or 33 are behind us.
 #[inline(always)]
 fn jump(ctx: &TcContext, next: u32) {
@@ -156,8 +163,10 @@ fn jump(ctx: &TcContext, next: u32) {
             maps::STAGES.tail_call(ctx, Stage::Session as u32);
         } else if next == Stage::Open as u32 {
             maps::STAGES.tail_call(ctx, Stage::Open as u32);
-        } else {
+        } else if next == Stage::Admit as u32 {
             maps::STAGES.tail_call(ctx, Stage::Admit as u32);
+        } else {
+            maps::STAGES.tail_call(ctx, Stage::Related as u32);
         }
     }
 }

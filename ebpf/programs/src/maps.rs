@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use bulkhead_abi::{
     Decision, DecisionKey, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface,
-    Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, Reason, RouteEntry, RulePage, Settings,
-    VectorKey, ZoneKey,
+    LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, Reason,
+    RouteEntry, RulePage, SessionCount, Settings, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -114,7 +114,7 @@ pub static SUM_CHUNK: PerCpuArray<[u8; crate::xdp::CHUNK]> = PerCpuArray::with_m
 
 /// The programs of the stages, by `bulkhead_pipeline::Stage`.
 #[map]
-pub static STAGES: ProgramArray = ProgramArray::with_max_entries(4, 0);
+pub static STAGES: ProgramArray = ProgramArray::with_max_entries(8, 0);
 
 /// Session and denial events.
 #[map]
@@ -127,6 +127,21 @@ pub static SLOW_PATH: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 /// Whole frames for user space: a hundred large ones or five hundred small ones.
 #[map]
 pub static FRAMES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+// Ageing and limits.
+
+/// Timeouts of services, by generation, s.
+#[map]
+pub static SERVICE_TIMEOUTS: HashMap<TimeoutKey, u32> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Limits of sessions, by zone and generation.
+#[map]
+pub static LIMIT_RULES: HashMap<LimitRuleKey, LimitRule> = HashMap::with_max_entries(512, NO_PREALLOC);
+/// Sessions by address, where a zone limits them. Evicts: forged sources must not fill it for the others, and user space
+/// puts back what was forgotten of those that have many.
+#[map]
+pub static LIMITS: LruHashMap<LimitKey, SessionCount> = LruHashMap::with_max_entries(1024, 0);
+/// Sessions created and ended, by [`Tally`].
+#[map]
+pub static TALLIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Tally::COUNT, 0);
 
 /// Key of a trie.
 #[inline(always)]

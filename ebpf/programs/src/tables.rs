@@ -6,7 +6,8 @@ use aya_ebpf::{
 };
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6,
-    Interface, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, RouteEntry, VectorKey, ZoneKey,
+    Interface, LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule,
+    RouteEntry, SessionCount, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::Repeat;
 use bulkhead_pipeline::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, take_token};
@@ -320,6 +321,80 @@ impl Tables for Kernel {
             self.count(bulkhead_abi::Reason::SLOT_EVENTS_LOST);
         }
     }
+
+    // Ageing and limits.
+
+    #[inline(always)]
+    fn swap_generation(
+        &self,
+        table: Table,
+        family: u8,
+        key: &FlowKey6,
+        session_id: u64,
+        expected: u32,
+        new: u32,
+    ) -> Option<u32> {
+        let flow = flow_ptr(table, family, key)?;
+        // SAFETY: as in `with_flow`.
+        if unsafe { (*flow).session_id } != session_id {
+            return None;
+        }
+        // SAFETY: an aligned field of a live map value. An entry recycled since the line above holds a session so new
+        // that its generation is not `expected`, which is one that has been overtaken.
+        Some(unsafe { compare_exchange(&raw mut (*flow).generation, expected, new) })
+    }
+
+    #[inline(always)]
+    fn end_flow(&self, table: Table, family: u8, key: &FlowKey6, session_id: u64) -> Option<bool> {
+        let flow = flow_ptr(table, family, key)?;
+        // SAFETY: as in `with_flow`.
+        if unsafe { (*flow).session_id } != session_id {
+            return None;
+        }
+        // SAFETY: an aligned field of a live map value. An entry recycled since the line above would be another session's,
+        // dead and never removed: user space finds and buries such flows.
+        let before = unsafe { exchange(&raw mut (*flow).generation, flow_generation::DEAD) };
+        Some(before != flow_generation::DEAD)
+    }
+
+    #[inline(always)]
+    fn service_timeout_s(&self, generation: u32, service: u32) -> u32 {
+        copied(&maps::SERVICE_TIMEOUTS, &TimeoutKey { generation, service }).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn limit_rule(&self, generation: u32, zone: u8) -> LimitRule {
+        let zone = u32::from(zone);
+        copied(&maps::LIMIT_RULES, &LimitRuleKey { generation, zone }).unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn count_session(&self, key: &LimitKey, by: i64) -> i64 {
+        if maps::LIMITS.get_ptr(key).is_none() {
+            let nothing = SessionCount::default();
+            // Another CPU may be faster; then its entry is as good.
+            let _made = maps::LIMITS.insert(key, &nothing, BPF_NOEXIST);
+        }
+        match maps::LIMITS.get_ptr_mut(key) {
+            // SAFETY: aligned words of a live map value, only ever added to. An entry recycled in between is another
+            // address's, whose count is then wrong by one until user space corrects it.
+            Some(count) => unsafe {
+                if by < 0 {
+                    atomic_increment(&raw mut (*count).returned);
+                }
+                (fetch_add(&raw mut (*count).sessions, by as u64) as i64).wrapping_add(by)
+            },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn tally(&self, tally: Tally) {
+        if let Some(tally) = maps::TALLIES.get_ptr_mut(tally as u32) {
+            // SAFETY: a per-CPU entry; see `permitted`.
+            unsafe { *tally += 1 };
+        }
+    }
 }
 
 impl Repeat for Kernel {
@@ -348,6 +423,51 @@ impl Repeat for Kernel {
 unsafe fn atomic_increment(counter: *mut u64) {
     // SAFETY: one instruction on memory the caller vouches for.
     unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64) };
+}
+
+/// An atomic addition that tells what was there before (`BPF_ATOMIC | BPF_ADD | BPF_FETCH`).
+///
+/// # Safety
+/// `number` must point to an aligned `u64` inside a live map value.
+#[inline(always)]
+unsafe fn fetch_add(number: *mut u64, by: u64) -> u64 {
+    let mut value = by;
+    // SAFETY: one instruction on memory the caller vouches for.
+    unsafe {
+        core::arch::asm!("{1} = atomic_fetch_add((u64 *)({0} + 0), {1})", in(reg) number, inout(reg) value);
+    }
+    value
+}
+
+/// An atomic exchange (`BPF_ATOMIC | BPF_XCHG`); what was there before.
+///
+/// # Safety
+/// `number` must point to an aligned `u32` inside a live map value.
+#[inline(always)]
+unsafe fn exchange(number: *mut u32, new: u32) -> u32 {
+    let mut value = u64::from(new);
+    // SAFETY: one instruction on memory the caller vouches for. Its register is named because half of one has no name here.
+    unsafe {
+        core::arch::asm!("w2 = xchg32_32({0} + 0, w2)", in(reg) number, inout("r2") value);
+    }
+    value as u32
+}
+
+/// An atomic compare-and-exchange (`BPF_ATOMIC | BPF_CMPXCHG`, kernel 5.12); what was there before.
+///
+/// # Safety
+/// `number` must point to an aligned `u32` inside a live map value.
+#[inline(always)]
+unsafe fn compare_exchange(number: *mut u32, expected: u32, new: u32) -> u32 {
+    let mut value = u64::from(expected);
+    // SAFETY: one instruction on memory the caller vouches for. It compares with register 0, always.
+    unsafe {
+        core::arch::asm!(
+            "w0 = cmpxchg32_32({0} + 0, w0, w2)",
+            in(reg) number, inout("r0") value, in("r2") u64::from(new),
+        );
+    }
+    value as u32
 }
 
 /// Zero, but the verifier does not know: with a constant it would follow every combination of present and absent

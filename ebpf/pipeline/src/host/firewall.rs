@@ -6,7 +6,7 @@ use bulkhead_abi::{Event, FlowKey6, Reason};
 use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer};
 
 use super::{Asked, Counters, Handed, Hook, HostFrame, HostTables};
-use crate::{Action, Stage, Tables, Verdict, Work, control, established, host_egress, ingress, stage};
+use crate::{Action, Stage, Table, Tables, Verdict, Work, control, established, host_egress, ingress, stage};
 
 /// A firewall of one CPU. Its scratch entry lives on from packet to packet, as the kernel's does.
 pub struct HostFirewall {
@@ -97,9 +97,34 @@ impl HostFirewall {
         )
     }
 
-    /// The control program's expiry; whether the session ended. The counters and events stay in the tables.
+    /// Ends a session as user space does: at once if `force`, else by both phases of ageing. Whether it ended; the counters
+    /// and events stay in the tables.
     pub fn expire(&mut self, family: u8, key: &FlowKey6, force: bool) -> bool {
-        control::expire(&self.tables, &mut self.work, family, key, force)
+        if force {
+            return control::clear(&self.tables, &mut self.work, family, key);
+        }
+        let there = |tables: &HostTables| {
+            [Table::Established, Table::HalfOpen]
+                .iter()
+                .any(|table| tables.flows(*table, family).get(key).is_some())
+        };
+        let marked = self.mark(family, key, 0);
+        marked && (self.collect(family, key, 0) || !there(&self.tables))
+    }
+
+    /// The control program's first phase of ageing; whether it changed anything.
+    pub fn mark(&mut self, family: u8, key: &FlowKey6, early_ms: u32) -> bool {
+        control::mark(&self.tables, &mut self.work, family, key, early_ms)
+    }
+
+    /// The control program's second phase of ageing; whether the session ended.
+    pub fn collect(&mut self, family: u8, key: &FlowKey6, early_ms: u32) -> bool {
+        control::collect(&self.tables, &mut self.work, family, key, early_ms)
+    }
+
+    /// The control program's removal of what is left of a dead session; whether there was anything.
+    pub fn bury(&mut self, family: u8, key: &FlowKey6) -> bool {
+        control::bury(&self.tables, &mut self.work, family, key)
     }
 
     fn run(

@@ -241,5 +241,5 @@ fn a_session_that_policy_ended_has_no_errors() {
         .forwarded(DMZ, Reason::SessionCreated, &[MISS]);
     net.commit(&[permit(ZONE_DMZ, ZONE_INSIDE)]);
     let error = Frame::new("10.3.0.2", "10.1.0.2").error(&sent.bytes, false);
-    net.receive(DMZ, &error).dropped(Reason::IcmpNoSession, &[]);
+    net.receive(DMZ, &error).dropped(Reason::PolicyChanged, &[MISS]);
 }

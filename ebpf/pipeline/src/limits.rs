@@ -1,0 +1,86 @@
+//! Limits of sessions: how many one source or one destination may have that come from a zone.
+//!
+//! A session is counted when it is admitted and taken off when it ends. What the half-open table evicts ends without a
+//! word, and what began before a limit was configured was never counted: user space counts the tables now and then and
+//! corrects what differs. Only zones with limits pay, and only at the beginning and at the end of a session.
+
+use bulkhead_abi::{LimitKey, LimitKind, LimitRule, Reason, limit_flags, protocol};
+
+use crate::{Tables, Work, life};
+
+/// Counts the session that `work` is about to open.
+///
+/// # Errors
+/// The limit that is reached; then nothing is counted.
+#[inline(never)]
+pub(crate) fn charge<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
+    let zone = work.question.from_zone;
+    let rule = env.limit_rule(work.generation, zone);
+    if rule == LimitRule::default() {
+        return Ok(());
+    }
+    let tcp = work.packet.protocol == protocol::TCP;
+    let mut over = None;
+    for kind in LimitKind::ALL {
+        let limit = rule.of(kind);
+        if limit == 0 || (kind == LimitKind::SynAckAck && !tcp) {
+            continue;
+        }
+        fill_key(work, kind, zone, false);
+        if env.count_session(&work.limit_key, 1) > i64::from(limit) && over.is_none() {
+            over = Some(match kind {
+                LimitKind::Source => Reason::SessionLimitSource,
+                LimitKind::Destination => Reason::SessionLimitDestination,
+                LimitKind::SynAckAck => Reason::SynAckAck,
+            });
+        }
+    }
+    let Some(reason) = over else {
+        return Ok(());
+    };
+    if rule.flags & limit_flags::ALARM_ONLY != 0 {
+        env.count(Reason::SLOT_SESSION_LIMIT_ALARMS);
+        return Ok(());
+    }
+    discharge(env, work, zone, tcp, false);
+    Err(reason)
+}
+
+/// Takes the session off that [`charge`] counted and that could not be opened after all.
+#[inline(always)]
+pub(crate) fn revoke<E: Tables>(env: &E, work: &mut Work) {
+    let tcp = work.packet.protocol == protocol::TCP;
+    discharge(env, work, work.question.from_zone, tcp, false);
+}
+
+/// Takes the session in `work.flow` and `work.partner` off, which has just ended.
+#[inline(always)]
+pub(crate) fn give_back<E: Tables>(env: &E, work: &mut Work) {
+    let reply = life::is_reply(&work.flow);
+    let original = if reply { &work.partner } else { &work.flow };
+    let (zone, tcp) = (original.from_zone, original.protocol == protocol::TCP);
+    discharge(env, work, zone, tcp, reply);
+}
+
+#[inline(never)]
+fn discharge<E: Tables>(env: &E, work: &mut Work, zone: u8, tcp: bool, reply: bool) {
+    let rule = env.limit_rule(work.generation, zone);
+    for kind in LimitKind::ALL {
+        if rule.of(kind) != 0 && (kind != LimitKind::SynAckAck || tcp) {
+            fill_key(work, kind, zone, reply);
+            let _left = env.count_session(&work.limit_key, -1);
+        }
+    }
+}
+
+/// The key under which the session counts. `reply`: `work.key` is its reply direction's.
+#[inline(always)]
+fn fill_key(work: &mut Work, kind: LimitKind, zone: u8, reply: bool) {
+    let key = if reply { &work.partner_key } else { &work.key };
+    work.limit_key.scope = LimitKey::scope(kind, zone);
+    work.limit_key.address_be = if kind == LimitKind::Destination {
+        key.destination_be
+    } else {
+        key.source_be
+    };
+}
