@@ -64,11 +64,12 @@ impl Pool {
         last: 65_535,
     };
 
-    /// The ports a source rule translates to; `None` to keep every port.
+    /// The ports a source rule translates to; `None` to keep every port, and where no source rule may name the pool.
     pub fn ports(&self) -> Option<PortRange> {
         match self.usage {
             PoolUse::Source { ports, .. } => ports,
-            PoolUse::Either | PoolUse::Destination(_) => Some(Self::DEFAULT_PORTS),
+            PoolUse::Either => Some(Self::DEFAULT_PORTS),
+            PoolUse::Destination(_) => None,
         }
     }
 
