@@ -60,10 +60,6 @@ const ABSENT: &[Feature] = &[
         field: "spec.sessions.earlyAgeing",
         used: |config| config.sessions.early_ageing.map(|_| SOMEWHERE),
     },
-    Feature {
-        field: "spec.algs",
-        used: |config| (!config.algs.is_empty()).then_some(SOMEWHERE),
-    },
 ];
 
 fn first<T>(things: &[T], line: impl Fn(&T) -> Option<u32>) -> Option<u32> {
