@@ -100,6 +100,14 @@ fn defines(configuration: &Configuration) -> BTreeMap<String, usize> {
         ),
         ("policies", config.policies.len()),
         ("source_nat", config.source_nat.len()),
+        ("destination_nat", config.destination_nat.len()),
+        ("static_nat", config.static_nat.len()),
+        ("pools", config.pools.len()),
+        (
+            "screens",
+            config.screens.iter().filter(|screen| !screen.builtin).count(),
+        ),
+        ("wires", config.wires.len()),
     ]
     .into_iter()
     .map(|(kind, number)| (kind.to_owned(), number))

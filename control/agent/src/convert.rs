@@ -167,12 +167,14 @@ pub fn counter(name: String, value: u64) -> Counter {
 
 /// What a counter that is no reason counts, by the words of its name.
 fn unit(name: &str) -> &'static str {
-    const UNITS: [(&str, &str); 7] = [
+    const UNITS: [(&str, &str); 9] = [
         ("events", "events"),
         ("slow_path", "answers"),
         ("checksums", "packets"),
         ("sessions", "sessions"),
         ("nat_ports", "ports"),
+        ("fragments", "packets"),
+        ("frames", "packets"),
         ("decision_cache", "conversations"),
         ("", "times"),
     ];

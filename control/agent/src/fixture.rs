@@ -12,7 +12,7 @@ use crate::firewall::{Answered, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
     self, Cleared, Counter, CounterKind, Counters, Explanation, Flow, FlowKind, Group, Groups, Interface,
-    Interfaces, Nat, NatRule, Policies, Policy, Question, Sessions, Verdict, Zone, Zones,
+    Interfaces, Nat, Policies, Policy, Question, Sessions, SourceRule, Verdict, Zone, Zones,
 };
 
 fn texts(words: &[&str]) -> Vec<String> {
@@ -283,6 +283,7 @@ impl Firewall for Fixture {
             name: "web".into(),
             interfaces: texts(&["net3"]),
             host_inbound: texts(&["ping"]),
+            screen: Some("default".into()),
             policies_from: 2,
             policies_to: 1,
         };
@@ -294,15 +295,24 @@ impl Firewall for Fixture {
     }
 
     fn nat(&self) -> Answered<Nat> {
-        let rule = NatRule {
+        let rule = SourceRule {
             number: 1,
             name: "hide-inside".into(),
             from: texts(&["financial", "applications"]),
             to: texts(&["internet"]),
+            source: texts(&["any"]),
+            destination: texts(&["any"]),
+            service: texts(&["any"]),
             translate: "interface".into(),
+            pool: None,
+            persistent: None,
+            persistent_timeout_seconds: None,
             hits: 12,
         };
-        Ok(Nat { source: vec![rule] })
+        Ok(Nat {
+            source: vec![rule],
+            ..Nat::default()
+        })
     }
 
     fn groups(&self) -> Answered<Groups> {

@@ -4,6 +4,8 @@
 //! names of services). A reload replaces both under one lock, so that no answer mixes two generations. Commits go
 //! through whoever holds the engine's network namespace: the daemon's main thread.
 
+mod nat;
+
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use bulkhead_config::{Config, GroupId, Selector, ServiceId, ZoneId};
@@ -13,8 +15,8 @@ use crate::filter::SessionFilter;
 use crate::firewall::{Answered, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
-    Cleared, Counters, Explanation, Flow, Group, Groups, Interfaces, Nat, NatRule, Policies, Policy,
-    Question, Session, Sessions, Zone, Zones,
+    Cleared, Counters, Explanation, Flow, Group, Groups, Interfaces, Nat, Policies, Policy, Question,
+    Session, Sessions, Zone, Zones,
 };
 use crate::{convert, translate};
 
@@ -95,7 +97,7 @@ impl Firewall for LiveFirewall {
     fn nat(&self) -> Answered<Nat> {
         let config = self.config();
         let hits = self.engine.nat_hits().map_err(|error| failure(&error))?;
-        Ok(nat(&config, &hits))
+        Ok(nat::nat(&config, &hits))
     }
 
     fn groups(&self) -> Answered<Groups> {
@@ -195,6 +197,7 @@ fn zones(config: &Config) -> Zones {
                 .iter()
                 .map(|&id| config.service(id).name.clone())
                 .collect(),
+            screen: zone.screen.map(|screen| config.screen(screen).name.clone()),
             policies_from: policies(|policy| &policy.from),
             policies_to: policies(|policy| &policy.to),
         }
@@ -237,24 +240,6 @@ fn policies(config: &Config, hits: &[u64], default_denied: u64) -> Policies {
     Policies {
         policies: config.policies.iter().enumerate().map(policy).collect(),
         default_denied,
-    }
-}
-
-fn nat(config: &Config, hits: &[u64]) -> Nat {
-    let rule = |(index, rule): (usize, &bulkhead_config::NatRule)| NatRule {
-        number: index + 1,
-        name: rule.name.clone(),
-        from: zone_names(config, &rule.from),
-        to: zone_names(config, &rule.to),
-        translate: match rule.translate {
-            bulkhead_config::Translation::Interface => "interface",
-            bulkhead_config::Translation::Off => "off",
-        }
-        .to_owned(),
-        hits: hits.get(index).copied().unwrap_or(0),
-    };
-    Nat {
-        source: config.source_nat.iter().enumerate().map(rule).collect(),
     }
 }
 
@@ -349,19 +334,6 @@ mod tests {
         assert_eq!(
             (databases.literal, databases.policies.as_slice()),
             (false, &["applications-to-databases".into()][..])
-        );
-    }
-
-    #[test]
-    fn translation_rules_are_listed() {
-        let nat = nat(&config(), &[3]).source;
-        assert_eq!(
-            (nat.len(), nat[0].name.as_str(), nat[0].hits),
-            (1, "hide-inside", 3)
-        );
-        assert_eq!(
-            (nat[0].to.as_slice(), nat[0].translate.as_str()),
-            (&["internet".into()][..], "interface")
         );
     }
 }

@@ -28,6 +28,7 @@ mod report;
 mod server;
 mod table;
 mod translate;
+mod unsupported;
 mod words;
 
 use std::process::ExitCode;

@@ -4,10 +4,11 @@
 
 mod explain;
 mod flows;
+mod nat;
 mod sessions;
 mod verdicts;
 
-use crate::report::{CounterKind, Counters, Groups, Interfaces, Nat, Policies, Zones};
+use crate::report::{CounterKind, Counters, Groups, Interfaces, Policies, Zones};
 use crate::table::{
     Align::{Left, Right},
     Table, printable,
@@ -16,6 +17,7 @@ use crate::words;
 
 pub use explain::explanation;
 pub use flows::{flow, flow_header, flow_jsonpb};
+pub use nat::nat;
 pub use sessions::sessions;
 pub use verdicts::{checked, doctor};
 
@@ -81,6 +83,7 @@ pub fn zones(report: &Zones) -> String {
         ("ZONE", Left),
         ("INTERFACES", Left),
         ("HOST INBOUND", Left),
+        ("SCREEN", Left),
         ("POLICIES FROM", Right),
         ("POLICIES TO", Right),
     ]);
@@ -89,6 +92,7 @@ pub fn zones(report: &Zones) -> String {
             zone.name.clone(),
             list(&zone.interfaces),
             list(&zone.host_inbound),
+            zone.screen.clone().unwrap_or_default(),
             zone.policies_from.to_string(),
             zone.policies_to.to_string(),
         ]);
@@ -129,32 +133,6 @@ pub fn policies(report: &Policies) -> String {
         "{}\nHits: conversations a policy permitted, packets it denied. Denied by default: {denied}.\n",
         table.render()
     )
-}
-
-/// `show nat`
-pub fn nat(report: &Nat) -> String {
-    if report.source.is_empty() {
-        return "no source translation is configured\n".to_owned();
-    }
-    let mut table = Table::new([
-        ("#", Right),
-        ("RULE", Left),
-        ("FROM", Left),
-        ("TO", Left),
-        ("TRANSLATE", Left),
-        ("HITS (sessions)", Right),
-    ]);
-    for rule in &report.source {
-        table.row([
-            rule.number.to_string(),
-            rule.name.clone(),
-            list(&rule.from),
-            list(&rule.to),
-            rule.translate.clone(),
-            rule.hits.to_string(),
-        ]);
-    }
-    table.render()
 }
 
 /// `show groups`: a long group is shown by its beginning; JSON has all of it.
@@ -252,13 +230,13 @@ Hits: conversations a policy permitted, packets it denied. Denied by default: 41
         let fixture = Fixture::default();
         assert_eq!(
             zones(&fixture.zones().expect("zones")),
-            "ZONE  INTERFACES  HOST INBOUND  POLICIES FROM  POLICIES TO\nweb   net3        ping                      2            1\n"
+            "ZONE  INTERFACES  HOST INBOUND  SCREEN   POLICIES FROM  POLICIES TO\nweb   net3        ping          default              2            1\n"
         );
         assert_eq!(
             nat(&fixture.nat().expect("rules")),
             "\
-#  RULE         FROM                     TO        TRANSLATE  HITS (sessions)
-1  hide-inside  financial, applications  internet  interface               12
+#  RULE         FROM                     TO        SOURCE  DESTINATION  SERVICE  TRANSLATE  PERSISTENT  HITS (sessions)
+1  hide-inside  financial, applications  internet  any     any          any      interface  -                        12
 "
         );
         assert_eq!(
@@ -282,10 +260,6 @@ sessions_expired  other          7  sessions
 
     #[test]
     fn nothing_is_said_in_words() {
-        assert_eq!(
-            nat(&Nat { source: vec![] }),
-            "no source translation is configured\n"
-        );
         assert_eq!(
             groups(&Groups { groups: vec![] }),
             "no address groups are configured\n"

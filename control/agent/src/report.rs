@@ -5,10 +5,14 @@
 //! a plain number. An absent thing is `null`, never missing and never an empty text. `any` is written as `["any"]`.
 //! Addresses are text, ports numbers; of ICMP queries both "ports" are the identifier, of other protocols 0.
 
+mod nat;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::nat::{DestinationRule, Nat, Pool, SourceRule, StaticRule};
 
 /// `show interfaces`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +70,8 @@ pub struct Zone {
     pub interfaces: Vec<String>,
     /// Services of the firewall itself that it may reach.
     pub host_inbound: Vec<String>,
+    /// Its screen profile.
+    pub screen: Option<String>,
     /// Policies that name it as `from`, `any` included.
     pub policies_from: usize,
     /// Policies that name it as `to`, `any` included.
@@ -106,34 +112,10 @@ pub struct Policy {
     pub hits: u64,
 }
 
-/// `show nat`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Nat {
-    /// Source translation, in the order in which the rules are asked.
-    pub source: Vec<NatRule>,
-}
-
-/// A source translation rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NatRule {
-    /// Its place, from 1.
-    pub number: usize,
-    /// Its name.
-    pub name: String,
-    /// Zones, or `any`.
-    pub from: Vec<String>,
-    /// Zones, or `any`.
-    pub to: Vec<String>,
-    /// `interface` or `off`.
-    pub translate: String,
-    /// Conversations it decided about.
-    pub hits: u64,
-}
-
 /// `show groups`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Groups {
-    /// Named groups in the order of the configuration, then the literal addresses of policies.
+    /// Named groups in the order of the configuration, then the literal addresses of rules.
     pub groups: Vec<Group>,
 }
 
@@ -142,7 +124,7 @@ pub struct Groups {
 pub struct Group {
     /// Its name; of a literal, the literal.
     pub name: String,
-    /// Whether it stands for an address written in a policy.
+    /// Whether it stands for an address written in a rule.
     pub literal: bool,
     /// Its members as configured.
     pub members: Vec<String>,

@@ -60,7 +60,9 @@ fn examples_are_sound() {
     let lines = stdout(&output);
     assert_eq!(lines.lines().count(), examples.len(), "{lines}");
     assert!(
-        lines.contains("four-segments.yaml: ok (groups: 2, interfaces: 5, policies: 6, services: 2"),
+        lines.contains(
+            "four-segments.yaml: ok (groups: 2, interfaces: 5, policies: 6, services: 2, source_nat: 1, zones: 5)"
+        ),
         "{lines}"
     );
 }

@@ -72,13 +72,50 @@ impl IpPrefix {
         })
     }
 
+    /// The network of one address.
+    pub fn host(address: IpAddr) -> Self {
+        Self {
+            address,
+            length: width(address),
+        }
+    }
+
     /// Whether `address` lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4() && Self::around(address, self.length) == Some(*self)
     }
+
+    /// All its addresses.
+    pub fn range(&self) -> IpRange {
+        let width = width(self.address);
+        IpRange {
+            first: self.address,
+            last: from_bits(bits(self.address) | host_mask(width, self.length), width),
+        }
+    }
+}
+
+impl Member {
+    /// All its addresses.
+    pub fn range(&self) -> IpRange {
+        match *self {
+            Self::Host(address) => IpRange {
+                first: address,
+                last: address,
+            },
+            Self::Prefix(prefix) => prefix.range(),
+            Self::Range(range) => range,
+        }
+    }
 }
 
 impl IpRange {
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        // Every IPv4 address is less than every IPv6 address, so ranges of two families never overlap.
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// The fewest prefixes that together hold exactly this range, in ascending order: at most 62 for IPv4 and 254 for IPv6.
     pub fn prefixes(&self) -> Vec<IpPrefix> {
         let (width, last) = (width(self.first), bits(self.last));
@@ -104,6 +141,16 @@ impl IpRange {
 impl fmt::Display for IpPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl fmt::Display for IpRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            self.first.fmt(f)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
     }
 }
 

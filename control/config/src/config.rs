@@ -4,11 +4,20 @@
 //! name and its line. Sound by construction: an id is an index into the table of this very `Config`, lists keep the order of
 //! the document, `OneOf` is never empty and holds no id twice, in ascending order.
 
+mod nat;
+mod screens;
+mod sessions;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use self::nat::{
+    DestinationRule, Persistent, Pool, PoolAlarm, PoolId, PoolUse, SourceRule, SourceTranslation, StaticRule,
+};
+pub use self::screens::{IcmpScreen, Scan, Screen, ScreenId, SessionLimit, SynFlood, TcpScreen, UdpScreen};
+pub use self::sessions::{EarlyAgeing, Mss, SessionLimits, Tcp, Timeouts};
 use crate::address::Member;
-use crate::document::{Action, Hook, LogEvent, Translation};
+use crate::document::{Action, Alg, Forwarding, Hook, LogEvent, Passage};
 use crate::service::ServiceMatch;
 
 /// A firewall, ready to be compiled.
@@ -18,21 +27,41 @@ pub struct Config {
     pub name: String,
     /// The file it was read from, for diagnostics.
     pub file: String,
-    /// The data interfaces, at most [`MAX_INTERFACES`](crate::MAX_INTERFACES).
+    /// How packets cross it.
+    pub forwarding: Forwarding,
+    /// The data interfaces, by [`InterfaceId`], at most [`MAX_INTERFACES`](crate::MAX_INTERFACES).
     pub interfaces: Vec<Interface>,
+    /// With [`Forwarding::Wire`] each interface is an end of exactly one of them; else there are none.
+    pub wires: Vec<Wire>,
     /// The zones, by [`ZoneId`].
     pub zones: Vec<Zone>,
-    /// The address groups, by [`GroupId`]: first the named ones, then one for each literal in a policy.
+    /// The screen profiles, by [`ScreenId`]: first the document's own, then the builtin one if a zone uses it.
+    pub screens: Vec<Screen>,
+    /// The address groups, by [`GroupId`]: first the named ones, then one for each literal in a rule.
     pub groups: Vec<Group>,
     /// The services, by [`ServiceId`]: first the document's own, then the builtin ones it uses.
     pub services: Vec<Service>,
     /// The policies: first match wins, default deny.
     pub policies: Vec<Policy>,
+    /// The pools of translation, by [`PoolId`].
+    pub pools: Vec<Pool>,
     /// The source translation rules: first match wins, default none.
-    pub source_nat: Vec<NatRule>,
+    pub source_nat: Vec<SourceRule>,
+    /// The destination translation rules: first match wins, default none.
+    pub destination_nat: Vec<DestinationRule>,
+    /// The pairs of prefixes; no prefix of them overlaps another.
+    pub static_nat: Vec<StaticRule>,
+    /// How strictly TCP is followed.
+    pub tcp: Tcp,
     /// Limits and timeouts.
     pub sessions: SessionLimits,
+    /// The protocols that are read along, in ascending order and each once.
+    pub algs: Vec<Alg>,
 }
+
+/// Index into [`Config::interfaces`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceId(pub u32);
 
 /// Index into [`Config::zones`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +120,21 @@ pub struct InterfaceAddress {
     pub length: u8,
 }
 
+/// Two interfaces between which frames go to and fro.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// Its name.
+    pub name: String,
+    /// Its ends, which differ.
+    pub interfaces: [InterfaceId; 2],
+    /// What becomes of ARP.
+    pub arp: Passage,
+    /// What becomes of frames that are neither IP nor ARP.
+    pub non_ip: Passage,
+    /// Line of the name.
+    pub line: u32,
+}
+
 /// One zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
@@ -98,8 +142,8 @@ pub struct Zone {
     pub name: String,
     /// What it may reach of the firewall itself; empty for nothing.
     pub host_inbound: Vec<ServiceId>,
-    /// Whether `screen: default` was written.
-    pub screen: bool,
+    /// Its screen profile.
+    pub screen: Option<ScreenId>,
     /// Line of the name.
     pub line: u32,
 }
@@ -109,7 +153,7 @@ pub struct Zone {
 pub struct Group {
     /// Its name; for a literal, the literal in its canonical form.
     pub name: String,
-    /// Whether it stands for an address written in a policy.
+    /// Whether it stands for an address written in a rule.
     pub literal: bool,
     /// Its members in the order of the document; may be empty.
     pub members: Vec<Member>,
@@ -126,6 +170,8 @@ pub struct Service {
     pub builtin: bool,
     /// Any of these matches; never empty.
     pub matches: Vec<ServiceMatch>,
+    /// How long its sessions may be idle instead of what [`Timeouts`] says: whole seconds, from 1 s to 7 days.
+    pub timeout: Option<Duration>,
     /// Line of the name; 0 for a builtin one.
     pub line: u32,
 }
@@ -153,90 +199,25 @@ pub struct Policy {
     pub line: u32,
 }
 
-/// One source translation rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NatRule {
-    /// Its name.
-    pub name: String,
-    /// Zones the conversation comes from.
-    pub from: Selector<ZoneId>,
-    /// Zones the conversation goes to.
-    pub to: Selector<ZoneId>,
-    /// What becomes of the source address.
-    pub translate: Translation,
-    /// Line of the name.
-    pub line: u32,
-}
-
-/// How many sessions, and how long they may be idle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionLimits {
-    /// Sessions at once.
-    pub max: u32,
-    /// Half-open sessions at once; at most `max`.
-    pub half_open: u32,
-    /// Idle times.
-    pub timeouts: Timeouts,
-}
-
-impl SessionLimits {
-    /// Sessions at once, unless the document says otherwise.
-    pub const DEFAULT_MAX: u32 = 262_144;
-    /// Half-open sessions at once, unless the document says otherwise or `max` is less.
-    pub const DEFAULT_HALF_OPEN: u32 = 65_536;
-}
-
-impl Default for SessionLimits {
-    fn default() -> Self {
-        Self {
-            max: Self::DEFAULT_MAX,
-            half_open: Self::DEFAULT_HALF_OPEN,
-            timeouts: Timeouts::default(),
-        }
-    }
-}
-
-/// How long a session may be idle: whole milliseconds, from 1 s to 7 days.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP before both sides have agreed.
-    pub tcp_opening: Duration,
-    /// TCP in use.
-    pub tcp_established: Duration,
-    /// TCP of which one side has said goodbye.
-    pub tcp_closing: Duration,
-    /// TCP after both goodbyes or a reset.
-    pub tcp_closed: Duration,
-    /// UDP without an answer so far.
-    pub udp_one_way: Duration,
-    /// UDP in both directions.
-    pub udp_two_way: Duration,
-    /// ICMP queries.
-    pub icmp: Duration,
-    /// Every other protocol.
-    pub other: Duration,
-}
-
-impl Default for Timeouts {
-    /// RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2, or more where those ask for a minimum.
-    fn default() -> Self {
-        Self {
-            tcp_opening: Duration::from_secs(240),
-            tcp_established: Duration::from_secs(7_440),
-            tcp_closing: Duration::from_secs(240),
-            tcp_closed: Duration::from_secs(10),
-            udp_one_way: Duration::from_secs(30),
-            udp_two_way: Duration::from_secs(300),
-            icmp: Duration::from_secs(60),
-            other: Duration::from_secs(600),
-        }
-    }
-}
-
 impl Config {
     /// The zone of an id of this configuration.
     pub fn zone(&self, id: ZoneId) -> &Zone {
         &self.zones[id.0 as usize]
+    }
+
+    /// The interface of an id of this configuration.
+    pub fn interface(&self, id: InterfaceId) -> &Interface {
+        &self.interfaces[id.0 as usize]
+    }
+
+    /// The screen profile of an id of this configuration.
+    pub fn screen(&self, id: ScreenId) -> &Screen {
+        &self.screens[id.0 as usize]
+    }
+
+    /// The pool of an id of this configuration.
+    pub fn pool(&self, id: PoolId) -> &Pool {
+        &self.pools[id.0 as usize]
     }
 
     /// The group of an id of this configuration.

@@ -4,9 +4,21 @@
 //! judgement (addresses, ports, names, durations) are kept as text here and judged in `resolve`, where every
 //! fault gets its place. Refuses fields it does not know.
 
+mod nat;
+mod screens;
+mod sessions;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::nat::{
+    DestinationNat, DestinationTranslation, Nat, PersistentScope, PoolAlarmEntry, PoolEntry, SourceNat,
+    StaticNat, Translation,
+};
+pub use self::screens::{
+    IcmpScreens, IpScreens, ScanEntry, ScreenEntry, SessionLimitEntry, SynFloodEntry, TcpScreens, UdpScreens,
+};
+pub use self::sessions::{EarlyAgeingEntry, Midstream, Sessions, TcpEntry, TimeoutEntries, Window};
 use crate::one_or_many::{NumberOrText, OneOrMany};
 
 /// One firewall: its interfaces, zones, address groups, services, policies and translations.
@@ -50,6 +62,8 @@ pub struct Metadata {
 pub struct Spec {
     /// How packets cross the firewall. Default: `routed`.
     pub forwarding: Forwarding,
+    /// Pairs of interfaces, with `forwarding: wire` only: every interface is an end of exactly one wire.
+    pub wires: Vec<WireEntry>,
     /// Where the programs attach on interfaces that do not say so themselves. Default: `auto`.
     pub hook: Hook,
     /// The data interfaces, at most 15. The management interface is not listed and never touched.
@@ -57,16 +71,22 @@ pub struct Spec {
     pub interfaces: Vec<InterfaceEntry>,
     /// Names for one or more interfaces; policies speak of zones.
     pub zones: Vec<ZoneEntry>,
+    /// Screen profiles: what is dropped whatever the policies say. A zone names the one it wants.
+    pub screens: Vec<ScreenEntry>,
     /// Named sets of addresses.
     pub addresses: Vec<AddressGroup>,
     /// Named protocols and ports, besides the builtin ones.
     pub services: Vec<ServiceEntry>,
     /// Ordered rules from zone to zone: the first match wins, what nothing matches is denied.
     pub policies: Vec<PolicyEntry>,
-    /// Address translation.
+    /// Address translation, with `forwarding: routed` only. The order is: static (inbound), destination, route, zones, policy, static (outbound), source.
     pub nat: Nat,
+    /// How strictly TCP is followed.
+    pub tcp: TcpEntry,
     /// Limits and timeouts of sessions.
     pub sessions: Sessions,
+    /// Protocols whose further connections are found out by reading along. Default: none.
+    pub algs: Vec<Alg>,
 }
 
 /// How packets cross the firewall.
@@ -76,8 +96,50 @@ pub enum Forwarding {
     /// By the kernel's routing table.
     #[default]
     Routed,
-    /// Two interfaces spliced at layer 2. Not supported by this version.
+    /// Two interfaces spliced at layer 2: no routes, no addresses of its own, no translation.
     Wire,
+}
+
+/// Two interfaces between which frames go to and fro.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with a name and two interfaces"
+)]
+pub struct WireEntry {
+    /// Name of the wire.
+    #[schemars(regex(pattern = crate::schema::NAME))]
+    pub name: String,
+    /// Its two ends, by the names in `spec.interfaces`.
+    #[schemars(length(min = 2, max = 2))]
+    pub interfaces: Vec<String>,
+    /// What becomes of ARP. Default: `pass`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arp: Option<Passage>,
+    /// What becomes of frames that are neither IP nor ARP. Default: `drop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub non_ip: Option<Passage>,
+}
+
+/// Whether a frame that no policy can judge goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Passage {
+    /// It goes through.
+    Pass,
+    /// It is dropped and counted.
+    Drop,
+}
+
+/// A protocol whose messages name the address and port of a further connection. That one is then permitted and translated too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Alg {
+    /// File transfer, active and passive, IPv4 and IPv6 (RFC 959, RFC 2428): control connections to TCP port 21.
+    Ftp,
+    /// Trivial file transfer (RFC 1350): requests to UDP port 69, answers from any port.
+    Tftp,
 }
 
 /// Where the programs attach.
@@ -128,7 +190,7 @@ pub struct ZoneEntry {
     /// Services of the firewall itself that this zone may reach: names from `spec.services` or builtin ones (`ping`, `ssh`, `dns`, `all`, …). Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_inbound: Vec<String>,
-    /// Screen profile: `default`, the only one so far.
+    /// Screen profile: a name from `spec.screens`, or the builtin `default`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen: Option<String>,
 }
@@ -214,6 +276,10 @@ pub struct ServiceEntry {
     /// Whole IP protocols: a name (`gre`, `esp`, `sctp`) or a number from 0 to 255.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocols: Option<OneOrMany<NumberOrText>>,
+    /// How long a session of this service may be idle, as a duration (`8h`) from 1s to 7d. Default: what `spec.sessions.timeouts` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
+    pub timeout: Option<NumberOrText>,
 }
 
 /// One rule. The first rule that matches a new conversation decides about it.
@@ -269,110 +335,4 @@ pub enum LogEvent {
     Close,
     /// When a permitted session begins.
     Create,
-}
-
-/// Address translation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    rename_all = "camelCase",
-    deny_unknown_fields,
-    default,
-    expecting = "a mapping with source rules"
-)]
-pub struct Nat {
-    /// Ordered rules for the source address: the first match wins, what nothing matches keeps its address.
-    pub source: Vec<SourceNat>,
-}
-
-/// One source translation rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    rename_all = "camelCase",
-    deny_unknown_fields,
-    expecting = "a mapping with name, from, to and translate"
-)]
-pub struct SourceNat {
-    /// Name of the rule.
-    #[schemars(regex(pattern = crate::schema::NAME))]
-    pub name: String,
-    /// Zones the conversation comes from, or `any`.
-    pub from: OneOrMany<String>,
-    /// Zones the conversation goes to, or `any`.
-    pub to: OneOrMany<String>,
-    /// What becomes of the source address.
-    pub translate: Translation,
-}
-
-/// What becomes of the source address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Translation {
-    /// It becomes the address of the interface the packet leaves through.
-    Interface,
-    /// It stays; later rules are not asked.
-    Off,
-}
-
-/// Limits and timeouts of sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    rename_all = "camelCase",
-    deny_unknown_fields,
-    default,
-    expecting = "a mapping"
-)]
-pub struct Sessions {
-    /// How many sessions there may be at once. Default: 262144.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 67_108_864))]
-    pub max: Option<u32>,
-    /// How many of them may be half-open, so that a flood cannot push out established ones. Default: 65536, or `max` if that is less.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 67_108_864))]
-    pub half_open: Option<u32>,
-    /// How long a session may be idle, as durations such as `90s`, `5m`, `2h`.
-    pub timeouts: TimeoutEntries,
-}
-
-/// How long a session may be idle.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    rename_all = "camelCase",
-    deny_unknown_fields,
-    default,
-    expecting = "a mapping of durations"
-)]
-pub struct TimeoutEntries {
-    /// TCP before both sides have agreed. Default: `240s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
-    pub tcp_opening: Option<NumberOrText>,
-    /// TCP in use. Default: `7440s` (2 h 4 min, RFC 5382).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
-    pub tcp_established: Option<NumberOrText>,
-    /// TCP of which one side has said goodbye. Default: `240s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
-    pub tcp_closing: Option<NumberOrText>,
-    /// TCP after both goodbyes or a reset. Default: `10s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
-    pub tcp_closed: Option<NumberOrText>,
-    /// UDP without an answer so far. Default: `30s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
-    pub udp_one_way: Option<NumberOrText>,
-    /// UDP in both directions. Default: `300s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
-    pub udp_two_way: Option<NumberOrText>,
-    /// ICMP queries. Default: `60s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
-    pub icmp: Option<NumberOrText>,
-    /// Every other protocol. Default: `600s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
-    pub other: Option<NumberOrText>,
 }

@@ -6,7 +6,7 @@
 //! would refuse them too.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
@@ -60,7 +60,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    fn of(node: &Node<'_>) -> Self {
+    pub(crate) fn of(node: &Node<'_>) -> Self {
         Self {
             id: node.id,
             line: node.line,
@@ -131,6 +131,8 @@ impl de::Error for Fault {
         let expected = match expected.to_string().as_str() {
             "a string" => "text".to_owned(),
             "a sequence" => "a list".to_owned(),
+            "a boolean" => "true or false".to_owned(),
+            "u16" => format!("a whole number from 0 to {}", u16::MAX),
             "u32" => format!("a whole number from 0 to {}", u32::MAX),
             other => other.to_owned(),
         };
@@ -167,9 +169,23 @@ pub(crate) struct Omitted {
     pub faulty: RefCell<HashSet<u32>>,
     /// Lists whose items are read one by one, and therefore look empty from outside.
     pub hollow: HashSet<u32>,
+    /// Values whose key is unknown, by number, and the field that was probably meant.
+    pub misspelt: HashMap<u32, String>,
 }
 
 impl Omitted {
+    /// Whether `field` of `node` is probably there under a mistyped name.
+    pub(crate) fn misspelt(&self, node: &Node<'_>, field: &str) -> bool {
+        let Kind::Map(entries) = &node.kind else {
+            return false;
+        };
+        entries.iter().any(|entry| {
+            self.misspelt
+                .get(&entry.value.id)
+                .is_some_and(|meant| meant == field)
+        })
+    }
+
     fn has(&self, node: &Node<'_>) -> bool {
         self.faulty.borrow().contains(&node.id)
     }
@@ -291,6 +307,10 @@ impl<'de> Deserializer<'de> for Positioned<'_, '_> {
                 omitted: self.omitted,
             });
         }
+        if matches!(self.node.kind, Kind::List(_)) {
+            // serde would take the items for the fields in their order.
+            return Err(de::Error::invalid_type(Unexpected::Seq, &visitor));
+        }
         self.deserialize_any(visitor)
     }
 
@@ -301,16 +321,17 @@ impl<'de> Deserializer<'de> for Positioned<'_, '_> {
 }
 
 impl Positioned<'_, '_> {
-    /// A field that is missing may only have been set aside.
+    /// A field that is missing may only have been set aside, or have a mistyped name that was reported already.
     fn explain_missing(&self, mut fault: Fault) -> Fault {
-        if let (Misfit::MissingField(field), None) = (&fault.0.misfit, &fault.0.site)
-            && let Some(entry) = self.node.get(field)
-        {
+        if let (Misfit::MissingField(field), None) = (&fault.0.misfit, &fault.0.site) {
+            let written = self.node.get(field);
             debug_assert!(
-                self.omitted.has(&entry.value),
+                written.is_none_or(|entry| self.omitted.has(&entry.value)),
                 "a field that is there is read or set aside"
             );
-            fault.0.misfit = Misfit::SetAside;
+            if written.is_some() || self.omitted.misspelt(self.node, field) {
+                fault.0.misfit = Misfit::SetAside;
+            }
         }
         fault
     }

@@ -27,27 +27,35 @@ mod document;
 mod fault;
 mod node;
 mod one_or_many;
+mod ranges;
 mod read;
 mod resolve;
 mod schema;
 mod service;
 mod suggest;
+mod toggle;
 mod yaml;
 
 pub use address::{IpPrefix, IpRange, Member};
 pub use config::{
-    Config, Group, GroupId, Interface, InterfaceAddress, NatRule, Policy, Selector, Service, ServiceId,
-    SessionLimits, Timeouts, Zone, ZoneId,
+    Config, DestinationRule, EarlyAgeing, Group, GroupId, IcmpScreen, Interface, InterfaceAddress,
+    InterfaceId, Mss, Persistent, Policy, Pool, PoolAlarm, PoolId, PoolUse, Scan, Screen, ScreenId, Selector,
+    Service, ServiceId, SessionLimit, SessionLimits, SourceRule, SourceTranslation, StaticRule, SynFlood,
+    Tcp, TcpScreen, Timeouts, UdpScreen, Wire, Zone, ZoneId,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use document::{
-    Action, AddressGroup, Document, Feed, Forwarding, Hook, InterfaceEntry, LogEvent, Metadata, Nat, Pods,
-    PolicyEntry, ServiceEntry, Sessions, SourceNat, Spec, TimeoutEntries, Translation, ZoneEntry,
+    Action, AddressGroup, Alg, DestinationNat, DestinationTranslation, Document, EarlyAgeingEntry, Feed,
+    Forwarding, Hook, IcmpScreens, InterfaceEntry, IpScreens, LogEvent, Metadata, Midstream, Nat, Passage,
+    PersistentScope, Pods, PolicyEntry, PoolAlarmEntry, PoolEntry, ScanEntry, ScreenEntry, ServiceEntry,
+    SessionLimitEntry, Sessions, SourceNat, Spec, StaticNat, SynFloodEntry, TcpEntry, TcpScreens,
+    TimeoutEntries, Translation, UdpScreens, Window, WireEntry, ZoneEntry,
 };
 pub use one_or_many::{NumberOrText, OneOrMany};
-pub use resolve::{MAX_INTERFACES, check_interfaces};
+pub use resolve::{MAX_INTERFACES, MAX_POOL_RANGES, check_interfaces};
 pub use schema::json_schema;
 pub use service::{IcmpMatch, PortRange, ServiceMatch, builtin_names, builtin_service};
+pub use toggle::{Detail, Toggle};
 pub use yaml::MAX_DOCUMENT_BYTES;
 
 /// The only `apiVersion` this version reads.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::diagnostic::{Diagnostics, Severity};
 use crate::document::{Document, Metadata, Spec};
 use crate::fault::{self, Misfit, Omitted, Site};
-use crate::node::{Kind, Node, Segment, push_index, push_key, steps};
+use crate::node::{Entry, Kind, Node, Segment, push_index, push_key, steps};
 use crate::suggest::nearest;
 use crate::{API_VERSION, KIND, MAX_DOCUMENT_BYTES, yaml};
 
@@ -89,25 +89,25 @@ impl Reader<'_> {
         const FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "spec"];
         let Kind::Map(entries) = &tree.kind else {
             let message = "the document must be a mapping of apiVersion, kind, metadata and spec".to_owned();
+            let help = format!("begin with `apiVersion: {API_VERSION}` and `kind: {KIND}`");
             self.diagnostics.push(
                 Severity::Error,
                 (tree.line, tree.column),
                 String::new(),
-                (message, None),
+                (message, Some(help)),
             );
             return None;
         };
-        let api_version = self.text(tree, "apiVersion", API_VERSION);
-        let kind = self.text(tree, "kind", KIND);
-        if kind.as_deref().is_some_and(|kind| kind != KIND)
-            && api_version
-                .as_deref()
-                .is_some_and(|version| !version.starts_with("bulkhead.dev/"))
-        {
-            // Some other program's file: its fields are none of ours, and a list of them would hide that.
-            return None;
-        }
-        for entry in entries.iter().filter(|entry| !FIELDS.contains(&&*entry.key)) {
+        let other =
+            |field: &str, right: fn(&str) -> bool| match tree.get(field).map(|entry| &entry.value.kind) {
+                Some(Kind::Scalar { text, .. }) => !right(text),
+                _ => false,
+            };
+        // Some other program's file: its fields are none of ours, and a list of them would hide that.
+        let foreign = other("kind", |kind| kind == KIND)
+            && other("apiVersion", |version| version.starts_with("bulkhead.dev/"));
+        let unknown = |entry: &&Entry<'_>| !foreign && !FIELDS.contains(&&*entry.key);
+        for entry in entries.iter().filter(unknown) {
             let site = Site {
                 id: entry.value.id,
                 line: entry.line,
@@ -118,6 +118,11 @@ impl Reader<'_> {
                 known: FIELDS,
             };
             self.report(misfit, site, &[Segment::Key(entry.key.to_string().into())]);
+        }
+        self.text(tree, "apiVersion", API_VERSION);
+        self.text(tree, "kind", KIND);
+        if foreign {
+            return None;
         }
         let metadata = self.part::<Metadata>(tree, "metadata");
         let named = metadata.is_some();
@@ -132,8 +137,10 @@ impl Reader<'_> {
     }
 
     /// `apiVersion` and `kind`: exactly one value is right.
-    fn text(&mut self, tree: &Node<'_>, field: &'static str, right: &str) -> Option<String> {
-        let found = self.part::<String>(tree, field)?;
+    fn text(&mut self, tree: &Node<'_>, field: &'static str, right: &str) {
+        let Some(found) = self.part::<String>(tree, field) else {
+            return;
+        };
         if found != right {
             let (at, path) = tree.locate(&steps![field]);
             let message = format!("{field} \"{found}\" is not supported");
@@ -144,17 +151,15 @@ impl Reader<'_> {
                 (message, Some(format!("write `{field}: {right}`"))),
             );
         }
-        Some(found)
     }
 
     fn part<T: DeserializeOwned>(&mut self, tree: &Node<'_>, field: &'static str) -> Option<T> {
         let Some(entry) = tree.get(field) else {
-            let site = Site {
-                id: tree.id,
-                line: tree.line,
-                column: tree.column,
+            let misfit = match self.omitted.misspelt(tree, field) {
+                true => Misfit::SetAside,
+                false => Misfit::MissingField(field),
             };
-            self.report(Misfit::MissingField(field), site, &[]);
+            self.report(misfit, Site::of(tree), &[]);
             return None;
         };
         self.item(&entry.value, &steps![field])
@@ -162,24 +167,55 @@ impl Reader<'_> {
 
     fn spec(&mut self, tree: &Node<'_>) -> Option<Spec> {
         let spec = tree.get("spec").map(|entry| &entry.value);
-        let list = |field| spec.and_then(|spec| spec.get(field)).map(|entry| &entry.value);
-        let source_nat = list("nat")
-            .and_then(|nat| nat.get("source"))
-            .map(|entry| &entry.value);
-        let lists = ["interfaces", "zones", "addresses", "services", "policies"].map(list);
-        for node in lists.iter().chain([&source_nat]).flatten() {
-            if matches!(node.kind, Kind::List(_)) {
-                self.omitted.hollow.insert(node.id);
-            }
-        }
+        // Their items are read one by one.
+        const LISTS: [&[&str]; 11] = [
+            &["interfaces"],
+            &["wires"],
+            &["zones"],
+            &["screens"],
+            &["addresses"],
+            &["services"],
+            &["policies"],
+            &["nat", "pools"],
+            &["nat", "source"],
+            &["nat", "destination"],
+            &["nat", "static"],
+        ];
+        let lists = LISTS.map(|path| {
+            let list = path
+                .iter()
+                .try_fold(spec?, |node, field| node.get(field).map(|entry| &entry.value))?;
+            matches!(list.kind, Kind::List(_)).then_some(list)
+        });
+        self.omitted
+            .hollow
+            .extend(lists.iter().flatten().map(|list| list.id));
         let mut document = self.part::<Spec>(tree, "spec")?;
-        let [interfaces, zones, addresses, services, policies] = lists;
+        let [
+            interfaces,
+            wires,
+            zones,
+            screens,
+            addresses,
+            services,
+            policies,
+            pools,
+            source,
+            destination,
+            statics,
+        ] = lists;
         document.interfaces = self.items(interfaces, &steps!["spec", "interfaces"]);
+        document.wires = self.items(wires, &steps!["spec", "wires"]);
         document.zones = self.items(zones, &steps!["spec", "zones"]);
+        document.screens = self.items(screens, &steps!["spec", "screens"]);
         document.addresses = self.items(addresses, &steps!["spec", "addresses"]);
         document.services = self.items(services, &steps!["spec", "services"]);
         document.policies = self.items(policies, &steps!["spec", "policies"]);
-        document.nat.source = self.items(source_nat, &steps!["spec", "nat", "source"]);
+        let nat = &mut document.nat;
+        nat.pools = self.items(pools, &steps!["spec", "nat", "pools"]);
+        nat.source = self.items(source, &steps!["spec", "nat", "source"]);
+        nat.destination = self.items(destination, &steps!["spec", "nat", "destination"]);
+        nat.statics = self.items(statics, &steps!["spec", "nat", "static"]);
         Some(document)
     }
 
@@ -209,11 +245,7 @@ impl Reader<'_> {
                 Err(fault) => fault,
             };
             let (misfit, site, steps) = fault.into_parts();
-            let site = site.unwrap_or(Site {
-                id: node.id,
-                line: node.line,
-                column: node.column,
-            });
+            let site = site.unwrap_or(Site::of(node));
             self.report(misfit, site, &[path, &steps].concat());
             if site.id == node.id {
                 break;
@@ -244,7 +276,10 @@ impl Reader<'_> {
             Misfit::SetAside => return,
             Misfit::UnknownField { found, known } => {
                 let help = match (nearest(&found, known.iter().copied()), &*found) {
-                    (Some(near), _) => format!("did you mean \"{near}\"?"),
+                    (Some(near), _) => {
+                        self.omitted.misspelt.insert(site.id, near.to_owned());
+                        format!("did you mean \"{near}\"?")
+                    }
                     (None, "<<") => "merge keys are not part of YAML 1.2: write the fields out".to_owned(),
                     (None, _) => format!("the fields here are {}", known.join(", ")),
                 };
@@ -252,7 +287,12 @@ impl Reader<'_> {
             }
             Misfit::MissingField(field) => {
                 let place = if place.is_empty() { "the document" } else { &place };
-                (format!("{place} lacks the field \"{field}\""), None)
+                let help = match field {
+                    "apiVersion" => format!("add `apiVersion: {API_VERSION}`"),
+                    "kind" => format!("add `kind: {KIND}`"),
+                    _ => format!("add `{field}`"),
+                };
+                (format!("{place} lacks the field \"{field}\""), Some(help))
             }
             Misfit::UnknownVariant { found, known } => {
                 let help = match nearest(&found, known.iter().copied()) {
@@ -266,17 +306,33 @@ impl Reader<'_> {
                 expected,
                 number,
             } => {
-                let help = (number && expected == "text")
-                    .then(|| {
-                        found
-                            .rsplit(' ')
-                            .next()
-                            .map(|value| format!("write \"{value}\" in quotes"))
-                    })
-                    .flatten();
+                let help = match &*expected {
+                    _ if found == "nothing" => format!("give {last} a value"),
+                    "text" if number => {
+                        let value = found.rsplit(' ').next().unwrap_or_default();
+                        format!("write \"{value}\" in quotes")
+                    }
+                    "a list" | "a single value or a list" => {
+                        "write `[a, b]`, or one line with `- ` for each entry".to_owned()
+                    }
+                    expected if expected.starts_with("a mapping") => {
+                        "write `{ field: value }`, or one line `field: value` for each".to_owned()
+                    }
+                    expected if expected.starts_with("a whole number") => {
+                        "write only the digits, without unit or quotes".to_owned()
+                    }
+                    expected if expected.starts_with("true") => {
+                        "write `true` without quotes, or `false`".to_owned()
+                    }
+                    _ => "write a single value".to_owned(),
+                };
+                let help = Some(help);
                 (format!("{subject} must be {expected}, not {found}"), help)
             }
-            Misfit::Other(message) => (format!("{subject}: {message}"), None),
+            Misfit::Other(message) => {
+                let help = "`bulkhead schema` describes every field".to_owned();
+                (format!("{subject}: {message}"), Some(help))
+            }
         };
         self.diagnostics
             .push(Severity::Error, (site.line, site.column), place, text);

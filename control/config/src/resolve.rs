@@ -4,16 +4,27 @@
 //! whose definition is faulty still has a name, so that one mistake is reported once and not at every use. The
 //! `Config` that comes out of a faulty document is discarded by [`parse`](crate::parse).
 
+mod nat;
 mod objects;
-mod rules;
+mod policies;
+mod pools;
+mod quantities;
+mod screens;
+mod selectors;
 mod services;
 mod sessions;
+mod statics;
+mod wires;
 
 use std::collections::HashMap;
 
+pub use self::pools::MAX_POOL_RANGES;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::document::{Document, Forwarding};
+use crate::document::{
+    AddressGroup, DestinationNat, Document, InterfaceEntry, PolicyEntry, PoolEntry, ScreenEntry,
+    ServiceEntry, SourceNat, StaticNat, WireEntry, ZoneEntry,
+};
 use crate::node::{Node, Segment, steps};
 use crate::read::Read;
 use crate::suggest::nearest;
@@ -42,52 +53,58 @@ pub(crate) fn config(read: Read<'_>, diagnostics: &mut Diagnostics) -> Option<(D
         });
     }
     let spec = &document.spec;
-    if spec.forwarding == Forwarding::Wire {
-        let message = "forwarding \"wire\" is not supported by this version".to_owned();
-        checker.error(
-            &steps!["spec", "forwarding"],
-            (message, Some("write `forwarding: routed`".to_owned())),
-        );
-    }
-
-    let zone_names = checker.names(
-        "zone",
-        &steps!["spec", "zones"],
-        spec.zones.iter().map(|zone| &*zone.name),
-    );
-    let group_names = checker.names(
-        "address group",
-        &steps!["spec", "addresses"],
-        spec.addresses.iter().map(|group| &*group.name),
-    );
-    let service_names = checker.names(
-        "service",
-        &steps!["spec", "services"],
-        spec.services.iter().map(|service| &*service.name),
-    );
+    let interface_names = checker.names("interface", &steps!["spec", "interfaces"], &spec.interfaces);
+    let zone_names = checker.names("zone", &steps!["spec", "zones"], &spec.zones);
+    let screen_names = checker.names("screen", &steps!["spec", "screens"], &spec.screens);
+    let group_names = checker.names("address group", &steps!["spec", "addresses"], &spec.addresses);
+    let service_names = checker.names("service", &steps!["spec", "services"], &spec.services);
+    let pool_names = checker.names("pool", &steps!["spec", "nat", "pools"], &spec.nat.pools);
 
     let groups = checker.groups(&spec.addresses);
     let mut services = services::Services::new(service_names, checker.services(&spec.services));
-    let zones = checker.zones(&spec.zones, &mut services);
+    let mut screens = screens::Screens::new(screen_names, checker.screens(&spec.screens));
+    let zones = checker.zones(&spec.zones, &mut services, &mut screens);
     let interfaces = checker.interfaces(spec, &zone_names);
     if let (true, Some(interfaces)) = (complete, &interfaces) {
         checker.zones_without_interface(&zones, &zone_names, interfaces);
     }
-    let mut groups = rules::Groups::new(group_names, groups);
+    let wires = checker.wires(spec, &interface_names, complete);
+    let pools = pools::Pools::new(pool_names, checker.pools(&spec.nat.pools));
+    let mut groups = selectors::Groups::new(group_names, groups);
     let policies = checker.policies(&spec.policies, &zone_names, &mut groups, &mut services);
-    let source_nat = checker.source_nat(&spec.nat.source, &zone_names);
+    let mut objects = nat::Objects {
+        zones: &zone_names,
+        groups: &mut groups,
+        services: &mut services,
+        pools: &pools,
+    };
+    let source_nat = checker.source_nat(&spec.nat.source, &mut objects);
+    let destination_nat = checker.destination_nat(&spec.nat.destination, &mut objects);
+    let static_nat = checker.static_nat(&spec.nat.statics, &zone_names);
+    let tcp = checker.tcp(&spec.tcp);
     let sessions = checker.sessions(&spec.sessions);
+    let mut algs = spec.algs.clone();
+    algs.sort_unstable();
+    algs.dedup();
 
     let config = Config {
         name: document.metadata.name.clone(),
         file: diagnostics.file().to_owned(),
+        forwarding: spec.forwarding,
         interfaces: interfaces.unwrap_or_default(),
+        wires,
         zones,
+        screens: screens.into_table(),
         groups: groups.into_table(),
         services: services.into_table(),
         policies,
+        pools: pools.into_table(),
         source_nat,
+        destination_nat,
+        static_nat,
+        tcp,
         sessions,
+        algs,
     };
     Some((document, config))
 }
@@ -152,6 +169,35 @@ fn sorted<'d>(names: &Names<'d>) -> Vec<&'d str> {
     sorted.into_iter().map(|(_, name)| name).collect()
 }
 
+/// An entry of the document that others may name.
+trait Named {
+    fn name(&self) -> &str;
+}
+
+macro_rules! named {
+    ($($entry:ty),* $(,)?) => { $(
+        impl Named for $entry {
+            fn name(&self) -> &str {
+                &self.name
+            }
+        }
+    )* };
+}
+
+named!(
+    InterfaceEntry,
+    WireEntry,
+    ZoneEntry,
+    ScreenEntry,
+    AddressGroup,
+    ServiceEntry,
+    PolicyEntry,
+    PoolEntry,
+    SourceNat,
+    DestinationNat,
+    StaticNat,
+);
+
 struct Checker<'c, 's> {
     tree: &'c Node<'s>,
     diagnostics: &'c mut Diagnostics,
@@ -200,12 +246,7 @@ impl Checker<'_, '_> {
     }
 
     /// Checks the names of a section and remembers the first of each.
-    fn names<'d>(
-        &mut self,
-        what: &str,
-        section: &[Segment],
-        names: impl Iterator<Item = &'d str>,
-    ) -> Names<'d> {
+    fn names<'d>(&mut self, what: &str, section: &[Segment], entries: &'d [impl Named]) -> Names<'d> {
         let reserved: &[&str] = if what == "service" {
             &["any", "self", "all"]
         } else {
@@ -213,7 +254,7 @@ impl Checker<'_, '_> {
         };
         let article = format!("{} {what}", if what.starts_with(['a', 'i']) { "an" } else { "a" });
         let mut known = Names::new();
-        for (index, name) in names.enumerate() {
+        for (index, name) in entries.iter().map(Named::name).enumerate() {
             let path = || [section, &steps![index, "name"]].concat();
             self.name(&article, name, reserved, path);
             match known.get(name) {

@@ -11,6 +11,10 @@ use crate::document::Document;
 pub(crate) const NAME: &str = "^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$";
 /// What a duration looks like.
 pub(crate) const DURATION: &str = "^[0-9]+(ms|s|m|h|d)$";
+/// What the ports of a pool look like, unless they are a number.
+pub(crate) const PORTS: &str = "^(none|[0-9]+-[0-9]+)$";
+/// What a segment size looks like, unless it is a number.
+pub(crate) const MSS: &str = "^(none|path)$";
 
 /// The schema, draft 2020-12.
 pub fn json_schema() -> serde_json::Value {
@@ -36,6 +40,7 @@ mod tests {
             "array" => instance.is_array(),
             "object" => instance.is_object(),
             "null" => instance.is_null(),
+            "boolean" => instance.is_boolean(),
             other => panic!("type {other}"),
         };
         schema
@@ -107,6 +112,15 @@ mod tests {
                         let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
                         unit.len() < text.len() && ["ms", "s", "m", "h", "d"].contains(&unit)
                     }
+                    (super::PORTS, Some(text)) => {
+                        let digits =
+                            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                        text == "none"
+                            || text
+                                .split_once('-')
+                                .is_some_and(|(first, last)| digits(first) && digits(last))
+                    }
+                    (super::MSS, Some(text)) => ["none", "path"].contains(&text),
                     (other, _) => panic!("pattern {other}"),
                 },
                 other => panic!("keyword {other} is not judged here"),
@@ -139,7 +153,7 @@ mod tests {
                 judged += 1;
             }
         }
-        assert!(judged >= 2);
+        assert!(judged >= 4);
     }
 
     #[test]
@@ -154,8 +168,28 @@ mod tests {
             "services: [{ name: a, tcp: [1, 2-3], icmp: echo-request }]"
         )));
         assert!(accepts_yaml(&document(
-            "sessions: { max: 5, timeouts: { icmp: 5s } }"
+            "sessions: { max: 5, timeouts: { icmp: 5s }, earlyAgeing: true }"
         )));
+        for mss in ["none", "path", "88", "65495"] {
+            assert!(
+                accepts_yaml(&document(&format!("tcp: {{ mss: {mss} }}"))),
+                "{mss}"
+            );
+        }
+        for ports in ["none", "1-2", "80"] {
+            let pool = format!("nat: {{ pools: [{{ name: p, addresses: [10.0.0.1], ports: {ports} }}] }}");
+            assert!(accepts_yaml(&document(&pool)), "{ports}");
+        }
+        for screen in [
+            "flood: true",
+            "flood: 5",
+            "sweep: true",
+            "sweep: { count: 5 }",
+            "large: false",
+        ] {
+            let screen = format!("screens: [{{ name: s, icmp: {{ {screen} }} }}]");
+            assert!(accepts_yaml(&document(&screen)), "{screen}");
+        }
         for (spec, why) in [
             ("zonse: []", "unknown field"),
             ("zones: [{ name: 10 }]", "number for text"),
@@ -168,6 +202,41 @@ mod tests {
                 "empty list",
             ),
             ("sessions: { max: 0 }", "out of bounds"),
+            ("sessions: [5]", "list for a mapping"),
+            ("tcp: { mss: 87 }", "out of bounds"),
+            ("tcp: { mss: patch }", "unknown value"),
+            ("wires: [{ name: w, interfaces: [a] }]", "one end"),
+            ("nat: { pools: [{ name: p, addresses: [] }] }", "no addresses"),
+            (
+                "nat: { pools: [{ name: p, addresses: [10.0.0.1], ports: some }] }",
+                "neither none nor ports",
+            ),
+            (
+                "nat: { pools: [{ name: p, addresses: [10.0.0.1], port: 0 }] }",
+                "no port",
+            ),
+            (
+                "nat: { static: [{ name: s, from: any, prefix: 10.0.0.1 }] }",
+                "missing field",
+            ),
+            ("screens: [{ name: s, icmp: { flood: 0 } }]", "out of bounds"),
+            (
+                "screens: [{ name: s, icmp: { flood: much } }]",
+                "text for a number",
+            ),
+            (
+                "screens: [{ name: s, icmp: { sweep: { cnt: 5 } } }]",
+                "unknown field",
+            ),
+            (
+                "screens: [{ name: s, icmp: { sweep: { count: 1 } } }]",
+                "out of bounds",
+            ),
+            (
+                "screens: [{ name: s, icmp: { large: yes } }]",
+                "text for a boolean",
+            ),
+            ("algs: [sip]", "unknown value"),
             ("sessions: { timeouts: { icmp: 240 } }", "duration without unit"),
         ] {
             let text = document(spec);
@@ -204,6 +273,6 @@ mod tests {
                 );
             }
         }
-        assert!(fields > 50, "{fields} fields");
+        assert!(fields > 120, "{fields} fields");
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn tree<'s>(source: &'s str, diagnostics: &mut Diagnostics) -> Option
                 Err(Stop {
                     at: position(marker.line(), marker.col()),
                     message: format!("not valid YAML: {}", error.info()),
-                    help: None,
+                    help: Some("look at the indentation, quotes and brackets here and just above".to_owned()),
                 })
             }
         };

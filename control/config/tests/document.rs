@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_config::{
-    Action, Config, Document, Hook, LogEvent, Selector, SessionLimits, Translation, ZoneId, parse,
+    Action, Config, Document, Hook, LogEvent, Selector, SessionLimits, SourceTranslation, ZoneId, parse,
 };
 
 const FULL: &str = r#"
@@ -32,8 +32,26 @@ spec:
   nat:
     source:
       - { name: keep, from: [app], to: web, translate: off }
-      - { name: out, from: any, to: web, translate: interface }
-  sessions: { max: 1000, timeouts: { tcpEstablished: 2h, udpOneWay: 1500ms } }
+      - { name: out, from: any, to: web, source: [finance, 10.9.9.9], service: dns, translate: pool, pool: pub, persistent: target-host, persistentTimeout: 90s }
+      - { name: rest, from: any, to: any, translate: interface }
+    pools:
+      - { name: pub, addresses: [203.0.113.0/28, "2001:db8:9::/120"], ports: 2000-3000, paired: true, alarm: { raise: 80, clear: 70 } }
+      - { name: servers, addresses: [10.1.2.3], port: 8080 }
+      - { name: same, addresses: [203.0.113.32], ports: none }
+    destination:
+      - { name: www, from: web, destination: 203.0.113.64, service: https, translate: pool, pool: servers }
+      - { name: keep, from: any, source: 10.0.0.1, translate: off }
+    static:
+      - { name: s, from: any, prefix: 203.0.113.128/28, to: 10.0.0.64/28 }
+      - { name: n, from: web, prefix: "2001:db8:1::/48", to: "fd00:1::/48", npt: true }
+  screens:
+    - name: edge
+      icmp: { flood: 5, sweep: true }
+      tcp: { land: true, portScan: { count: 20, interval: 10ms }, synFlood: { attack: 100 }, synAckAck: false }
+      sessionLimit: { source: 10 }
+  tcp: { window: liberal, mss: 1360 }
+  algs: [tftp, ftp]
+  sessions: { max: 1000, timeouts: { tcpEstablished: 2h, udpOneWay: 1500ms }, earlyAgeing: { high: 95 } }
 "#;
 
 fn config(text: &str) -> Config {
@@ -69,7 +87,13 @@ fn everything_is_resolved() {
         .collect();
     assert_eq!(
         groups,
-        [("finance", false, 4), ("nobody", false, 0), ("10.9.9.9", true, 1)]
+        [
+            ("finance", false, 4),
+            ("nobody", false, 0),
+            ("10.9.9.9", true, 1),
+            ("203.0.113.64", true, 1),
+            ("10.0.0.1", true, 1)
+        ]
     );
     let members: Vec<_> = config.groups[0].members.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -103,7 +127,8 @@ fn everything_is_resolved() {
         (1, 2),
         "the document's own https, not the builtin one"
     );
-    assert!(config.zones[0].screen && !config.zones[1].screen);
+    let screen = config.zones[0].screen.map(|screen| &*config.screen(screen).name);
+    assert_eq!((screen, config.zones[1].screen), (Some("default"), None));
 
     let [first, second, third] = &config.policies[..] else {
         panic!("three policies")
@@ -157,9 +182,9 @@ fn everything_is_resolved() {
 
     assert_eq!(
         config.source_nat.iter().map(|rule| rule.line).collect::<Vec<_>>(),
-        [26, 27]
+        [26, 27, 28]
     );
-    assert_eq!(config.source_nat[0].translate, Translation::Off);
+    assert_eq!(config.source_nat[0].translate, SourceTranslation::Off);
     assert_eq!(
         (config.source_nat[1].from.clone(), config.source_nat[1].to.clone()),
         (Selector::Any, Selector::OneOf(vec![ZoneId(0)]))
@@ -213,6 +238,10 @@ fn a_document_survives_being_written_and_read() {
         config.services.iter_mut().for_each(|found| found.line = 0);
         config.policies.iter_mut().for_each(|found| found.line = 0);
         config.source_nat.iter_mut().for_each(|found| found.line = 0);
+        config.destination_nat.iter_mut().for_each(|found| found.line = 0);
+        config.static_nat.iter_mut().for_each(|found| found.line = 0);
+        config.pools.iter_mut().for_each(|found| found.line = 0);
+        config.screens.iter_mut().for_each(|found| found.line = 0);
         config
     };
     assert_eq!(without_lines(again.config), without_lines(read.config));

@@ -27,7 +27,7 @@ fn example(name: &str) -> Config {
 #[test]
 fn every_example_parses_without_a_warning() {
     let examples = examples();
-    assert!(examples.len() >= 2);
+    assert!(examples.len() >= 4);
     for (name, text) in examples {
         match parse(&name, &text) {
             Ok(parsed) => assert!(parsed.warnings.is_empty(), "{}", parsed.warnings),
@@ -122,4 +122,38 @@ fn four_segments_keep_their_promises() {
                 .any(|address| address.address.is_ipv6())
         );
     }
+}
+
+#[test]
+fn policies_of_the_published_servers_speak_of_translated_addresses() {
+    let config = example("published-servers.yaml");
+    let www = config
+        .destination_nat
+        .iter()
+        .find(|rule| rule.name == "www")
+        .unwrap();
+    let pool = config.pool(www.pool.unwrap());
+    let (server, port) = (pool.ipv4[0].first.to_string(), pool.port().unwrap());
+    assert!(permits(&config, "internet", "servers", &server, port));
+    assert!(!permits(&config, "internet", "servers", "198.51.100.80", 443));
+    let mail = &config.static_nat[0];
+    assert!(permits(
+        &config,
+        "internet",
+        "servers",
+        &mail.inside.address.to_string(),
+        25
+    ));
+    assert!(!permits(
+        &config,
+        "internet",
+        "servers",
+        &mail.outside.address.to_string(),
+        25
+    ));
+    let defaults = config.zones.iter().filter(|zone| {
+        zone.screen
+            .is_some_and(|screen| config.screen(screen) == &bulkhead_config::Screen::builtin())
+    });
+    assert_eq!(defaults.count(), 2);
 }

@@ -77,12 +77,13 @@ fn interface(found: &InterfaceChecks) -> String {
     text
 }
 
-/// One line per sound file. What is wrong with the others is rendered where their text is at hand.
+/// One line per sound file, with what there is of each kind. What is wrong with the others is rendered where their text is at hand.
 pub fn checked(report: &Checked) -> String {
     let line = |file: &crate::report::CheckedFile| {
         let defines: Vec<String> = file
             .defines
             .iter()
+            .filter(|(_, number)| **number > 0)
             .map(|(kind, number)| format!("{kind}: {number}"))
             .collect();
         format!("{}: ok ({})\n", file.file, defines.join(", "))

@@ -25,8 +25,12 @@ pub struct Daemon<'t> {
 
 impl<'t> Daemon<'t> {
     pub fn start(topology: &'t Topology) -> Self {
+        Self::start_with(topology, CONFIGURATION)
+    }
+
+    pub fn start_with(topology: &'t Topology, configuration: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        fs::write(directory.path().join("firewall.yaml"), CONFIGURATION).expect("a file");
+        fs::write(directory.path().join("firewall.yaml"), configuration).expect("a file");
         let process = spawn(topology.firewall(), &directory);
         let mut daemon = Self {
             namespace: topology.firewall(),

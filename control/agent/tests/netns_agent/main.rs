@@ -3,6 +3,7 @@
 
 mod daemon;
 mod lifecycle;
+mod wire;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::screens::Screens;
 use super::services::Services;
 use super::{Checker, MAX_INTERFACES, Names, instead, sorted};
 use crate::address::{Refusal, looks_like_address, parse_member, parse_with_length};
@@ -18,12 +19,6 @@ const MAX_INTERFACE_NAME: usize = 15;
 impl Checker<'_, '_> {
     /// `None` if an interface is in no known zone, so that zones may only look empty.
     pub(super) fn interfaces(&mut self, spec: &Spec, zones: &Names<'_>) -> Option<Vec<Interface>> {
-        let section = steps!["spec", "interfaces"];
-        self.names(
-            "interface",
-            &section,
-            spec.interfaces.iter().map(|interface| &*interface.name),
-        );
         let (mut interfaces, mut all_placed) = (Vec::new(), true);
         let mut taken: HashMap<std::net::IpAddr, usize> = HashMap::new();
         for (index, entry) in spec.interfaces.iter().enumerate() {
@@ -82,7 +77,12 @@ impl Checker<'_, '_> {
         all_placed.then_some(interfaces)
     }
 
-    pub(super) fn zones(&mut self, entries: &[ZoneEntry], services: &mut Services<'_>) -> Vec<Zone> {
+    pub(super) fn zones(
+        &mut self,
+        entries: &[ZoneEntry],
+        services: &mut Services<'_>,
+        screens: &mut Screens<'_>,
+    ) -> Vec<Zone> {
         let mut zones = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             let name = &entry.name;
@@ -105,16 +105,20 @@ impl Checker<'_, '_> {
                     }
                 }
             }
-            if let Some(screen) = entry.screen.as_deref().filter(|screen| *screen != "default") {
-                let message = format!("screen \"{screen}\" is not supported by this version");
-                let help = Some("write `screen: default` or leave it out".to_owned());
-                self.error(&steps!["spec", "zones", index, "screen"], (message, help));
-            }
+            let screen = entry.screen.as_deref().and_then(|screen| {
+                let id = screens.id(screen);
+                if id.is_none() {
+                    let message = format!("zone \"{name}\" names screen \"{screen}\", which does not exist");
+                    let help = screens.instead(screen);
+                    self.error(&steps!["spec", "zones", index, "screen"], (message, Some(help)));
+                }
+                id
+            });
             let line = self.line(&steps!["spec", "zones"], index);
             zones.push(Zone {
                 name: name.clone(),
                 host_inbound,
-                screen: entry.screen.is_some(),
+                screen,
                 line,
             });
         }

@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
+use super::quantities::SERVICE_TIMEOUTS;
 use super::{Checker, Names, sorted};
 use crate::address::Refusal;
-use crate::config::{Service, ServiceId};
+use crate::config::{Service, ServiceId, Timeouts};
 use crate::document::ServiceEntry;
 use crate::node::{Segment, steps};
 use crate::one_or_many::{NumberOrText, OneOrMany};
@@ -69,12 +70,16 @@ impl Checker<'_, '_> {
                 let help = "give it tcp, udp, icmp, icmpv6 or protocols".to_owned();
                 self.error(&at("name"), (message, Some(help)));
             }
-            let line = self.line(&steps!["spec", "services"], index);
+            let timeout = entry.timeout.as_ref().map(|written| {
+                let default = Timeouts::default().other;
+                self.duration(&at("timeout"), Some(written), default, SERVICE_TIMEOUTS)
+            });
             services.push(Service {
                 name: entry.name.clone(),
                 builtin: false,
                 matches,
-                line,
+                timeout,
+                line: self.line(&steps!["spec", "services"], index),
             });
         }
         services
@@ -138,6 +143,7 @@ impl<'d> Services<'d> {
             name: name.to_owned(),
             builtin: true,
             matches,
+            timeout: None,
             line: 0,
         });
         self.builtin.insert(name, id);

@@ -1,54 +1,54 @@
-//! Limits and timeouts of sessions.
+//! Limits and timeouts of sessions, and how strictly their TCP is followed.
 //!
-//! What is not written has the default of [`SessionLimits`]; a number or duration out of bounds is refused.
+//! What is not written has the default of [`SessionLimits`] and [`Tcp`]; a number or duration out of bounds is refused.
 
 use std::time::Duration;
 
 use super::Checker;
-use crate::address::Refusal;
-use crate::config::{SessionLimits, Timeouts};
-use crate::document::Sessions;
+use super::quantities::TIMEOUTS;
+use crate::config::{EarlyAgeing, Mss, SessionLimits, Tcp, Timeouts};
+use crate::document::{EarlyAgeingEntry, Sessions, TcpEntry, TimeoutEntries};
 use crate::node::steps;
 use crate::one_or_many::NumberOrText;
+use crate::suggest::nearest;
+use crate::toggle::Toggle;
 
 /// 2^26: more would not fit into the memory of the machines this runs on.
-const MAX_SESSIONS: u32 = 67_108_864;
-const TIMEOUT_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(7 * 86_400));
+pub(super) const MAX_SESSIONS: u32 = 67_108_864;
+/// Below 88 Linux itself sends no segments (`TCP_MIN_MSS`); 65,495 is what fits into an IPv4 packet.
+const MSS_BOUNDS: (u16, u16) = (88, 65_495);
 
 impl Checker<'_, '_> {
     pub(super) fn sessions(&mut self, entry: &Sessions) -> SessionLimits {
-        let mut number = |field: &'static str, written: Option<u32>, default| {
-            let number = written.unwrap_or(default);
-            if number == 0 || number > MAX_SESSIONS {
-                let help = Some(format!("it can be 1 to {MAX_SESSIONS}"));
-                self.error(
-                    &steps!["spec", "sessions", field],
-                    (format!("{field} cannot be {number}"), help),
-                );
-            }
-            number
-        };
-        let max = number("max", entry.max, SessionLimits::DEFAULT_MAX);
-        let half_open = number(
-            "halfOpen",
+        let at = |field: &'static str| steps!["spec", "sessions", field];
+        let bounds = (1, MAX_SESSIONS);
+        let max = self.number(&at("max"), entry.max, SessionLimits::DEFAULT_MAX, bounds);
+        let half_open = self.number(
+            &at("halfOpen"),
             entry.half_open,
-            SessionLimits::DEFAULT_HALF_OPEN.min(max.max(1)),
+            SessionLimits::DEFAULT_HALF_OPEN.min(max),
+            bounds,
         );
         if half_open > max {
             let message = format!("halfOpen {half_open} is more than max {max}");
             let help = "half-open sessions count as sessions too: write at most max".to_owned();
-            self.error(&steps!["spec", "sessions", "halfOpen"], (message, Some(help)));
+            self.error(&at("halfOpen"), (message, Some(help)));
         }
+        SessionLimits {
+            max,
+            half_open,
+            timeouts: self.timeouts(&entry.timeouts),
+            early_ageing: Toggle::when_on(entry.early_ageing.as_ref()).map(|entry| self.early_ageing(&entry)),
+        }
+    }
+
+    fn timeouts(&mut self, entries: &TimeoutEntries) -> Timeouts {
         let default = Timeouts::default();
-        let entries = &entry.timeouts;
         let mut timeout = |field: &'static str, written: &Option<NumberOrText>, default: Duration| {
-            let Some(written) = written else { return default };
-            parse_timeout(&written.0).unwrap_or_else(|refusal| {
-                self.error(&steps!["spec", "sessions", "timeouts", field], refusal);
-                default
-            })
+            let path = steps!["spec", "sessions", "timeouts", field];
+            self.duration(&path, written.as_ref(), default, TIMEOUTS)
         };
-        let timeouts = Timeouts {
+        Timeouts {
             tcp_opening: timeout("tcpOpening", &entries.tcp_opening, default.tcp_opening),
             tcp_established: timeout(
                 "tcpEstablished",
@@ -61,42 +61,48 @@ impl Checker<'_, '_> {
             udp_two_way: timeout("udpTwoWay", &entries.udp_two_way, default.udp_two_way),
             icmp: timeout("icmp", &entries.icmp, default.icmp),
             other: timeout("other", &entries.other, default.other),
-        };
-        SessionLimits {
-            max,
-            half_open,
-            timeouts,
         }
     }
-}
 
-fn parse_timeout(text: &str) -> Result<Duration, Refusal> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "" if !number.is_empty() => {
-            return Err((
-                format!("duration {text} has no unit"),
-                Some(format!("write {text}s for seconds")),
-            ));
+    fn early_ageing(&mut self, entry: &EarlyAgeingEntry) -> EarlyAgeing {
+        let at = |field: &'static str| steps!["spec", "sessions", "earlyAgeing", field];
+        let default = EarlyAgeing::default();
+        let high = self.per_cent(&at("high"), entry.high, default.high);
+        let low = self.per_cent(&at("low"), entry.low, default.low);
+        if low >= high {
+            let message = format!("early ageing would begin at {high} and end at {low} per cent");
+            let field = if entry.low.is_some() { "low" } else { "high" };
+            let help = "write a `low` that is less than `high`".to_owned();
+            self.error(&at(field), (message, Some(help)));
         }
-        _ => 0,
-    };
-    let Some(number) = number.parse::<u64>().ok().filter(|_| milliseconds > 0) else {
-        let help = "write a number and a unit: 90s, 5m, 2h".to_owned();
-        return Err((format!("\"{text}\" is not a duration"), Some(help)));
-    };
-    let duration = Duration::from_millis(number.saturating_mul(milliseconds));
-    if duration < TIMEOUT_BOUNDS.0 || duration > TIMEOUT_BOUNDS.1 {
-        return Err((
-            format!("a timeout of {text} is out of bounds"),
-            Some("it can be 1s to 7d".to_owned()),
-        ));
+        EarlyAgeing {
+            high,
+            low,
+            timeout: self.duration(&at("timeout"), entry.timeout.as_ref(), default.timeout, TIMEOUTS),
+        }
     }
-    Ok(duration)
+
+    pub(super) fn tcp(&mut self, entry: &TcpEntry) -> Tcp {
+        let mss = match entry.mss.as_ref().map(|written| &*written.0) {
+            None | Some("none") => Mss::None,
+            Some("path") => Mss::Path,
+            Some(text) => match text.parse::<u16>() {
+                Ok(bytes) if (MSS_BOUNDS.0..=MSS_BOUNDS.1).contains(&bytes) => Mss::Bytes(bytes),
+                _ => {
+                    let help = match nearest(text, ["none", "path"]) {
+                        Some(near) => format!("did you mean \"{near}\"?"),
+                        None => format!("it can be {} to {}, none or path", MSS_BOUNDS.0, MSS_BOUNDS.1),
+                    };
+                    let message = format!("\"{text}\" is not a segment size");
+                    self.error(&steps!["spec", "tcp", "mss"], (message, Some(help)));
+                    Mss::None
+                }
+            },
+        };
+        Tcp {
+            window: entry.window.unwrap_or_default(),
+            midstream: entry.midstream.unwrap_or_default(),
+            mss,
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use bulkhead_config::parse;
 
 /// A text and the diagnostics it must give, each as `line:column: …`; one that ends in a space is a beginning, for
-/// sentences that are the parser's own.
+/// sentences that are the parser's own. Every diagnostic must say what to do.
 pub struct Case {
     name: String,
     text: String,
@@ -37,6 +37,13 @@ pub fn check(cases: &[Case]) {
             Ok(parsed) => parsed.warnings,
             Err(refused) => refused,
         };
+        for found in &found {
+            assert!(
+                found.help.is_some(),
+                "{}: nobody says what to do: {found}",
+                case.name
+            );
+        }
         let found: Vec<String> = found
             .iter()
             .map(|found| found.to_string().split_off("f:".len()))

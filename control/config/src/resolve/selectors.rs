@@ -1,29 +1,34 @@
-//! Policies and translation rules: names become ids, literals become groups, twins are pointed out.
+//! The fields by which a rule selects: names become ids, literals become groups, twins are pointed out.
 //!
 //! An empty list is refused in every field of a rule: it would match nothing where its author may have meant
 //! everything, or the other way round. `any` stands alone.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::services::Services;
 use super::{Checker, Names, instead, sorted};
 use crate::address::{Member, looks_like_address, parse_member};
-use crate::config::{Group, GroupId, NatRule, Policy, Selector, ServiceId, ZoneId};
-use crate::document::{PolicyEntry, SourceNat};
+use crate::config::{Group, GroupId, Selector, ServiceId, ZoneId};
 use crate::node::{Kind, Segment, steps};
 
 /// A field of a rule.
 #[derive(Clone, Copy)]
-struct Place<'p> {
-    what: &'static str,
-    name: &'p str,
-    section: &'p [Segment],
-    index: usize,
-    field: &'static str,
+pub(super) struct Place<'p> {
+    pub what: &'static str,
+    pub name: &'p str,
+    pub section: &'p [Segment],
+    pub index: usize,
+    pub field: &'static str,
 }
 
 impl Place<'_> {
-    fn path(self) -> Vec<Segment> {
+    /// Another field of the same rule.
+    pub(super) fn of(self, field: &'static str) -> Self {
+        Self { field, ..self }
+    }
+
+    pub(super) fn path(self) -> Vec<Segment> {
         [self.section, &steps![self.index, self.field]].concat()
     }
 
@@ -32,105 +37,60 @@ impl Place<'_> {
     }
 }
 
+/// What a rule selects, all fields together; `None` where a field is faulty, as then nobody knows.
+pub(super) type Selected<'r> = Option<(
+    &'r Selector<ZoneId>,
+    &'r Selector<ZoneId>,
+    &'r Selector<GroupId>,
+    &'r Selector<GroupId>,
+    &'r Selector<ServiceId>,
+)>;
+
+/// The five fields of a rule; a rule without `to` says [`Selector::Any`].
+pub(super) fn selected<'r>(
+    from: &'r Selector<ZoneId>,
+    to: &'r Selector<ZoneId>,
+    source: &'r Selector<GroupId>,
+    destination: &'r Selector<GroupId>,
+    service: &'r Selector<ServiceId>,
+) -> Selected<'r> {
+    let void = is_void(from) || is_void(to) || is_void(source) || is_void(destination) || is_void(service);
+    (!void).then_some((from, to, source, destination, service))
+}
+
 impl Checker<'_, '_> {
-    pub(super) fn policies(
+    /// A rule that selects exactly what an earlier one selects never decides anything.
+    pub(super) fn twins<'r>(
         &mut self,
-        entries: &[PolicyEntry],
+        what: &str,
+        section: &[Segment],
+        rules: impl Iterator<Item = (&'r str, u32, Selected<'r>)>,
+    ) {
+        let mut first_of = HashMap::with_capacity(rules.size_hint().0);
+        for (index, (name, line, selected)) in rules.enumerate() {
+            let Some(selected) = selected else { continue };
+            match first_of.entry(selected) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert((name, line));
+                }
+                Entry::Occupied(occupied) => {
+                    let (first, line) = occupied.get();
+                    let message = format!(
+                        "{what} \"{name}\" can never match: {what} \"{first}\" on line {line} matches the same before it"
+                    );
+                    let help = Some("remove one of them".to_owned());
+                    self.warning(&[section, &steps![index, "name"]].concat(), (message, help));
+                }
+            }
+        }
+    }
+
+    pub(super) fn zone_selector(
+        &mut self,
+        names: &[String],
+        at: Place<'_>,
         zones: &Names<'_>,
-        groups: &mut Groups<'_>,
-        services: &mut Services<'_>,
-    ) -> Vec<Policy> {
-        let section = steps!["spec", "policies"];
-        self.names("policy", &section, entries.iter().map(|entry| &*entry.name));
-        let mut policies = Vec::with_capacity(entries.len());
-        for (index, entry) in entries.iter().enumerate() {
-            let at = |field| Place {
-                what: "policy",
-                name: &entry.name,
-                section: &section,
-                index,
-                field,
-            };
-            let line = self.line(&section, index);
-            let mut log = entry.log.as_ref().map_or_else(Vec::new, |log| log.to_vec());
-            log.sort_unstable();
-            log.dedup();
-            policies.push(Policy {
-                name: entry.name.clone(),
-                from: self.zone_selector(&entry.from, at("from"), zones),
-                to: self.zone_selector(&entry.to, at("to"), zones),
-                source: self.group_selector(entry.source.as_deref(), at("source"), groups, line),
-                destination: self.group_selector(
-                    entry.destination.as_deref(),
-                    at("destination"),
-                    groups,
-                    line,
-                ),
-                service: self.service_selector(entry.service.as_deref(), at("service"), services),
-                action: entry.action,
-                log,
-                line,
-            });
-        }
-        self.twins(&policies);
-        policies
-    }
-
-    pub(super) fn source_nat(&mut self, entries: &[SourceNat], zones: &Names<'_>) -> Vec<NatRule> {
-        let section = steps!["spec", "nat", "source"];
-        self.names("nat rule", &section, entries.iter().map(|entry| &*entry.name));
-        let mut rules = Vec::with_capacity(entries.len());
-        for (index, entry) in entries.iter().enumerate() {
-            let at = |field| Place {
-                what: "nat rule",
-                name: &entry.name,
-                section: &section,
-                index,
-                field,
-            };
-            rules.push(NatRule {
-                name: entry.name.clone(),
-                from: self.zone_selector(&entry.from, at("from"), zones),
-                to: self.zone_selector(&entry.to, at("to"), zones),
-                translate: entry.translate,
-                line: self.line(&section, index),
-            });
-        }
-        rules
-    }
-
-    /// A policy that selects exactly what an earlier one selects never decides anything.
-    fn twins(&mut self, policies: &[Policy]) {
-        let mut first_of = HashMap::with_capacity(policies.len());
-        for (index, policy) in policies.iter().enumerate() {
-            let selects = (
-                &policy.from,
-                &policy.to,
-                &policy.source,
-                &policy.destination,
-                &policy.service,
-            );
-            let zones_known = !is_void(&policy.from) && !is_void(&policy.to);
-            let addresses_known = !is_void(&policy.source) && !is_void(&policy.destination);
-            // What a faulty field selects is unknown; its error is there already.
-            if !(zones_known && addresses_known && !is_void(&policy.service)) {
-                continue;
-            }
-            if let Some(&first) = first_of.get(&selects) {
-                let first: &Policy = &policies[first];
-                let message = format!(
-                    "policy \"{}\" can never match: policy \"{}\" on line {} matches the same before it",
-                    policy.name, first.name, first.line
-                );
-                let help = Some("remove one of them".to_owned());
-                self.warning(&steps!["spec", "policies", index, "name"], (message, help));
-            } else {
-                first_of.insert(selects, index);
-            }
-        }
-    }
-
-    fn zone_selector(&mut self, names: &[String], at: Place<'_>, zones: &Names<'_>) -> Selector<ZoneId> {
+    ) -> Selector<ZoneId> {
         self.selector(Some(names), at, &["any"], |checker, entry, name| {
             if let Some(&zone) = zones.get(name) {
                 return Some(ZoneId(zone as u32));
@@ -144,7 +104,7 @@ impl Checker<'_, '_> {
         })
     }
 
-    fn service_selector(
+    pub(super) fn service_selector(
         &mut self,
         names: Option<&[String]>,
         at: Place<'_>,
@@ -160,7 +120,7 @@ impl Checker<'_, '_> {
         })
     }
 
-    fn group_selector(
+    pub(super) fn group_selector(
         &mut self,
         names: Option<&[String]>,
         at: Place<'_>,
@@ -281,7 +241,7 @@ impl<'d> Groups<'d> {
         }
     }
 
-    /// The group of one address written in a policy; the same address is the same group.
+    /// The group of one address written in a rule; the same address is the same group.
     fn literal(&mut self, member: Member, line: u32) -> GroupId {
         *self.literals.entry(member).or_insert_with(|| {
             let id = GroupId(self.table.len() as u32);
