@@ -117,6 +117,13 @@ pub struct KernelMaps {
     pub routes6: TypedMap<abi::Route6Key, abi::RouteEntry>,
     /// Neighbours.
     pub neighbours: TypedMap<abi::NeighbourKey, u64>,
+    // Screens.
+    /// Screen profiles, by [`abi::ScreenProfile::index`].
+    pub screens: TypedMap<u32, abi::ScreenProfile>,
+    /// Rates that screens count.
+    pub screen_rates: TypedMap<abi::ScreenKey, abi::RateState>,
+    /// Scans that screens count.
+    pub screen_scans: TypedMap<abi::ScreenKey, abi::ScanState>,
 }
 
 /// The loaded object.
@@ -282,6 +289,9 @@ impl Object {
             ("ROUTES4", sizes.routes),
             ("ROUTES6", sizes.routes),
             ("NEIGHBOURS", sizes.neighbours),
+            // Screens: as many addresses at a time as are told apart.
+            ("SCREEN_RATES", 32_768),
+            ("SCREEN_SCANS", 16_384),
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
@@ -321,6 +331,9 @@ impl Object {
             routes4: open(&ebpf, "ROUTES4")?,
             routes6: open(&ebpf, "ROUTES6")?,
             neighbours: open(&ebpf, "NEIGHBOURS")?,
+            screens: open(&ebpf, "SCREENS")?,
+            screen_rates: open(&ebpf, "SCREEN_RATES")?,
+            screen_scans: open(&ebpf, "SCREEN_SCANS")?,
         };
         let counters = ebpf.take_map("COUNTERS").ok_or(BpfError::Missing("COUNTERS"))?;
         let counters = PerCpuArray::try_from(counters).map_err(|source| BpfError::Map {

@@ -27,7 +27,9 @@ mod traits;
 pub use egress::host_egress;
 pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
-pub use traits::{Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, take_token};
+pub use traits::{
+    Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, begin_second, take_token,
+};
 
 use bulkhead_abi::{Event, Flow, FlowKey6, Interface, Reason, RouteEntry};
 use bulkhead_packet::{Embedded, HeaderBuffer, Packet};

@@ -9,7 +9,8 @@ use aya_ebpf::{
 };
 use bulkhead_abi::{
     Decision, DecisionKey, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey, NatRule,
-    NeighbourKey, PolicyKey, PolicyRule, Reason, RouteEntry, RulePage, Settings, VectorKey, ZoneKey,
+    NeighbourKey, PolicyKey, PolicyRule, RateState, Reason, RouteEntry, RulePage, ScanState, ScreenCount,
+    ScreenKey, ScreenProfile, Settings, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -88,7 +89,7 @@ pub static NEIGHBOURS: HashMap<NeighbourKey, u64> = HashMap::with_max_entries(10
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::SLOTS, 0);
 /// Token buckets, by limiter.
 #[map]
-pub static LIMITERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+pub static LIMITERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 /// Numbers for new sessions.
 #[map]
 pub static SESSION_IDS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -110,6 +111,21 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Requests to the slow path.
 #[map]
 pub static SLOW_PATH: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+// Screens.
+
+/// Screen profiles of two generations, by `ScreenProfile::index`.
+#[map]
+pub static SCREENS: Array<ScreenProfile> = Array::with_max_entries(ScreenProfile::ENTRIES, 0);
+/// What the screens saw, by `ScreenCount::index`.
+#[map]
+pub static SCREEN_COUNTS: PerCpuArray<ScreenCount> = PerCpuArray::with_max_entries(ScreenCount::ENTRIES, 0);
+/// Rates by screen, zone and address.
+#[map]
+pub static SCREEN_RATES: LruHashMap<ScreenKey, RateState> = LruHashMap::with_max_entries(1024, 0);
+/// Scans by screen, zone and source.
+#[map]
+pub static SCREEN_SCANS: LruHashMap<ScreenKey, ScanState> = LruHashMap::with_max_entries(1024, 0);
 
 /// Key of a trie.
 #[inline(always)]
