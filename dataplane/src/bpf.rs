@@ -135,6 +135,13 @@ pub struct KernelMaps {
     pub limit_rules: TypedMap<abi::LimitRuleKey, abi::LimitRule>,
     /// Sessions by address.
     pub limits: TypedMap<abi::LimitKey, abi::SessionCount>,
+    // Screens.
+    /// Screen profiles, by [`abi::ScreenProfile::index`].
+    pub screens: TypedMap<u32, abi::ScreenProfile>,
+    /// Rates that screens count.
+    pub screen_rates: TypedMap<abi::ScreenKey, abi::RateState>,
+    /// Scans that screens count.
+    pub screen_scans: TypedMap<abi::ScreenKey, abi::ScanState>,
 }
 
 /// The loaded object.
@@ -337,6 +344,9 @@ impl Object {
             ("NEIGHBOURS", sizes.neighbours),
             ("SERVICE_TIMEOUTS", 1 << 20),
             ("LIMITS", LIMITED_ADDRESSES),
+            // Screens: as many addresses at a time as are told apart.
+            ("SCREEN_RATES", 32_768),
+            ("SCREEN_SCANS", 16_384),
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
@@ -382,6 +392,9 @@ impl Object {
             service_timeouts: open(&ebpf, "SERVICE_TIMEOUTS")?,
             limit_rules: open(&ebpf, "LIMIT_RULES")?,
             limits: open(&ebpf, "LIMITS")?,
+            screens: open(&ebpf, "SCREENS")?,
+            screen_rates: open(&ebpf, "SCREEN_RATES")?,
+            screen_scans: open(&ebpf, "SCREEN_SCANS")?,
         };
         let counters = per_cpu(&mut ebpf, "COUNTERS")?;
         let tallies = per_cpu(&mut ebpf, "TALLIES")?;

@@ -4,15 +4,17 @@
 //! one bit per dimension and class that it accepts. Memory grows with the members and with the rules' references, never
 //! with their product: what accepts anything stands once, in the "any" vector of its dimension.
 
+mod screens;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
 use bulkhead_abi::{
-    Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey, PolicyRule, PrefixKey4,
-    PrefixKey6, RULES_PER_PAGE, RulePage, ServiceKey, Settings, VectorKey, WORDS_PER_PAGE, ZoneKey,
-    log_flags,
+    Dimension, HostKey4, HostKey6, MAX_ZONES, NatKey, NatRule, PolicyAction, PolicyKey, PolicyRule,
+    PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, ScanLimit, ScreenProfile, ServiceKey, Settings,
+    VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
 };
 
 use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch, SourceTranslation};
@@ -27,8 +29,24 @@ pub enum CompileError {
     #[error("{0} rules (hostInbound included) are more than the {MAX_RULES} that the tables hold")]
     TooManyRules(usize),
     /// Too many zones.
-    #[error("{0} zones are more than the 254 that the tables hold")]
+    #[error("{0} zones are more than the {MAX_ZONES} that the tables hold")]
     TooManyZones(usize),
+    /// A scan that cannot be recognised.
+    #[error(
+        "screen {profile}: {screen} of {count} targets in {interval:?}: at most {max} targets can be told apart, in less \
+         than 4.2 s",
+        max = ScanLimit::MAX_TARGETS
+    )]
+    Scan {
+        /// The screen profile's name.
+        profile: String,
+        /// The screen.
+        screen: &'static str,
+        /// Targets.
+        count: u32,
+        /// Time.
+        interval: std::time::Duration,
+    },
 }
 
 /// One generation's entries, table by table. The names are those of [`crate::bpf::KernelMaps`].
@@ -58,6 +76,9 @@ pub struct CompiledRuleset {
     pub rules: Vec<(PolicyKey, PolicyRule)>,
     /// Source NAT.
     pub nat_rules: Vec<(NatKey, NatRule)>,
+    // Screens.
+    /// Screen profiles, by index.
+    pub screens: Vec<(u32, ScreenProfile)>,
 }
 
 /// Numbers the distinct sets of groups (or services) that occur. Class 0 is the empty set.
@@ -162,12 +183,10 @@ pub fn compile(
     if count > MAX_RULES {
         return Err(CompileError::TooManyRules(count));
     }
-    if ruleset.zones.len() > 254 {
-        return Err(CompileError::TooManyZones(ruleset.zones.len()));
-    }
     let mut compiled = CompiledRuleset {
         generation,
         settings: settings(ruleset),
+        screens: screens::compile(ruleset, generation)?,
         ..CompiledRuleset::default()
     };
     for (interface, index) in ruleset.interfaces.iter().zip(interface_indices) {

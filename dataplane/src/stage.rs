@@ -42,7 +42,9 @@ pub fn stage(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), TableE
     write(&maps.vector_tops, &compiled.vector_tops)?;
     write(&maps.vector_pages, &compiled.vector_pages)?;
     write(&maps.rules, &compiled.rules)?;
-    write(&maps.nat_rules, &compiled.nat_rules)
+    write(&maps.nat_rules, &compiled.nat_rules)?;
+    // As the settings: two slots.
+    write(&maps.screens, &compiled.screens)
 }
 
 /// Removes every entry of `compiled`, which must not be live. Remembered decisions of it age out of their cache.

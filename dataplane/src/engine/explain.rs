@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use bulkhead_abi::{
     Decision, DecisionKey, Event, Flow, FlowKey6, Interface, LimitKey, LimitRule, Live, NatKey, NatRule,
-    NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key,
-    RouteEntry, RouteKind, RuleSet, ServiceKey, Tally, TimeoutKey, VectorKey, ZONE_SELF, ZoneKey,
-    interface_flags, protocol,
+    NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, RateState, Reason, Route4Key,
+    Route6Key, RouteEntry, RouteKind, RuleSet, ScanState, ScreenKey, ScreenProfile, ServiceKey, Tally,
+    TimeoutKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 use bulkhead_pipeline::{Insert, Limiter, Question, Table, Tables, Walk, decide};
@@ -246,6 +246,23 @@ impl Tables for ReadOnly<'_> {
         0
     }
     fn tally(&self, _: Tally) {}
+    fn screens(&self, generation: u32, zone: u8, to: &mut ScreenProfile) -> bool {
+        let index = ScreenProfile::index(generation, zone);
+        present(self.maps.screens.get(&index))
+            .filter(|profile| profile.enabled != 0)
+            .map(|profile| *to = profile)
+            .is_some()
+    }
+    fn count_screen(&self, _: u8, _: u32, _: bool) {}
+    fn rate(&self, key: &ScreenKey, _: u64, _: u32, _: u32, _: u64) -> u64 {
+        self.rate_state(key).map_or(0, |state| state.packets)
+    }
+    fn rate_state(&self, key: &ScreenKey) -> Option<RateState> {
+        present(self.maps.screen_rates.get(key))
+    }
+    fn with_scan<R>(&self, key: &ScreenKey, _: &ScanState, f: impl FnOnce(&mut ScanState) -> R) -> Option<R> {
+        present(self.maps.screen_scans.get(key)).map(|mut copy| f(&mut copy))
+    }
 }
 
 impl Engine {

@@ -21,6 +21,9 @@ const BUCKET_BYTES: u64 = 16;
 const REST_BYTES: u64 = 4 << 20;
 /// Entries of the decision cache, whatever the sizes.
 const DECISIONS: u32 = 65_536;
+/// Entries of the screens' tables, whatever the sizes.
+const SCREEN_RATES: u32 = 32_768;
+const SCREEN_SCANS: u32 = 16_384;
 
 /// When a hash table's entries are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +110,7 @@ fn size_class(bytes: u64) -> u64 {
 }
 
 /// The hash tables that matter, with the entries that [`crate::bpf::Object::load`] gives them.
-fn tables(sizes: &Sizes) -> [HashTable; 12] {
+fn tables(sizes: &Sizes) -> [HashTable; 14] {
     let flows = sizes.sessions.saturating_mul(2).max(2);
     let half_open = sizes.half_open.saturating_mul(2).max(2);
     let addresses = sizes.addresses.max(1);
@@ -125,6 +128,9 @@ fn tables(sizes: &Sizes) -> [HashTable; 12] {
         HashTable::new::<abi::NeighbourKey, u64>("NEIGHBOURS", sizes.neighbours.max(1)),
         HashTable::new::<abi::LimitKey, abi::SessionCount>("LIMITS", crate::bpf::LIMITED_ADDRESSES)
             .evicting(),
+        // Screens.
+        HashTable::new::<abi::ScreenKey, abi::RateState>("SCREEN_RATES", SCREEN_RATES).evicting(),
+        HashTable::new::<abi::ScreenKey, abi::ScanState>("SCREEN_SCANS", SCREEN_SCANS).evicting(),
     ]
 }
 

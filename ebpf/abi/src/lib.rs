@@ -16,6 +16,7 @@ mod limit;
 mod policy;
 mod reason;
 mod route;
+mod screen;
 
 pub use event::{ControlRequest, Event, EventKind, SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
 pub use flow::{
@@ -33,6 +34,10 @@ pub use policy::{
 pub use reason::Reason;
 pub use route::{
     Interface, Live, NeighbourKey, Route4Key, Route6Key, RouteEntry, RouteKind, Settings, interface_flags,
+};
+pub use screen::{
+    MAX_ZONES, RateState, ScanLimit, ScanState, Screen, ScreenCount, ScreenKey, ScreenProfile, ZONE_SLOTS,
+    screen_flags,
 };
 
 /// Version of everything in this crate. A change of any layout or meaning raises it; programs and user space of

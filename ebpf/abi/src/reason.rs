@@ -168,6 +168,76 @@ reasons! {
     SessionLimitDestination = 212, "session_limit_destination", drop;
     /// The source has as many TCP sessions as the zone's screen lets it have.
     SynAckAck = 213, "syn_ack_ack", drop;
+
+    // Screens: 160 and a screen's number. See `Screen`, which says more.
+    /// Screen: ICMP packets to one destination, per second.
+    ScreenIcmpFlood = 160, "screen_icmp_flood", drop;
+    /// Screen: hosts pinged by one source within an interval.
+    ScreenIcmpSweep = 161, "screen_icmp_sweep", drop;
+    /// Screen: fragmented ICMP.
+    ScreenIcmpFragment = 162, "screen_icmp_fragment", drop;
+    /// Screen: ICMP messages of more than 1,024 bytes.
+    ScreenIcmpLarge = 163, "screen_icmp_large", drop;
+    /// Screen: fragments that would reassemble to more than an IP packet can be.
+    ScreenPingOfDeath = 164, "screen_ping_of_death", drop;
+    /// Screen: IPv4 options that are malformed or unknown.
+    ScreenIpBadOption = 165, "screen_ip_bad_option", drop;
+    /// Screen: any fragment.
+    ScreenIpFragment = 166, "screen_ip_fragment", drop;
+    /// Screen: source route options, routing headers.
+    ScreenIpSourceRoute = 167, "screen_ip_source_route", drop;
+    /// Screen: record route option.
+    ScreenIpRecordRoute = 168, "screen_ip_record_route", drop;
+    /// Screen: timestamp option.
+    ScreenIpTimestamp = 169, "screen_ip_timestamp", drop;
+    /// Screen: security options (RFC 1108, and CIPSO).
+    ScreenIpSecurity = 170, "screen_ip_security", drop;
+    /// Screen: stream identifier option.
+    ScreenIpStream = 171, "screen_ip_stream", drop;
+    /// Screen: sources whose way back does not lead into the zone they come from.
+    ScreenIpSpoofing = 172, "screen_ip_spoofing", drop;
+    /// Screen: overlapping fragments.
+    ScreenTeardrop = 173, "screen_teardrop", drop;
+    /// Screen: protocol numbers from 143 on.
+    ScreenUnknownProtocol = 174, "screen_unknown_protocol", drop;
+    /// Screen: IPv6 extension headers other than AH, ESP and fragments.
+    ScreenExtensionHeaders = 175, "screen_extension_headers", drop;
+    /// Screen: TCP from an address to itself.
+    ScreenLand = 176, "screen_land", drop;
+    /// Screen: TCP without flags.
+    ScreenTcpNoFlags = 177, "screen_tcp_no_flags", drop;
+    /// Screen: TCP with SYN and FIN.
+    ScreenTcpSynFin = 178, "screen_tcp_syn_fin", drop;
+    /// Screen: TCP with FIN and no ACK.
+    ScreenTcpFinNoAck = 179, "screen_tcp_fin_no_ack", drop;
+    /// Screen: urgent data to TCP port 139.
+    ScreenWinnuke = 180, "screen_winnuke", drop;
+    /// Screen: a SYN in a fragment.
+    ScreenSynFragment = 181, "screen_syn_fragment", drop;
+    /// Screen: TCP ports tried by one source within an interval.
+    ScreenTcpPortScan = 182, "screen_tcp_port_scan", drop;
+    /// Screen: hosts tried by one source over TCP within an interval.
+    ScreenTcpSweep = 183, "screen_tcp_sweep", drop;
+    /// Screen: SYNs to one destination, per second, above which the firewall answers in its place.
+    ScreenSynFlood = 184, "screen_syn_flood", drop;
+    /// Screen: SYNs to one destination, per second, above which an alarm is raised. Never drops.
+    ScreenSynFloodAlarm = 185, "screen_syn_flood_alarm", drop;
+    /// Screen: SYNs from one source, per second.
+    ScreenSynFloodSource = 186, "screen_syn_flood_source", drop;
+    /// Screen: SYNs to one destination, per second.
+    ScreenSynFloodDestination = 187, "screen_syn_flood_destination", drop;
+    /// Screen: TCP sessions that one source holds open.
+    ScreenSynAckAck = 188, "screen_syn_ack_ack", drop;
+    /// Screen: UDP packets to one destination, per second.
+    ScreenUdpFlood = 189, "screen_udp_flood", drop;
+    /// Screen: UDP ports tried by one source within an interval.
+    ScreenUdpPortScan = 190, "screen_udp_port_scan", drop;
+    /// Screen: hosts tried by one source over UDP within an interval.
+    ScreenUdpSweep = 191, "screen_udp_sweep", drop;
+    /// Screen: sessions of one source.
+    ScreenSessionLimitSource = 192, "screen_session_limit_source", drop;
+    /// Screen: sessions of one destination.
+    ScreenSessionLimitDestination = 193, "screen_session_limit_destination", drop;
 }
 
 impl Reason {

@@ -27,12 +27,13 @@ use std::{
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, HostKey4, HostKey6, Interface,
     LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule,
-    PrefixKey4, PrefixKey6, Reason, Route4Key, Route6Key, RouteEntry, RulePage, ServiceKey, SessionCount,
-    Settings, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
+    PrefixKey4, PrefixKey6, RateState, Reason, Route4Key, Route6Key, RouteEntry, RulePage, ScanState,
+    ScreenCount, ScreenKey, ScreenProfile, ServiceKey, SessionCount, Settings, Tally, TimeoutKey, VectorKey,
+    ZoneKey, flow_generation,
 };
 use bulkhead_packet::{PlainLoop, Repeat};
 
-use crate::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, take_token};
+use crate::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, begin_second, take_token};
 
 /// Counters by name.
 pub type Counters = BTreeMap<&'static str, u64>;
@@ -87,12 +88,21 @@ pub struct HostTables {
     pub routes6: HostTrie<Route6Key, RouteEntry>,
     /// Neighbours.
     pub neighbours: HostMap<NeighbourKey, u64>,
+    // Screens.
+    /// Screen profiles, by index.
+    pub screens: HostMap<u32, ScreenProfile>,
+    /// What the screens saw, by index.
+    pub screen_counts: HostMap<u32, ScreenCount>,
+    /// Rates. Nothing is evicted.
+    pub screen_rates: HostMap<ScreenKey, RateState>,
+    /// Scans. Nothing is evicted.
+    pub screen_scans: HostMap<ScreenKey, ScanState>,
     now_ns: Cell<u64>,
     sessions: Cell<u64>,
     random: Cell<u64>,
     scripted: RefCell<VecDeque<u32>>,
     wired: Cell<bool>,
-    limiters: [Cell<u64>; 3],
+    limiters: [Cell<u64>; 4],
     counters: RefCell<BTreeMap<u32, u64>>,
     events: RefCell<Vec<Event>>,
     /// A flow's entry is borrowed.
@@ -245,6 +255,10 @@ impl Clock for HostTables {
         self.now_ns.get()
     }
 
+    fn precise_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
     fn random(&self) -> u32 {
         if let Some(number) = self.scripted.borrow_mut().pop_front() {
             return number;
@@ -285,7 +299,7 @@ impl Tables for HostTables {
         let settings = self.settings.get(&(generation & 1)).unwrap_or_default();
         let rate = match limiter {
             Limiter::SlowPath => settings.slow_path_rate,
-            Limiter::DenyEvent => settings.deny_event_rate,
+            Limiter::DenyEvent | Limiter::ScreenEvent => settings.deny_event_rate,
             Limiter::HandOver => HAND_OVER_RATE,
         };
         let limiter = &self.limiters[limiter as usize];
@@ -538,5 +552,57 @@ impl Tables for HostTables {
         self.alone();
         let tally = &self.tallies[tally as usize];
         tally.set(tally.get() + 1);
+    }
+
+    fn screens(&self, generation: u32, zone: u8, to: &mut ScreenProfile) -> bool {
+        self.alone();
+        let profile = self.screens.get(&ScreenProfile::index(generation, zone));
+        let profile = profile.filter(|profile| profile.enabled != 0);
+        profile.inspect(|profile| *to = *profile).is_some()
+    }
+
+    fn count_screen(&self, zone: u8, screen: u32, dropped: bool) {
+        self.alone();
+        let index = ScreenCount::index(zone, screen);
+        let mut count = self.screen_counts.get(&index).unwrap_or_default();
+        if dropped {
+            count.dropped += 1;
+        } else {
+            count.alarmed += 1;
+        }
+        self.screen_counts.set(&index, &count);
+    }
+
+    fn rate(&self, key: &ScreenKey, now_ns: u64, packets: u32, attack: u32, attack_until_ns: u64) -> u64 {
+        self.alone();
+        let mut state = self.screen_rates.get(key).unwrap_or(RateState {
+            began_ns: now_ns,
+            ..RateState::default()
+        });
+        begin_second(&mut state, now_ns);
+        state.packets += u64::from(packets);
+        if state.packets > u64::from(attack) {
+            state.until_ns = attack_until_ns;
+        }
+        self.screen_rates.set(key, &state);
+        state.packets
+    }
+
+    fn rate_state(&self, key: &ScreenKey) -> Option<RateState> {
+        self.alone();
+        self.screen_rates.get(key)
+    }
+
+    fn with_scan<R>(
+        &self,
+        key: &ScreenKey,
+        fresh: &ScanState,
+        f: impl FnOnce(&mut ScanState) -> R,
+    ) -> Option<R> {
+        self.alone();
+        if self.screen_scans.get(key).is_none() {
+            self.screen_scans.set(key, fresh);
+        }
+        self.screen_scans.update(key, f)
     }
 }

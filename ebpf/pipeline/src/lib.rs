@@ -32,7 +32,8 @@ pub use egress::host_egress;
 pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
 pub use traits::{
-    Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, Table, Tables, apply_checksum, take_token,
+    Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, Table, Tables, apply_checksum, begin_second,
+    take_token,
 };
 
 use bulkhead_abi::{Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, LimitKey, Reason, RouteEntry};

@@ -2,7 +2,8 @@
 
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FrameKind, Interface, LimitKey,
-    LimitRule, Live, NatKey, NatRule, NeighbourKey, PolicyRule, RouteEntry, SlowPathKind, Tally, VectorKey,
+    LimitRule, Live, NatKey, NatRule, NeighbourKey, PolicyRule, RateState, RouteEntry, ScanState, ScreenKey,
+    ScreenProfile, SlowPathKind, Tally, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -85,6 +86,8 @@ pub enum Limiter {
     DenyEvent = 1,
     /// Frames handed to user space; see [`HAND_OVER_RATE`].
     HandOver = 2,
+    /// Events of screens, as many per second as denial events.
+    ScreenEvent = 3,
 }
 
 /// Frames that user space is given per second and CPU. Not configurable: what it does with them is bounded in memory,
@@ -180,16 +183,47 @@ pub trait Tables: Repeat {
     fn count_session(&self, key: &LimitKey, by: i64) -> i64;
     /// Adds one to a tally.
     fn tally(&self, tally: Tally);
+    // Screens.
+    /// The screens of a zone; false (and nothing written) if it has none.
+    fn screens(&self, generation: u32, zone: u8, to: &mut ScreenProfile) -> bool;
+    /// Counts a packet that a zone's screen (by number) dropped, or raised the alarm about.
+    fn count_screen(&self, zone: u8, screen: u32, dropped: bool);
+    /// Counts packets of a rate; returns those of the running second, these included. If that is more than `attack`, the
+    /// address counts as under attack until `attack_until_ns`.
+    fn rate(&self, key: &ScreenKey, now_ns: u64, packets: u32, attack: u32, attack_until_ns: u64) -> u64;
+    /// A rate as it stands.
+    fn rate_state(&self, key: &ScreenKey) -> Option<RateState>;
+    /// Runs `f` on a source's scan, which begins as `fresh` if there is none.
+    fn with_scan<R>(
+        &self,
+        key: &ScreenKey,
+        fresh: &ScanState,
+        f: impl FnOnce(&mut ScanState) -> R,
+    ) -> Option<R>;
 }
 
 /// Time, chance and numbers.
 pub trait Clock {
     /// Monotonic time, ns. Coarse (a few ms) is enough.
     fn now_ns(&self) -> u64;
+    /// Monotonic time, ns, to the microsecond.
+    fn precise_ns(&self) -> u64;
     /// A random number.
     fn random(&self) -> u32;
     /// A number no other session has.
     fn session_id(&self) -> u64;
+}
+
+/// One second, ns.
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Begins another second of a rate if the last one is over. See [`RateState`] for what other CPUs may do meanwhile.
+#[inline(always)]
+pub fn begin_second(state: &mut RateState, now_ns: u64) {
+    if now_ns.wrapping_sub(state.began_ns) >= SECOND_NS {
+        state.packets = 0;
+        state.began_ns = now_ns;
+    }
 }
 
 /// A token bucket of one second's depth. `state` packs the time of the last refill (ms, high half) and the tokens

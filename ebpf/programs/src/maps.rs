@@ -9,8 +9,9 @@ use aya_ebpf::{
 };
 use bulkhead_abi::{
     Decision, DecisionKey, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface,
-    LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, Reason,
-    RouteEntry, RulePage, SessionCount, Settings, Tally, TimeoutKey, VectorKey, ZoneKey,
+    LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, RateState,
+    Reason, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings,
+    Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -100,7 +101,7 @@ pub static EXPECTED: LruHashMap<ExpectKey, Expectation> = LruHashMap::with_max_e
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::SLOTS, 0);
 /// Token buckets, by limiter.
 #[map]
-pub static LIMITERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
+pub static LIMITERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
 /// Numbers for new sessions.
 #[map]
 pub static SESSION_IDS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -142,6 +143,20 @@ pub static LIMITS: LruHashMap<LimitKey, SessionCount> = LruHashMap::with_max_ent
 /// Sessions created and ended, by [`Tally`].
 #[map]
 pub static TALLIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Tally::COUNT, 0);
+// Screens.
+
+/// Screen profiles of two generations, by `ScreenProfile::index`.
+#[map]
+pub static SCREENS: Array<ScreenProfile> = Array::with_max_entries(ScreenProfile::ENTRIES, 0);
+/// What the screens saw, by `ScreenCount::index`.
+#[map]
+pub static SCREEN_COUNTS: PerCpuArray<ScreenCount> = PerCpuArray::with_max_entries(ScreenCount::ENTRIES, 0);
+/// Rates by screen, zone and address.
+#[map]
+pub static SCREEN_RATES: LruHashMap<ScreenKey, RateState> = LruHashMap::with_max_entries(1024, 0);
+/// Scans by screen, zone and source.
+#[map]
+pub static SCREEN_SCANS: LruHashMap<ScreenKey, ScanState> = LruHashMap::with_max_entries(1024, 0);
 
 /// Key of a trie.
 #[inline(always)]

@@ -1,16 +1,20 @@
 //! The pipeline's tables and clock over BPF maps and helpers: the one place that dereferences map values.
 
 use aya_ebpf::{
-    helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, generated::bpf_loop},
+    helpers::{
+        bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+        generated::bpf_loop,
+    },
     maps::{HashMap, LruHashMap},
 };
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6,
     Interface, LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule,
-    RouteEntry, SessionCount, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
+    RateState, RouteEntry, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Tally, TimeoutKey,
+    VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::Repeat;
-use bulkhead_pipeline::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, take_token};
+use bulkhead_pipeline::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, begin_second, take_token};
 use core::{ffi::c_void, ptr, sync::atomic::AtomicU64};
 
 use crate::maps;
@@ -96,7 +100,7 @@ impl Tables for Kernel {
         };
         let rate = match limiter {
             Limiter::SlowPath => settings.slow_path_rate,
-            Limiter::DenyEvent => settings.deny_event_rate,
+            Limiter::DenyEvent | Limiter::ScreenEvent => settings.deny_event_rate,
             Limiter::HandOver => HAND_OVER_RATE,
         };
         match maps::LIMITERS.get_ptr_mut(limiter as u32) {
@@ -395,6 +399,80 @@ impl Tables for Kernel {
             unsafe { *tally += 1 };
         }
     }
+
+    #[inline(always)]
+    fn screens(&self, generation: u32, zone: u8, to: &mut ScreenProfile) -> bool {
+        match maps::SCREENS.get(ScreenProfile::index(generation, zone)) {
+            Some(profile) if profile.enabled != 0 => {
+                *to = *profile;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
+    fn count_screen(&self, zone: u8, screen: u32, dropped: bool) {
+        if let Some(count) = maps::SCREEN_COUNTS.get_ptr_mut(ScreenCount::index(zone, screen)) {
+            // SAFETY: a per-CPU entry; see `permitted`.
+            let count = unsafe { &mut *count };
+            if dropped {
+                count.dropped += 1;
+            } else {
+                count.alarmed += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn rate(&self, key: &ScreenKey, now_ns: u64, packets: u32, attack: u32, attack_until_ns: u64) -> u64 {
+        let (packets, attack) = (u64::from(packets), u64::from(attack));
+        let Some(state) = maps::SCREEN_RATES.get_ptr_mut(key) else {
+            let until_ns = if packets > attack { attack_until_ns } else { 0 };
+            let state = RateState {
+                began_ns: now_ns,
+                packets,
+                until_ns,
+            };
+            // Another CPU may have been faster: then these packets are not counted.
+            let _begun = maps::SCREEN_RATES.insert(key, state, BPF_NOEXIST);
+            return packets;
+        };
+        // SAFETY: valid as in `with_flow`. Other CPUs write it too: `RateState` says what that may cost, and why the count
+        // is added to atomically.
+        unsafe {
+            begin_second(&mut *state, now_ns);
+            atomic_add(&raw mut (*state).packets, packets);
+            let counted = (&raw const (*state).packets).read_volatile();
+            if counted > attack {
+                (*state).until_ns = attack_until_ns;
+            }
+            counted
+        }
+    }
+
+    #[inline(always)]
+    fn rate_state(&self, key: &ScreenKey) -> Option<RateState> {
+        // SAFETY: as in `rate`; each field is a single load.
+        maps::SCREEN_RATES.get_ptr(key).map(|state| unsafe { *state })
+    }
+
+    #[inline(always)]
+    fn with_scan<R>(
+        &self,
+        key: &ScreenKey,
+        fresh: &ScanState,
+        f: impl FnOnce(&mut ScanState) -> R,
+    ) -> Option<R> {
+        if maps::SCREEN_SCANS.get_ptr(key).is_none() {
+            // Another CPU may have been faster: then its entry is as fresh.
+            let _begun = maps::SCREEN_SCANS.insert(key, fresh, BPF_NOEXIST);
+        }
+        // SAFETY: as in `with_flow`; `ScanState` says what other CPUs may do.
+        maps::SCREEN_SCANS
+            .get_ptr_mut(key)
+            .map(|state| f(unsafe { &mut *state }))
+    }
 }
 
 impl Repeat for Kernel {
@@ -414,15 +492,25 @@ impl Repeat for Kernel {
     }
 }
 
-/// An atomic addition of one (`BPF_ATOMIC | BPF_ADD`). The target has the instruction but no compare-and-swap, so the
-/// standard library offers no `fetch_add` for it.
+/// An atomic addition (`BPF_ATOMIC | BPF_ADD`). The target has the instruction but no compare-and-swap, so the standard
+/// library offers no `fetch_add` for it.
 ///
 /// # Safety
 /// `counter` must point to an aligned `u64` inside a live map value.
 #[inline(always)]
-unsafe fn atomic_increment(counter: *mut u64) {
+unsafe fn atomic_add(counter: *mut u64, by: u64) {
     // SAFETY: one instruction on memory the caller vouches for.
-    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64) };
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) by) };
+}
+
+/// An atomic addition of one.
+///
+/// # Safety
+/// As for [`atomic_add`].
+#[inline(always)]
+unsafe fn atomic_increment(counter: *mut u64) {
+    // SAFETY: the caller vouches for it.
+    unsafe { atomic_add(counter, 1) };
 }
 
 /// An atomic addition that tells what was there before (`BPF_ATOMIC | BPF_ADD | BPF_FETCH`).
@@ -498,6 +586,12 @@ impl Clock for Kernel {
     fn now_ns(&self) -> u64 {
         // SAFETY: no arguments, no preconditions.
         unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn precise_ns(&self) -> u64 {
+        // SAFETY: no arguments, no preconditions.
+        unsafe { bpf_ktime_get_ns() }
     }
 
     #[inline(always)]
