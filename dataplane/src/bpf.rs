@@ -125,6 +125,9 @@ pub struct KernelMaps {
     pub routes6: TypedMap<abi::Route6Key, abi::RouteEntry>,
     /// Neighbours.
     pub neighbours: TypedMap<abi::NeighbourKey, u64>,
+    // SYN cookies
+    /// Destinations under attack, and until when (ns of the monotonic clock).
+    pub syn_guard: TypedMap<abi::SynGuardKey, u64>,
 }
 
 /// The loaded object.
@@ -302,6 +305,8 @@ impl Object {
             ("ROUTES4", sizes.routes),
             ("ROUTES6", sizes.routes),
             ("NEIGHBOURS", sizes.neighbours),
+            // SYN cookies
+            ("SYN_GUARD", 4096),
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
@@ -344,6 +349,7 @@ impl Object {
             routes4: open(&ebpf, "ROUTES4")?,
             routes6: open(&ebpf, "ROUTES6")?,
             neighbours: open(&ebpf, "NEIGHBOURS")?,
+            syn_guard: open(&ebpf, "SYN_GUARD")?,
         };
         let counters = ebpf.take_map("COUNTERS").ok_or(BpfError::Missing("COUNTERS"))?;
         let counters = PerCpuArray::try_from(counters).map_err(|source| BpfError::Map {

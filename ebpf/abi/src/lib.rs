@@ -12,6 +12,7 @@ mod event;
 mod flow;
 mod frame;
 mod gateway;
+mod guard;
 mod policy;
 mod reason;
 mod route;
@@ -20,6 +21,7 @@ pub use event::{ControlRequest, Event, EventKind, SLOW_PATH_BYTES, SlowPathKind,
 pub use flow::{Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, protocol};
 pub use frame::{FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES};
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
+pub use guard::SynGuardKey;
 pub use policy::{
     Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey,
     PolicyRule, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ServiceKey, VectorKey,

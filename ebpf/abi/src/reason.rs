@@ -156,6 +156,17 @@ reasons! {
     RewriteFailed = 116, "rewrite_failed", drop;
     /// The program could not reach one of its own tables: a defect, never traffic's fault.
     Internal = 117, "internal", drop;
+
+    /// SYN to a destination under attack, answered with a SYN cookie; no state is kept.
+    SynCookieSent = 196, "syn_cookie_sent", pass;
+    /// TCP packet with IP options or extension headers where a SYN cookie would have to be made or answered: the cookie is
+    /// made over plain headers only.
+    SynCookieImpossible = 197, "syn_cookie_impossible", drop;
+    /// Packet of a client whose SYN cookie was accepted, before its server has answered; the client repeats it.
+    SynProxyWaiting = 198, "syn_proxy_waiting", drop;
+    /// Server's packet of an older connection in answer to the SYN sent for a client; it was told to forget it (RFC 9293,
+    /// 3.10.7.3).
+    SynProxyReset = 199, "syn_proxy_reset", drop;
 }
 
 impl Reason {
@@ -181,6 +192,10 @@ impl Reason {
     pub const SLOT_DECISION_CACHE_HITS: u32 = 136;
     /// Counter of new sessions that walked the rule vectors.
     pub const SLOT_DECISION_CACHE_MISSES: u32 = 137;
+    /// Counter of acknowledgements that proved a SYN cookie.
+    pub const SLOT_SYN_COOKIES_ACCEPTED: u32 = 148;
+    /// Counter of acknowledgements without a session, to a destination under attack, that proved none.
+    pub const SLOT_SYN_COOKIES_REFUSED: u32 = 149;
 
     // Frames put back and fragments.
     /// Counter of fragments handed to user space, to wait there for the first of their datagram.
@@ -202,5 +217,7 @@ impl Reason {
         (Self::SLOT_DECISION_CACHE_MISSES, "decision_cache_misses"),
         (Self::SLOT_FRAGMENTS_HELD, "fragments_held"),
         (Self::SLOT_FRAMES_INJECTED, "frames_injected"),
+        (Self::SLOT_SYN_COOKIES_ACCEPTED, "syn_cookies_accepted"),
+        (Self::SLOT_SYN_COOKIES_REFUSED, "syn_cookies_refused"),
     ];
 }

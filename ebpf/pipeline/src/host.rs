@@ -9,6 +9,7 @@
 
 extern crate std;
 
+mod cookie;
 mod firewall;
 mod frame;
 mod map;
@@ -27,11 +28,11 @@ use std::{
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, HostKey4, HostKey6, Interface,
     Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Reason, Route4Key,
-    Route6Key, RouteEntry, RulePage, ServiceKey, Settings, VectorKey, ZoneKey,
+    Route6Key, RouteEntry, RulePage, ServiceKey, Settings, SynGuardKey, VectorKey, ZoneKey,
 };
-use bulkhead_packet::{PlainLoop, Repeat};
+use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 
-use crate::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, take_token};
+use crate::{Clock, HAND_OVER_RATE, Insert, Limiter, NO_COOKIE, Table, Tables, take_token};
 
 /// Counters by name.
 pub type Counters = BTreeMap<&'static str, u64>;
@@ -86,6 +87,8 @@ pub struct HostTables {
     pub routes6: HostTrie<Route6Key, RouteEntry>,
     /// Neighbours.
     pub neighbours: HostMap<NeighbourKey, u64>,
+    /// Destinations under attack.
+    pub syn_guard: HostMap<SynGuardKey, u64>,
     now_ns: Cell<u64>,
     sessions: Cell<u64>,
     random: Cell<u64>,
@@ -442,5 +445,23 @@ impl Tables for HostTables {
     fn emit(&self, event: &Event) {
         self.alone();
         self.events.borrow_mut().push(*event);
+    }
+
+    fn syn_guard(&self, key: &SynGuardKey) -> u64 {
+        self.alone();
+        self.syn_guard.get(key).unwrap_or(0)
+    }
+
+    fn set_syn_guard(&self, key: &SynGuardKey, until_ns: u64) {
+        self.alone();
+        self.syn_guard.set(key, &until_ns);
+    }
+
+    fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64 {
+        cookie::make(headers, family, tcp_bytes, self.now_ns.get()).unwrap_or(NO_COOKIE)
+    }
+
+    fn proves_cookie(&self, headers: &mut HeaderBuffer, family: u8) -> bool {
+        cookie::proves(headers, family, self.now_ns.get()).unwrap_or(false)
     }
 }

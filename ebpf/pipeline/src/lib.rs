@@ -22,6 +22,7 @@ mod open;
 mod policy;
 mod related;
 mod session;
+mod syn_proxy;
 mod tcp;
 mod traits;
 mod wire;
@@ -30,7 +31,8 @@ pub use egress::host_egress;
 pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
 pub use traits::{
-    Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, Table, Tables, apply_checksum, take_token,
+    Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, NO_COOKIE, Table, Tables, apply_checksum,
+    take_token,
 };
 
 use bulkhead_abi::{Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, Reason, RouteEntry};
@@ -190,4 +192,8 @@ pub struct Work {
     // Frames put back and fragments.
     /// Whether user space put the frame back (1): see `Frame::hand_over`.
     pub injected: u32,
+
+    // SYN cookies
+    /// Whether the packet is an acknowledgement that proved a SYN cookie.
+    pub proven: u32,
 }

@@ -10,7 +10,7 @@ use bulkhead_packet::tcp_flags;
 use crate::{
     Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
     ingress::touch,
-    nat, open,
+    nat, open, syn_proxy,
     tcp::{self, Step},
 };
 
@@ -121,7 +121,11 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         }
         return Outcome::Verdict(Verdict::drop(reason));
     }
-    let step = step(work, state);
+    let step = if work.flow.flags & flow_flags::PROXIED != 0 {
+        syn_proxy::step(frame, env, work, state, partner_table)
+    } else {
+        step(work, state)
+    };
     let next = match step {
         Step::Refuse(reason) => return Outcome::Verdict(Verdict::drop(reason)),
         Step::Restart => {

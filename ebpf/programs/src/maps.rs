@@ -10,7 +10,7 @@ use aya_ebpf::{
 use bulkhead_abi::{
     Decision, DecisionKey, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface,
     Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, Reason, RouteEntry, RulePage, Settings,
-    VectorKey, ZoneKey,
+    SynGuardKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -127,6 +127,11 @@ pub static SLOW_PATH: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 /// Whole frames for user space: a hundred large ones or five hundred small ones.
 #[map]
 pub static FRAMES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+// SYN cookies
+/// Destinations under attack, and until when (ns).
+#[map]
+pub static SYN_GUARD: LruHashMap<SynGuardKey, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// Key of a trie.
 #[inline(always)]
