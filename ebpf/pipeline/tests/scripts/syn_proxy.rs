@@ -6,7 +6,10 @@ use bulkhead_pipeline::{Action, Clock as _};
 use crate::{
     FAMILIES,
     frame::{ACK, FIN, Frame, PSH, RST, SYN, Seen, ip},
-    net::{DMZ, INSIDE, MISS, Net, OUTSIDE, SECOND, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, mac, permit, words},
+    net::{
+        DMZ, INSIDE, MISS, Net, OUTSIDE, SECOND, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, mac, neighbour_mac,
+        permit, words,
+    },
     step::{Sent, Step},
     verify::{self, verify},
 };

@@ -1,0 +1,360 @@
+//! A SYN flood against real stacks: who connects meanwhile is proxied by cookies, who was connected notices nothing.
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use bulkhead_abi::SynGuardKey;
+use bulkhead_dataplane::{
+    engine::Engine,
+    ruleset::{HookMode, InterfaceRule, Ruleset},
+};
+use bulkhead_testkit::{
+    Frame, Host, HostSpec, HttpServer, Offloads, Outcome, RawPort, TcpConversation, TcpServer, Topology,
+    verify::pseudo_header_sum, verify_checksums,
+};
+
+/// A port whose server speaks first; on port 80 the client does.
+const GREETING: u16 = 5001;
+/// A permitted port without a server.
+const CLOSED: u16 = 5002;
+/// Table number of the zone `inside`.
+const INSIDE: u16 = 1;
+/// SYNs per family that one test sends at most.
+const MOST_SYNS: u64 = 40_000;
+
+/// The common rules, two more ports, and a neighbour of `inside` in the same zone.
+fn rules(hook: HookMode, nat: bool) -> Ruleset {
+    let mut rules = common::ruleset(hook, nat);
+    for (name, port) in [("greeting", GREETING), ("closed", CLOSED)] {
+        rules.policies[1].service.push(rules.services.len());
+        rules.services.push(common::tcp(name, port));
+    }
+    rules.interfaces.push(InterfaceRule {
+        name: "net3".into(),
+        zone: 0,
+        hook,
+        ..InterfaceRule::default()
+    });
+    rules
+}
+
+fn key(address: IpAddr) -> SynGuardKey {
+    let mut address_be = [0; 4];
+    let octets = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    for (word, bytes) in address_be.iter_mut().zip(octets.as_chunks::<4>().0) {
+        *word = u32::from_ne_bytes(*bytes);
+    }
+    SynGuardKey {
+        address_be,
+        family: if address.is_ipv4() { 4 } else { 6 },
+        zone: INSIDE,
+    }
+}
+
+/// Declares an address under attack, or no longer.
+fn attack(engine: &Engine, address: IpAddr, on: bool) -> Result<()> {
+    engine.with_object(|object| {
+        if on {
+            object.maps.syn_guard.set(&key(address), &u64::MAX)?;
+        } else {
+            object.maps.syn_guard.remove(&key(address))?;
+        }
+        Ok(())
+    })
+}
+
+/// SYNs from random strangers to both addresses of `victim`, until told to stop or at the most allowed.
+fn flood(port: &RawPort, from: &Host, victim: &Host, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for number in 0..MOST_SYNS {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let [a, b, c, d, e, f, ..] = random.to_be_bytes();
+        let sources: [(IpAddr, IpAddr); 2] = [
+            (Ipv4Addr::new(100, a | 1, b, c).into(), victim.v4.into()),
+            (
+                Ipv6Addr::new(0x2001, 0xdb8, 0xbad, a.into(), b.into(), c.into(), d.into(), 1).into(),
+                victim.v6.into(),
+            ),
+        ];
+        for (source, destination) in sources {
+            let syn = Frame::ip(source, destination)
+                .macs(from.mac, from.firewall_mac)
+                .tcp(u16::from_be_bytes([e | 4, f]), 80)
+                .syn()
+                .seq(random as u32)
+                .build();
+            port.send(&syn)?;
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+        if number % 32 == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the checksums of all TCP frames that arrived on a port: finished ones are right, those left to be finished hold
+/// the sum of their pseudo header.
+fn inspect(port: &RawPort) -> Result<BTreeMap<bool, u64>> {
+    let mut judged = BTreeMap::new();
+    while let Some(seen) = port.receive(Duration::ZERO)? {
+        let frame = &seen.frame;
+        let (protocol, l4, addresses) = match frame.get(12..14) {
+            Some([0x08, 0x00]) => (frame[23], 34, 26..34),
+            Some([0x86, 0xdd]) => (frame[20], 54, 22..54),
+            _ => continue,
+        };
+        if protocol != 6 {
+            continue;
+        }
+        if seen.checksum_pending {
+            let total = if l4 == 34 {
+                usize::from(u16::from_be_bytes([frame[16], frame[17]])) - 20
+            } else {
+                usize::from(u16::from_be_bytes([frame[18], frame[19]]))
+            };
+            let middle = addresses.start + addresses.len() / 2;
+            let (source, destination) = (&frame[addresses.start..middle], &frame[middle..addresses.end]);
+            let pseudo = pseudo_header_sum(source, destination, 6, total as u32);
+            let field = u16::from_be_bytes([frame[l4 + 16], frame[l4 + 17]]);
+            ensure!(
+                field == pseudo,
+                "unfinished checksum {field:04x}, not {pseudo:04x}: {frame:02x?}"
+            );
+        } else {
+            verify_checksums(frame).map_err(|error| anyhow::anyhow!("{error}: {frame:02x?}"))?;
+        }
+        *judged.entry(seen.checksum_pending).or_default() += 1;
+    }
+    Ok(judged)
+}
+
+struct Lab {
+    lab: Topology,
+    engine: Engine,
+}
+
+impl Lab {
+    fn new(hook: HookMode, nat: bool, offloads: Offloads) -> Result<Self> {
+        let host = |name| HostSpec::new(name).offloads(offloads);
+        let lab = Topology::builder("bhc-")
+            .host(host("inside"))
+            .host(host("outside"))
+            .host(host("stranger"))
+            .build()?;
+        let engine = common::start(&lab, rules(hook, nat));
+        Ok(Self { lab, engine })
+    }
+
+    fn counter(&self, name: &str) -> Result<u64> {
+        Ok(self.engine.counters()?[name])
+    }
+
+    /// A connection whose server speaks first.
+    fn greeted(&self, server: IpAddr) -> Result<TcpConversation> {
+        let client = self.lab.host("inside").client().timeout(Duration::from_secs(5));
+        client
+            .tcp(SocketAddr::new(server, GREETING))?
+            .answered()
+            .with_context(|| format!("{:#?}", self.engine.nonzero_counters()))
+    }
+
+    /// A request of a client that speaks first; how long it took.
+    fn asked(&self, server: IpAddr, seen: IpAddr) -> Result<Duration> {
+        let client = self.lab.host("inside").client().timeout(Duration::from_secs(5));
+        let answer = client
+            .http_get(SocketAddr::new(server, 80), "/")?
+            .answered()
+            .with_context(|| format!("{:#?}", self.engine.nonzero_counters()))?;
+        assert_eq!((answer.body.as_str(), answer.seen_as.ip()), ("served", seen));
+        Ok(answer.elapsed)
+    }
+}
+
+fn exchange(conversation: &mut TcpConversation, up: u64, down: u64) -> Result<()> {
+    conversation.exchange(up, down)?.answered().map(drop)
+}
+
+fn siege(hook: HookMode, nat: bool, offloads: Offloads) -> Result<()> {
+    let lab = Lab::new(hook, nat, offloads)?;
+    let (inside, outside, stranger) = (
+        lab.lab.host("inside"),
+        lab.lab.host("outside"),
+        lab.lab.host("stranger"),
+    );
+    let seen = |server: IpAddr| -> IpAddr {
+        match (server.is_ipv4(), nat) {
+            (true, true) => outside.firewall_v4.into(),
+            (true, false) => inside.v4.into(),
+            (false, true) => outside.firewall_v6.into(),
+            (false, false) => inside.v6.into(),
+        }
+    };
+    let servers = outside.addresses();
+    let mut listening = Vec::new();
+    let mut serving = Vec::new();
+    for server in servers {
+        listening.push(TcpServer::start(&outside.namespace, (server, GREETING).into())?);
+        serving.push(HttpServer::start(
+            &outside.namespace,
+            (server, 80).into(),
+            "served",
+        )?);
+    }
+    let ports = [inside, outside].map(|host| RawPort::open(&host.namespace, &host.interface));
+    let [at_client, at_server] = ports;
+    let (at_client, at_server) = (at_client?, at_server?);
+
+    // Connected before: one per family.
+    let mut before = Vec::new();
+    for server in servers {
+        before.push(lab.greeted(server)?);
+    }
+    assert_eq!(lab.counter("syn_cookie_sent")?, 0);
+    for server in servers {
+        attack(&lab.engine, server, true)?;
+    }
+    // In peace first: no retransmission may be needed, nor the timer of a closed window (200 ms).
+    for server in servers {
+        let fastest = (0..5)
+            .map(|_| lab.asked(server, seen(server)))
+            .collect::<Result<Vec<_>>>()?;
+        let fastest = fastest.into_iter().min().context("five of them")?;
+        assert!(fastest < Duration::from_millis(150), "{fastest:?}");
+    }
+    assert_eq!(
+        lab.counter("syn_cookie_sent")?,
+        lab.counter("syn_cookies_accepted")?
+    );
+    inspect(&at_client)?;
+    inspect(&at_server)?;
+
+    let port = RawPort::open(&stranger.namespace, &stranger.interface)?;
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut during = Vec::new();
+    thread::scope(|scope| -> Result<()> {
+        let flooding = scope.spawn(|| flood(&port, stranger, outside, &stop, &sent));
+        let result = (|| {
+            while sent.load(Ordering::Relaxed) < 5_000 {
+                ensure!(!flooding.is_finished(), "the flood ended early");
+                thread::sleep(Duration::from_millis(1));
+            }
+            for server in servers {
+                lab.asked(server, seen(server))?;
+                let mut conversation = lab.greeted(server)?;
+                assert_eq!(conversation.seen_as().ip(), seen(server));
+                exchange(&mut conversation, 300_000, 300_000)?;
+                during.push(conversation);
+            }
+            for conversation in &mut before {
+                exchange(conversation, 100_000, 100_000)?;
+            }
+            ensure!(
+                !flooding.is_finished(),
+                "the flood was over before the conversations were"
+            );
+            Ok(())
+        })();
+        stop.store(true, Ordering::Relaxed);
+        flooding.join().expect("the flood does not panic")?;
+        result
+    })?;
+
+    // No state for any stranger: their SYNs were answered, and that was all.
+    let sent = sent.load(Ordering::Relaxed);
+    let answered = lab.counter("syn_cookie_sent")?;
+    assert!(answered >= sent, "{answered} answers to {sent} SYNs and our own");
+    let half_open = lab.engine.with_object(|object| -> Result<usize> {
+        Ok(object.maps.half_open4.keys()?.len() + object.maps.half_open6.keys()?.len())
+    })?;
+    assert!(half_open < 50, "{half_open} half-open flows");
+    for (name, who) in [("client", &at_client), ("server", &at_server)] {
+        let judged = inspect(who).with_context(|| format!("at the {name}"))?;
+        assert!(judged.values().sum::<u64>() > 20, "{name}: {judged:?}");
+    }
+
+    // Peace again: new SYNs go through, the proxied connections stay what they are.
+    for server in servers {
+        attack(&lab.engine, server, false)?;
+    }
+    for server in servers {
+        lab.asked(server, seen(server))?;
+        before.push(lab.greeted(server)?);
+    }
+    assert_eq!(lab.counter("syn_cookie_sent")?, answered);
+    for mut conversation in before.into_iter().chain(during) {
+        exchange(&mut conversation, 50_000, 50_000)?;
+        conversation.close()?;
+    }
+    for reason in [
+        "rewrite_failed",
+        "internal",
+        "syn_cookie_impossible",
+        "tcp_state_invalid",
+    ] {
+        assert_eq!(lab.counter(reason)?, 0, "{:#?}", lab.engine.nonzero_counters());
+    }
+    drop((listening, serving));
+    Ok(())
+}
+
+#[test]
+fn netns_a_flood_is_survived_over_tcx() -> Result<()> {
+    siege(HookMode::Tcx, false, Offloads::Default)
+}
+
+#[test]
+fn netns_a_flood_is_survived_over_tcx_with_source_nat() -> Result<()> {
+    siege(HookMode::Tcx, true, Offloads::Default)
+}
+
+#[test]
+fn netns_a_flood_is_survived_without_offloads() -> Result<()> {
+    siege(HookMode::Tcx, true, Offloads::Off)
+}
+
+#[test]
+fn netns_a_flood_is_survived_over_forced_xdp() -> Result<()> {
+    siege(HookMode::Xdp, false, Offloads::Default)
+}
+
+#[test]
+fn netns_a_flood_is_survived_over_forced_xdp_with_source_nat_without_offloads() -> Result<()> {
+    siege(HookMode::Xdp, true, Offloads::Off)
+}
+
+/// The client is connected before the server is asked; it must still learn quickly that nobody listens.
+#[test]
+fn netns_a_closed_port_is_a_reset_not_silence() -> Result<()> {
+    for (hook, nat) in [(HookMode::Tcx, false), (HookMode::Xdp, true)] {
+        let lab = Lab::new(hook, nat, Offloads::Default)?;
+        for server in lab.lab.host("outside").addresses() {
+            attack(&lab.engine, server, true)?;
+            let client = lab.lab.host("inside").client().timeout(Duration::from_secs(3));
+            let outcome = client.tcp(SocketAddr::new(server, CLOSED))?;
+            let told = match &outcome {
+                Outcome::Refused => true,
+                Outcome::Broken(what) => what.contains("reset"),
+                _ => false,
+            };
+            assert!(told, "{outcome:?}: {:#?}", lab.engine.nonzero_counters());
+        }
+    }
+    Ok(())
+}
