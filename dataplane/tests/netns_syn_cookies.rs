@@ -5,6 +5,7 @@ mod common;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use bulkhead_abi::SynGuardKey;
 use bulkhead_dataplane::{
     engine::Engine,
-    ruleset::{HookMode, InterfaceRule, Ruleset},
+    ruleset::{HookMode, InterfaceRule, Prefix, Ruleset, Wire},
 };
 use bulkhead_testkit::{
     Frame, Host, HostSpec, HttpServer, Offloads, Outcome, RawPort, TcpConversation, TcpServer, Topology,
@@ -30,19 +31,13 @@ const INSIDE: u16 = 1;
 /// SYNs per family that one test sends at most.
 const MOST_SYNS: u64 = 40_000;
 
-/// The common rules, two more ports, and a neighbour of `inside` in the same zone.
+/// The common rules and two more ports.
 fn rules(hook: HookMode, nat: bool) -> Ruleset {
     let mut rules = common::ruleset(hook, nat);
     for (name, port) in [("greeting", GREETING), ("closed", CLOSED)] {
         rules.policies[1].service.push(rules.services.len());
         rules.services.push(common::tcp(name, port));
     }
-    rules.interfaces.push(InterfaceRule {
-        name: "net3".into(),
-        zone: 0,
-        hook,
-        ..InterfaceRule::default()
-    });
     rules
 }
 
@@ -158,8 +153,23 @@ impl Lab {
             .host(host("outside"))
             .host(host("stranger"))
             .build()?;
-        let engine = common::start(&lab, rules(hook, nat));
+        let mut rules = rules(hook, nat);
+        // A neighbour of `inside` in the same zone.
+        rules.interfaces.push(InterfaceRule {
+            name: "net3".into(),
+            zone: 0,
+            hook,
+            ..InterfaceRule::default()
+        });
+        let engine = common::start(&lab, rules);
         Ok(Self { lab, engine })
+    }
+
+    /// Without the stranger.
+    fn quiet(hook: HookMode, nat: bool) -> Self {
+        let lab = common::topology(|host| host);
+        let engine = common::start(&lab, rules(hook, nat));
+        Self { lab, engine }
     }
 
     fn counter(&self, name: &str) -> Result<u64> {
@@ -217,9 +227,8 @@ fn siege(hook: HookMode, nat: bool, offloads: Offloads) -> Result<()> {
             "served",
         )?);
     }
-    let ports = [inside, outside].map(|host| RawPort::open(&host.namespace, &host.interface));
-    let [at_client, at_server] = ports;
-    let (at_client, at_server) = (at_client?, at_server?);
+    let at_client = RawPort::open(&inside.namespace, &inside.interface)?;
+    let at_server = RawPort::open(&outside.namespace, &outside.interface)?;
 
     // Connected before: one per family.
     let mut before = Vec::new();
@@ -343,7 +352,7 @@ fn netns_a_flood_is_survived_over_forced_xdp_with_source_nat_without_offloads() 
 #[test]
 fn netns_a_closed_port_is_a_reset_not_silence() -> Result<()> {
     for (hook, nat) in [(HookMode::Tcx, false), (HookMode::Xdp, true)] {
-        let lab = Lab::new(hook, nat, Offloads::Default)?;
+        let lab = Lab::quiet(hook, nat);
         for server in lab.lab.host("outside").addresses() {
             attack(&lab.engine, server, true)?;
             let client = lab.lab.host("inside").client().timeout(Duration::from_secs(3));
@@ -356,5 +365,191 @@ fn netns_a_closed_port_is_a_reset_not_silence() -> Result<()> {
             assert!(told, "{outcome:?}: {:#?}", lab.engine.nonzero_counters());
         }
     }
+    Ok(())
+}
+
+/// A TCP header as captured: flags, sequence and acknowledgement numbers, segment size.
+#[derive(Debug)]
+struct Seen {
+    flags: u8,
+    seq: u32,
+    ack: u32,
+    mss: Option<u16>,
+}
+
+/// The next frame of this connection, checked.
+fn next(port: &RawPort, source_port: u16, destination_port: u16) -> Result<Option<Seen>> {
+    let l4 = |frame: &[u8]| if frame[12] == 8 { 34 } else { 54 };
+    let ports = [source_port.to_be_bytes(), destination_port.to_be_bytes()].concat();
+    let found = port.receive_matching(Duration::from_millis(700), |seen| {
+        let frame = &seen.frame;
+        matches!(frame[12..14], [0x08, 0x00] | [0x86, 0xdd])
+            && frame.len() >= l4(frame) + 20
+            && frame[l4(frame)..l4(frame) + 4] == ports
+    })?;
+    let Some(found) = found else { return Ok(None) };
+    verify_checksums(&found.frame).map_err(|error| anyhow::anyhow!("{error}: {found:02x?}"))?;
+    let tcp = &found.frame[l4(&found.frame)..];
+    let number = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+    ensure!(
+        found.frame.len() >= 58,
+        "a segment of {} bytes",
+        found.frame.len()
+    );
+    let mss = (tcp[12] == 0x60 && tcp[20..22] == [2, 4]).then(|| u16::from_be_bytes([tcp[22], tcp[23]]));
+    Ok(Some(Seen {
+        flags: tcp[13],
+        seq: number(4),
+        ack: number(8),
+        mss,
+    }))
+}
+
+/// The kernel's helpers and the frames around them, packet by packet: segment sizes, lengths that grow and shrink, forged
+/// acknowledgements.
+#[test]
+fn netns_a_cookie_remembers_the_segment_size_and_cannot_be_guessed() -> Result<()> {
+    let lab = Lab::quiet(HookMode::Tcx, false);
+    lab.lab.resolve_neighbours()?;
+    let (inside, outside) = (lab.lab.host("inside"), lab.lab.host("outside"));
+    let (client, server) = (
+        RawPort::open(&inside.namespace, &inside.interface)?,
+        RawPort::open(&outside.namespace, &outside.interface)?,
+    );
+    for address in outside.addresses() {
+        attack(&lab.engine, address, true)?;
+    }
+    // Not the hosts' own addresses: their stacks have no part in this.
+    let strangers: [(IpAddr, IpAddr); 2] = [
+        ("10.77.0.99".parse()?, outside.v4.into()),
+        ("fd77:0::99".parse()?, outside.v6.into()),
+    ];
+    let mut port = 20_000;
+    for (stranger, address) in strangers {
+        let sizes: [(Option<u16>, u16); 5] = if address.is_ipv4() {
+            [
+                (None, 536),
+                (Some(600), 536),
+                (Some(1300), 1300),
+                (Some(1459), 1440),
+                (Some(9000), 1460),
+            ]
+        } else {
+            [
+                (None, 1220),
+                (Some(1300), 1220),
+                (Some(1420), 1420),
+                (Some(1440), 1440),
+                (Some(9000), 1440),
+            ]
+        };
+        for (offered, remembered) in sizes.into_iter().cycle().take(15) {
+            let frame = |port: u16| {
+                Frame::ip(stranger, address)
+                    .macs(inside.mac, inside.firewall_mac)
+                    .tcp(port, 80)
+            };
+            // Once more if the minute changed between cookie and proof.
+            let mut opened = None;
+            for _ in 0..2 {
+                port += 1;
+                let syn = frame(port).syn().seq(0xffff_ffff).payload(b"fast open");
+                let syn = match offered {
+                    None => syn.build(),
+                    Some(mss) => {
+                        let [high, low] = mss.to_be_bytes();
+                        let options = [4, 2, 1, 3, 3, 7, 2, 4, high, low, 0, 0];
+                        syn.tcp_header(|header| header.set_options_raw(&options).expect("12 bytes fit"))
+                            .build()
+                    }
+                };
+                client.send(&syn)?;
+                let answer = next(&client, 80, port)?.context("no answer to a SYN")?;
+                assert_eq!(
+                    (answer.flags, answer.ack, answer.mss),
+                    (0x12, 0, Some(remembered))
+                );
+                // (The neighbours of the acknowledgement are cookies for other segment sizes.)
+                for (seq, ack) in [(1, answer.seq.wrapping_add(1)), (0, answer.seq.wrapping_add(9))] {
+                    client.send(&frame(port).seq(seq).ack(ack).build())?;
+                }
+                let refused = lab.counter("syn_cookies_refused")?;
+                assert_eq!(refused % 2, 0);
+                let proof = frame(port).ack(answer.seq.wrapping_add(1));
+                // Data, a bare acknowledgement, or the probe of a closed window, which comes from one below.
+                let proof = match port % 3 {
+                    0 => proof.seq(0).payload(b"odd"),
+                    1 => proof.seq(0),
+                    _ => proof.seq(0xffff_ffff),
+                };
+                client.send(&proof.build())?;
+                let seen = next(&server, port, 80)?.context("no SYN to the server")?;
+                assert_eq!((seen.flags, seen.seq, seen.ack), (0x02, 0xffff_ffff, 0));
+                opened = seen.mss;
+                if opened == Some(remembered) {
+                    break;
+                }
+            }
+            assert_eq!(opened, Some(remembered), "offered {offered:?} to {address}");
+        }
+    }
+    let counters = lab.engine.nonzero_counters();
+    let count = |name| counters.get(name).copied().unwrap_or(0);
+    assert_eq!(
+        count("syn_cookies_refused"),
+        2 * count("syn_cookie_sent"),
+        "{counters:#?}"
+    );
+    assert_eq!(
+        count("syn_cookies_refused"),
+        count("tcp_no_session"),
+        "{counters:#?}"
+    );
+    assert_eq!(
+        count("syn_cookies_accepted"),
+        count("syn_cookie_sent"),
+        "{counters:#?}"
+    );
+    Ok(())
+}
+
+/// A wire's ends answer for one another as well.
+#[test]
+fn netns_on_a_wire_the_server_is_answered_for() -> Result<()> {
+    let lab = common::topology(|host| host);
+    for (host, number) in [("inside", 1), ("outside", 2)] {
+        let namespace = &lab.host(host).namespace;
+        for arguments in [
+            format!("addr add 10.99.0.{number}/24 dev eth0"),
+            format!("-6 addr add fd99::{number}/64 dev eth0 nodad"),
+        ] {
+            let status = namespace.run(|| Command::new("ip").args(arguments.split(' ')).status())?;
+            ensure!(status.success(), "ip {arguments}");
+        }
+    }
+    let servers: [IpAddr; 2] = ["10.99.0.2".parse()?, "fd99::2".parse()?];
+    let mut rules = rules(HookMode::Auto, false);
+    rules.wires = vec![Wire {
+        name: "w".into(),
+        interfaces: [0, 1],
+        arp: true,
+        non_ip: false,
+    }];
+    let members = servers.map(|address| Prefix {
+        address,
+        length: if address.is_ipv4() { 32 } else { 128 },
+    });
+    rules.groups[0].members = members.to_vec();
+    let engine = common::start(&lab, rules);
+    let lab = Lab { lab, engine };
+    for server in servers {
+        attack(&lab.engine, server, true)?;
+        let _greeting = TcpServer::start(&lab.lab.host("outside").namespace, (server, GREETING).into())?;
+        let mut conversation = lab.greeted(server)?;
+        exchange(&mut conversation, 300_000, 300_000)?;
+        conversation.close()?;
+    }
+    assert_eq!(lab.counter("syn_cookie_sent")?, 2);
+    assert_eq!(lab.counter("syn_cookies_accepted")?, 2);
     Ok(())
 }

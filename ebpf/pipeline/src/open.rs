@@ -136,7 +136,7 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     let expected = work.packet.ack;
     if work.proven != 0 {
         if !forwarded {
-            // Proof for the kernel's own listeners, whose cookies are made with the same secret: not a session's beginning.
+            // The way has changed since; connections of this host are its kernel's, cookies included.
             return Verdict::drop(Reason::TcpNoSession);
         }
         if !syn_proxy::become_syn(frame, env, work) {

@@ -52,10 +52,21 @@ fn plain_header_bytes(family: u8) -> u32 {
     if family == 4 { 40 } else { 60 }
 }
 
+/// Where the TCP header of a plain packet begins. (Two constants: the verifier could make nothing of the packet's own
+/// field, of which the compiler knows that it is one of them.)
+#[inline(always)]
+fn tcp_at(family: u8) -> usize {
+    if family == 4 {
+        ETHERNET_BYTES + 20
+    } else {
+        ETHERNET_BYTES + 40
+    }
+}
+
 /// Whether nothing stands between the layer 3 header and TCP.
 #[inline(always)]
 fn is_plain(packet: &Packet) -> bool {
-    u32::from(packet.l4) + 20 == ETHERNET_BYTES as u32 + plain_header_bytes(packet.family)
+    usize::from(packet.l4) == tcp_at(packet.family)
 }
 
 /// The largest segment that `mss` and an MTU allow.
@@ -82,6 +93,8 @@ fn answer_syn<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work) -> V
         return Verdict::drop(Reason::SynCookieImpossible);
     }
     let tcp_bytes = u32::from(work.packet.tcp_header_bytes);
+    work.headers
+        .set_word(tcp_at(family) + 4, disguised(work.packet.seq).to_be());
     let made = env.make_cookie(&mut work.headers, family, tcp_bytes);
     if made == NO_COOKIE {
         return Verdict::drop(Reason::SynCookieImpossible);
@@ -117,16 +130,13 @@ pub(crate) fn proves<E: Tables>(env: &E, work: &mut Work, from_zone: u8) -> bool
 
 #[inline(never)]
 fn check<E: Tables>(env: &E, work: &mut Work) -> bool {
-    let family = work.packet.family;
     let mut proven = false;
     if is_plain(&work.packet) {
-        proven = env.proves_cookie(&mut work.headers, family);
+        let seq = work.packet.seq;
+        proven = holds(env, work, seq.wrapping_sub(1));
         if !proven && work.packet.payload_bytes <= 1 {
-            let seq = work.packet.seq.wrapping_add(1);
-            work.headers
-                .set_word(usize::from(work.packet.l4) + 4, seq.to_be());
-            proven = env.proves_cookie(&mut work.headers, family);
-            work.packet.seq = seq;
+            work.packet.seq = seq.wrapping_add(1);
+            proven = holds(env, work, seq);
         }
     }
     if proven {
@@ -136,6 +146,24 @@ fn check<E: Tables>(env: &E, work: &mut Work) -> bool {
         env.count(Reason::SLOT_SYN_COOKIES_REFUSED);
     }
     proven
+}
+
+/// Whether the packet's acknowledgement is that of a cookie for a client that began with `isn`.
+#[inline(always)]
+fn holds<E: Tables>(env: &E, work: &mut Work, isn: u32) -> bool {
+    let family = work.packet.family;
+    // The helper takes the one off that a client's sequence number has moved on by.
+    work.headers
+        .set_word(tcp_at(family) + 4, disguised(isn).wrapping_add(1).to_be());
+    env.proves_cookie(&mut work.headers, family)
+}
+
+/// The number a cookie is made over instead of the client's initial sequence number. In the kernel's cookies that and the
+/// index of the segment size are terms of one sum, so that a neighbour of the number would pass with another size. Times
+/// an odd number, which loses nothing, neighbours are far apart.
+#[inline(always)]
+fn disguised(isn: u32) -> u32 {
+    isn.wrapping_mul(0x9e37_79b1)
 }
 
 /// Makes the acknowledgement that proved a cookie the SYN it stands for, as its client would have sent it to a server
@@ -152,7 +180,8 @@ pub(crate) fn become_syn<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut
     // host accepts (RFC 9293, 3.7.1).
     let mut mss = if family == 4 { 536 } else { 1220 };
     compose(work, mss);
-    let option = usize::from(work.packet.l4) + 20;
+    let (seq_at, option_at) = (tcp_at(family) + 4, tcp_at(family) + 20);
+    work.headers.set_word(seq_at, disguised(work.packet.seq).to_be());
     let mut i = 0;
     while i < 4 {
         let candidate = match (family, i) {
@@ -165,7 +194,7 @@ pub(crate) fn become_syn<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut
             (_, 2) => 1440,
             (_, _) => 8940,
         };
-        work.headers.set_word(option, mss_option(candidate));
+        work.headers.set_word(option_at, mss_option(candidate));
         let made = env.make_cookie(&mut work.headers, family, u32::from(SYN_BYTES));
         if made != NO_COOKIE && made as u32 == cookie {
             mss = candidate;
@@ -423,8 +452,8 @@ fn mss_option(mss: u32) -> u32 {
 #[inline(always)]
 fn write<F: Frame>(frame: &mut F, work: &mut Work, mss: u32) -> bool {
     let pseudo = compose(work, mss);
-    let l4 = usize::from(work.packet.l4);
-    let end = l4 + usize::from(work.packet.tcp_header_bytes);
+    let l4 = tcp_at(work.packet.family);
+    let end = l4 + if mss == 0 { 20 } else { usize::from(SYN_BYTES) };
     frame.replace(&mut work.headers, end, l4 + 16, pseudo as u16)
 }
 
@@ -439,7 +468,7 @@ fn compose(work: &mut Work, mss: u32) -> u32 {
     packet.tcp_header_bytes = tcp_bytes;
     packet.payload_bytes = 0;
     packet.l3_bytes = plain_header_bytes(packet.family) - 20 + u32::from(tcp_bytes);
-    let l4 = if packet.family == 4 { L3 + 20 } else { L3 + 40 };
+    let l4 = tcp_at(packet.family);
     headers.len = (l4 + usize::from(tcp_bytes)) as u32;
     if packet.family == 4 {
         headers.set_be16(L3 + 2, packet.l3_bytes as u16);
