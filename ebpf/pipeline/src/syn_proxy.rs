@@ -434,12 +434,8 @@ pub(crate) fn renumber_quoted(headers: &mut HeaderBuffer, l4: usize, flow: &Flow
 /// Source becomes destination.
 #[inline(always)]
 fn turn_round(packet: &mut Packet) {
-    let source_be = packet.source_be;
-    packet.source_be = packet.destination_be;
-    packet.destination_be = source_be;
-    let source_port = packet.source_port;
-    packet.source_port = packet.destination_port;
-    packet.destination_port = source_port;
+    core::mem::swap(&mut packet.source_be, &mut packet.destination_be);
+    core::mem::swap(&mut packet.source_port, &mut packet.destination_port);
 }
 
 /// The option that announces a segment size, memory order (RFC 9293, 3.2).
