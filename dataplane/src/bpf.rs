@@ -142,6 +142,9 @@ pub struct KernelMaps {
     pub screen_rates: TypedMap<abi::ScreenKey, abi::RateState>,
     /// Scans that screens count.
     pub screen_scans: TypedMap<abi::ScreenKey, abi::ScanState>,
+    // SYN cookies
+    /// Destinations under attack, and until when (ns of the monotonic clock).
+    pub syn_guard: TypedMap<abi::SynGuardKey, u64>,
 }
 
 /// The loaded object.
@@ -347,6 +350,8 @@ impl Object {
             // Screens: as many addresses at a time as are told apart.
             ("SCREEN_RATES", 32_768),
             ("SCREEN_SCANS", 16_384),
+            // SYN cookies
+            ("SYN_GUARD", 4096),
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
@@ -395,6 +400,7 @@ impl Object {
             screens: open(&ebpf, "SCREENS")?,
             screen_rates: open(&ebpf, "SCREEN_RATES")?,
             screen_scans: open(&ebpf, "SCREEN_SCANS")?,
+            syn_guard: open(&ebpf, "SYN_GUARD")?,
         };
         let counters = per_cpu(&mut ebpf, "COUNTERS")?;
         let tallies = per_cpu(&mut ebpf, "TALLIES")?;

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use bulkhead_abi::{
     Decision, DecisionKey, Event, Flow, FlowKey6, Interface, LimitKey, LimitRule, Live, NatKey, NatRule,
     NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, RateState, Reason, Route4Key,
-    Route6Key, RouteEntry, RouteKind, RuleSet, ScanState, ScreenKey, ScreenProfile, ServiceKey, Tally,
-    TimeoutKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
+    Route6Key, RouteEntry, RouteKind, RuleSet, ScanState, ScreenKey, ScreenProfile, ServiceKey, SynGuardKey,
+    Tally, TimeoutKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
 };
-use bulkhead_packet::{PlainLoop, Repeat};
-use bulkhead_pipeline::{Insert, Limiter, Question, Table, Tables, Walk, decide};
+use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
+use bulkhead_pipeline::{Insert, Limiter, NO_COOKIE, Question, Table, Tables, Walk, decide};
 
 use super::{Engine, EngineError, rule_name, zone_name};
 use crate::{
@@ -262,6 +262,18 @@ impl Tables for ReadOnly<'_> {
     }
     fn with_scan<R>(&self, key: &ScreenKey, _: &ScanState, f: impl FnOnce(&mut ScanState) -> R) -> Option<R> {
         present(self.maps.screen_scans.get(key)).map(|mut copy| f(&mut copy))
+    }
+
+    // SYN cookies
+    fn syn_guard(&self, key: &SynGuardKey) -> u64 {
+        present(self.maps.syn_guard.get(key)).unwrap_or(0)
+    }
+    fn set_syn_guard(&self, _: &SynGuardKey, _: u64) {}
+    fn make_cookie(&self, _: &mut HeaderBuffer, _: u8, _: u32) -> u64 {
+        NO_COOKIE
+    }
+    fn proves_cookie(&self, _: &mut HeaderBuffer, _: u8) -> bool {
+        false
     }
 }
 

@@ -308,7 +308,7 @@ pub struct Flow {
     /// TCP: the largest window the other side has offered, bytes.
     pub tcp_reach: u32,
     /// TCP: what is added to this direction's acknowledgements (first direction) or sequence numbers (replies) of a
-    /// proxied session.
+    /// proxied session. Before the server has answered, its numbers are taken to begin at 0.
     pub tcp_delta: u32,
     /// Index of the destination NAT rule, `u32::MAX` for none.
     pub destination_rule: u32,

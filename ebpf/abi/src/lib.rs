@@ -12,6 +12,7 @@ mod event;
 mod flow;
 mod frame;
 mod gateway;
+mod guard;
 mod limit;
 mod policy;
 mod reason;
@@ -25,6 +26,7 @@ pub use flow::{
 };
 pub use frame::{FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES};
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
+pub use guard::SynGuardKey;
 pub use limit::{LimitKey, LimitKind, LimitRule, LimitRuleKey, SessionCount, Tally, TimeoutKey, limit_flags};
 pub use policy::{
     Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey,

@@ -238,6 +238,17 @@ reasons! {
     ScreenSessionLimitSource = 192, "screen_session_limit_source", drop;
     /// Screen: sessions of one destination.
     ScreenSessionLimitDestination = 193, "screen_session_limit_destination", drop;
+
+    /// SYN to a destination under attack, answered with a SYN cookie; no state is kept.
+    SynCookieSent = 196, "syn_cookie_sent", pass;
+    /// TCP packet with IP options or extension headers where a SYN cookie would have to be made or answered: the cookie is
+    /// made over plain headers only.
+    SynCookieImpossible = 197, "syn_cookie_impossible", drop;
+    /// Packet of a client whose SYN cookie was accepted, before its server has answered; the client repeats it.
+    SynProxyWaiting = 198, "syn_proxy_waiting", drop;
+    /// Server's packet of an older connection in answer to the SYN sent for a client; it was told to forget it (RFC 9293,
+    /// 3.10.7.3).
+    SynProxyReset = 199, "syn_proxy_reset", drop;
 }
 
 impl Reason {
@@ -267,6 +278,10 @@ impl Reason {
     pub const SLOT_SESSIONS_AGED_EARLY: u32 = 158;
     /// Counter of new sessions over a limit that only raises an alarm.
     pub const SLOT_SESSION_LIMIT_ALARMS: u32 = 159;
+    /// Counter of acknowledgements that proved a SYN cookie.
+    pub const SLOT_SYN_COOKIES_ACCEPTED: u32 = 148;
+    /// Counter of acknowledgements without a session, to a destination under attack, that proved none.
+    pub const SLOT_SYN_COOKIES_REFUSED: u32 = 149;
 
     // Frames put back and fragments.
     /// Counter of fragments handed to user space, to wait there for the first of their datagram.
@@ -290,5 +305,7 @@ impl Reason {
         (Self::SLOT_FRAMES_INJECTED, "frames_injected"),
         (Self::SLOT_SESSIONS_AGED_EARLY, "sessions_aged_early"),
         (Self::SLOT_SESSION_LIMIT_ALARMS, "session_limit_alarms"),
+        (Self::SLOT_SYN_COOKIES_ACCEPTED, "syn_cookies_accepted"),
+        (Self::SLOT_SYN_COOKIES_REFUSED, "syn_cookies_refused"),
     ];
 }

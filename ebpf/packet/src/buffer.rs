@@ -175,6 +175,16 @@ impl HeaderBuffer {
         (u16::from_le((self.words[0].to_le() >> 16) as u16), self.words[1])
     }
 
+    /// Sends the frame back to where it came from.
+    #[inline(always)]
+    pub fn swap_stations(&mut self) {
+        let [_, _, a, b] = self.words[0].to_ne_bytes();
+        let [c, d, e, f] = self.words[1].to_ne_bytes();
+        let [g, h, i, j] = self.words[2].to_ne_bytes();
+        let [k, l, ..] = self.words[3].to_ne_bytes();
+        self.set_stations(&[g, h, i, j, k, l], &[a, b, c, d, e, f]);
+    }
+
     /// Overwrites both stations.
     #[inline(always)]
     pub fn set_stations(&mut self, destination: &[u8; 6], source: &[u8; 6]) {

@@ -6,7 +6,7 @@ use bulkhead_abi::{
 };
 use bulkhead_packet::{HeaderBuffer, Packet, checksum};
 
-use crate::{Action, Checksum, Frame, Limiter, Tables, Verdict, Work, wire};
+use crate::{Action, Checksum, Frame, Limiter, Tables, Verdict, Work, syn_proxy, wire};
 
 /// Offset of the layer 4 checksum within its header, and of the first port or identifier; `None` where the protocol
 /// has no checksum we know.
@@ -250,6 +250,9 @@ pub(crate) fn ask<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, kind
 #[inline(always)]
 pub(crate) fn send<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work, reason: Reason) -> Verdict {
     if env.wired() {
+        if work.flow.flags & flow_flags::PROXIED != 0 && !syn_proxy::renumber_only(frame, work) {
+            return Verdict::drop(Reason::RewriteFailed);
+        }
         return wire::cross(env, work, reason);
     }
     let mut checksum = Checksum::default();
@@ -259,7 +262,10 @@ pub(crate) fn send<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work,
         flow,
         ..
     } = work;
-    let end = rewrite(headers, packet, flow, &mut checksum);
+    let mut end = rewrite(headers, packet, flow, &mut checksum);
+    if flow.flags & flow_flags::PROXIED != 0 {
+        end = syn_proxy::renumber(headers, packet, flow, &mut checksum, end);
+    }
     leave(frame, work, end, &checksum, reason)
 }
 

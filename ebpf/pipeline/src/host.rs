@@ -9,6 +9,7 @@
 
 extern crate std;
 
+mod cookie;
 mod firewall;
 mod frame;
 mod map;
@@ -28,12 +29,12 @@ use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, HostKey4, HostKey6, Interface,
     LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule,
     PrefixKey4, PrefixKey6, RateState, Reason, Route4Key, Route6Key, RouteEntry, RulePage, ScanState,
-    ScreenCount, ScreenKey, ScreenProfile, ServiceKey, SessionCount, Settings, Tally, TimeoutKey, VectorKey,
-    ZoneKey, flow_generation,
+    ScreenCount, ScreenKey, ScreenProfile, ServiceKey, SessionCount, Settings, SynGuardKey, Tally,
+    TimeoutKey, VectorKey, ZoneKey, flow_generation,
 };
-use bulkhead_packet::{PlainLoop, Repeat};
+use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 
-use crate::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, begin_second, take_token};
+use crate::{Clock, HAND_OVER_RATE, Insert, Limiter, NO_COOKIE, Table, Tables, begin_second, take_token};
 
 /// Counters by name.
 pub type Counters = BTreeMap<&'static str, u64>;
@@ -97,6 +98,8 @@ pub struct HostTables {
     pub screen_rates: HostMap<ScreenKey, RateState>,
     /// Scans. Nothing is evicted.
     pub screen_scans: HostMap<ScreenKey, ScanState>,
+    /// Destinations under attack.
+    pub syn_guard: HostMap<SynGuardKey, u64>,
     now_ns: Cell<u64>,
     sessions: Cell<u64>,
     random: Cell<u64>,
@@ -604,5 +607,23 @@ impl Tables for HostTables {
             self.screen_scans.set(key, fresh);
         }
         self.screen_scans.update(key, f)
+    }
+
+    fn syn_guard(&self, key: &SynGuardKey) -> u64 {
+        self.alone();
+        self.syn_guard.get(key).unwrap_or(0)
+    }
+
+    fn set_syn_guard(&self, key: &SynGuardKey, until_ns: u64) {
+        self.alone();
+        self.syn_guard.set(key, &until_ns);
+    }
+
+    fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64 {
+        cookie::make(headers, family, tcp_bytes, self.now_ns.get()).unwrap_or(NO_COOKIE)
+    }
+
+    fn proves_cookie(&self, headers: &mut HeaderBuffer, family: u8) -> bool {
+        cookie::proves(headers, family, self.now_ns.get()).unwrap_or(false)
     }
 }

@@ -24,6 +24,7 @@ mod open;
 mod policy;
 mod related;
 mod session;
+mod syn_proxy;
 mod tcp;
 mod traits;
 mod wire;
@@ -32,8 +33,8 @@ pub use egress::host_egress;
 pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
 pub use traits::{
-    Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, Table, Tables, apply_checksum, begin_second,
-    take_token,
+    Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, NO_COOKIE, Table, Tables, apply_checksum,
+    begin_second, take_token,
 };
 
 use bulkhead_abi::{Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, LimitKey, Reason, RouteEntry};
@@ -198,4 +199,8 @@ pub struct Work {
     pub found_generation: u32,
     /// Key of the count of sessions being changed.
     pub limit_key: LimitKey,
+
+    // SYN cookies
+    /// Whether the packet is an acknowledgement that proved a SYN cookie.
+    pub proven: u32,
 }

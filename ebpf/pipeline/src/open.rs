@@ -12,7 +12,7 @@ use crate::{
     life::{self, Taken},
     limits,
     nat::{self, Reserved},
-    wire,
+    syn_proxy, wire,
 };
 
 /// Settles a packet without a session.
@@ -23,6 +23,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     };
     work.policy = u32::MAX;
     work.out_ifindex = 0;
+    work.proven = 0;
     let group_station = work.headers.byte(0).unwrap_or(0) & 1 != 0;
     let group_address = is_group(work.packet.family, &work.packet.destination_be);
     let wired = env.wired();
@@ -30,7 +31,9 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     if !wired && (!ours || group_station != group_address) {
         return Verdict::drop(Reason::NotForUs);
     }
-    if let Err(reason) = may_open(&work.packet) {
+    if let Err(reason) = may_open(&work.packet)
+        && !syn_proxy::proves(env, work, from_zone)
+    {
         return Verdict::drop(reason);
     }
     if is_never_a_source(work.packet.family, &work.packet.source_be) && !group_address {
@@ -132,6 +135,18 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
 #[inline(always)]
 pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     let forwarded = work.question.to_zone != ZONE_SELF;
+    let expected = work.packet.ack;
+    if work.proven != 0 {
+        if !forwarded {
+            // The way has changed since; connections of this host are its kernel's, cookies included.
+            return Verdict::drop(Reason::TcpNoSession);
+        }
+        if !syn_proxy::become_syn(frame, env, work) {
+            return Verdict::drop(Reason::RewriteFailed);
+        }
+    } else if forwarded && let Some(verdict) = syn_proxy::challenge(frame, env, work) {
+        return verdict;
+    }
     if forwarded && let Err(reason) = forward::fits(frame, env, work, work.egress.mtu) {
         return Verdict::drop(reason);
     }
@@ -147,6 +162,9 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     };
     prepare(env, work, disposition);
     work.flow.timeout_s = timeout_s;
+    if work.proven != 0 {
+        syn_proxy::mark(&mut work.flow, expected, work.packet.window);
+    }
     let mut translated = false;
     if expect::is_expected(work) {
         translated = expect::translate(work);
@@ -288,6 +306,7 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
     partner.destination_rule = flow.destination_rule;
     partner.context = flow.context;
     partner.timeout_s = flow.timeout_s;
+    partner.tcp_delta = 0u32.wrapping_sub(flow.tcp_delta);
     partner.icmp_type_code = reply_type(flow.icmp_type_code);
     partner.session_id = flow.session_id;
     partner.created_ns = flow.created_ns;

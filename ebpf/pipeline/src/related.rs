@@ -5,7 +5,7 @@
 use bulkhead_abi::{Disposition, Flow, FlowKey6, Reason, RouteKind, flow_flags, protocol};
 use bulkhead_packet::{Embedded, HeaderBuffer, checksum, parse_embedded};
 
-use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, life, open, session, wire};
+use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, life, open, session, syn_proxy, wire};
 
 /// Settles an ICMP error.
 #[inline(always)]
@@ -54,6 +54,9 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         return Verdict::drop(reason);
     }
     if env.wired() {
+        if work.flow.flags & flow_flags::PROXIED != 0 && !syn_proxy::renumber_error(frame, work) {
+            return Verdict::drop(Reason::RewriteFailed);
+        }
         return wire::cross(env, work, Reason::RelatedIcmp);
     }
     if work.flow.disposition == Disposition::ToHost as u8 {
@@ -98,11 +101,17 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         ..Checksum::default()
     };
     let mut end = usize::from(packet.l4);
-    if flow.flags & flow_flags::TRANSLATED != 0 {
+    if flow.flags & (flow_flags::TRANSLATED | flow_flags::PROXIED) != 0 {
         checksum.at = end + 2;
         checksum.ipv6 = family == 6;
         checksum.pseudo = if family == 6 { pseudo } else { 0 };
-        checksum.data = rewrite_quoted(headers, embedded, family, &source_be, flow);
+        if flow.flags & flow_flags::TRANSLATED != 0 {
+            checksum.data = rewrite_quoted(headers, embedded, family, &source_be, flow);
+        }
+        if flow.flags & flow_flags::PROXIED != 0 {
+            let data = syn_proxy::renumber_quoted(headers, usize::from(embedded.l4), flow);
+            checksum.data = checksum::add(checksum.data, data);
+        }
         end = usize::from(embedded.l4) + 18;
         if end > headers.len as usize {
             end = headers.len as usize;
@@ -173,7 +182,7 @@ fn rewrite_quoted(
 
 /// Applies a change to the checksum field at `at`; returns what that does to a sum over the field.
 #[inline(always)]
-fn change_field(headers: &mut HeaderBuffer, at: usize, change: u32, udp: bool) -> u32 {
+pub(crate) fn change_field(headers: &mut HeaderBuffer, at: usize, change: u32, udp: bool) -> u32 {
     let Some(field) = headers.be16(at) else {
         return 0;
     };

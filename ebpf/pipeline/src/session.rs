@@ -12,7 +12,7 @@ use bulkhead_packet::tcp_flags;
 use crate::{
     Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
     ingress::touch,
-    life, nat, open,
+    life, nat, open, syn_proxy,
     tcp::{self, Step},
 };
 
@@ -153,7 +153,11 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && work.injected == 0 {
         return Outcome::Verdict(expect::read_by_gateway(frame, env, work));
     }
-    let step = step(work, state);
+    let step = if work.flow.flags & flow_flags::PROXIED != 0 {
+        syn_proxy::step(frame, env, work, state)
+    } else {
+        step(work, state)
+    };
     let next = match step {
         Step::Refuse(reason) => return Outcome::Verdict(Verdict::drop(reason)),
         Step::Restart => {

@@ -3,7 +3,7 @@
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FrameKind, Interface, LimitKey,
     LimitRule, Live, NatKey, NatRule, NeighbourKey, PolicyRule, RateState, RouteEntry, ScanState, ScreenKey,
-    ScreenProfile, SlowPathKind, Tally, VectorKey,
+    ScreenProfile, SlowPathKind, SynGuardKey, Tally, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -24,6 +24,9 @@ pub struct Checksum {
     /// the whole packet as the hardware computed it.
     pub unbalanced: u32,
 }
+
+/// No SYN cookie could be made.
+pub const NO_COOKIE: u64 = u64::MAX;
 
 /// The packet as the hook holds it.
 pub trait Frame {
@@ -47,6 +50,14 @@ pub trait Frame {
         at: usize,
         pseudo: u16,
     ) -> bool;
+
+    /// Makes the frame the first `end` bytes of the buffer, longer or shorter than it was: a TCP header without payload.
+    /// The buffer's checksum field at `at` is right; `pseudo` (folded) is what belongs there instead where the hook
+    /// leaves the rest of the sum to others. False: nothing may be sent.
+    fn replace(&mut self, headers: &mut HeaderBuffer, end: usize, at: usize, pseudo: u16) -> bool;
+
+    /// Sends the frame as it stands out of an interface and keeps it. False if the copy was lost.
+    fn send_copy(&mut self, ifindex: u32) -> bool;
 
     /// Hands the packet as it arrived to the slow path. False if it was lost.
     fn ask_slow_path(&mut self, kind: SlowPathKind, ifindex: u32, mtu: u32) -> bool;
@@ -200,6 +211,16 @@ pub trait Tables: Repeat {
         fresh: &ScanState,
         f: impl FnOnce(&mut ScanState) -> R,
     ) -> Option<R>;
+    // SYN cookies
+    /// Until when a destination counts as under attack, ns; 0: it does not.
+    fn syn_guard(&self, key: &SynGuardKey) -> u64;
+    /// Makes a destination count as under attack.
+    fn set_syn_guard(&self, key: &SynGuardKey, until_ns: u64);
+    /// The cookie for the SYN in `headers` (low half) and the segment size it remembers (above); [`NO_COOKIE`] if there
+    /// is none. No IPv4 options, no extension headers; the TCP header has `tcp_bytes` bytes and says so itself.
+    fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64;
+    /// Whether the acknowledgement in `headers` proves a cookie of the last two minutes.
+    fn proves_cookie(&self, headers: &mut HeaderBuffer, family: u8) -> bool;
 }
 
 /// Time, chance and numbers.

@@ -42,7 +42,7 @@ use crate::{tables::Kernel, tc::SkbFrame, xdp::XdpFrame};
 /// Mark of packets that the ingress program redirected, for the egress program they then meet. A packet loses its mark on
 /// most ways into this namespace, not on all; so the mark counts only together with a guarded ingress interface, from
 /// which the kernel itself forwards nothing.
-const REDIRECTED_MARK: u32 = 0x0b0c_4eaf;
+pub(crate) const REDIRECTED_MARK: u32 = 0x0b0c_4eaf;
 
 /// Mark of frames that user space puts back: it sends them out of the interface they came from, and the egress program turns
 /// them round. Drawn by user space when it loads the object, so that nobody who may set marks in another namespace, from

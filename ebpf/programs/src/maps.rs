@@ -11,7 +11,7 @@ use bulkhead_abi::{
     Decision, DecisionKey, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface,
     LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, RateState,
     Reason, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings,
-    Tally, TimeoutKey, VectorKey, ZoneKey,
+    SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -157,6 +157,11 @@ pub static SCREEN_RATES: LruHashMap<ScreenKey, RateState> = LruHashMap::with_max
 /// Scans by screen, zone and source.
 #[map]
 pub static SCREEN_SCANS: LruHashMap<ScreenKey, ScanState> = LruHashMap::with_max_entries(1024, 0);
+
+// SYN cookies
+/// Destinations under attack, and until when (ns).
+#[map]
+pub static SYN_GUARD: LruHashMap<SynGuardKey, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// Key of a trie.
 #[inline(always)]

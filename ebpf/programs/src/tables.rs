@@ -3,18 +3,23 @@
 use aya_ebpf::{
     helpers::{
         bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
-        generated::bpf_loop,
+        generated::{
+            bpf_loop, bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
+            bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6,
+        },
     },
     maps::{HashMap, LruHashMap},
 };
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6,
     Interface, LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule,
-    RateState, RouteEntry, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Tally, TimeoutKey,
-    VectorKey, ZoneKey, flow_generation,
+    RateState, RouteEntry, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, SynGuardKey,
+    Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
 };
-use bulkhead_packet::Repeat;
-use bulkhead_pipeline::{Clock, HAND_OVER_RATE, Insert, Limiter, Table, Tables, begin_second, take_token};
+use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, LEAD_BYTES, Repeat};
+use bulkhead_pipeline::{
+    Clock, HAND_OVER_RATE, Insert, Limiter, NO_COOKIE, Table, Tables, begin_second, take_token,
+};
 use core::{ffi::c_void, ptr, sync::atomic::AtomicU64};
 
 use crate::maps;
@@ -25,6 +30,9 @@ const BPF_NOEXIST: u64 = 1;
 const BPF_RB_NO_WAKEUP: u64 = 1;
 /// `EEXIST`.
 const EEXIST: i32 = 17;
+
+/// Word of the header buffer at which layer 3 begins.
+const L3_WORD: usize = (LEAD_BYTES + ETHERNET_BYTES) / 4;
 
 /// The running kernel.
 pub struct Kernel;
@@ -472,6 +480,51 @@ impl Tables for Kernel {
         maps::SCREEN_SCANS
             .get_ptr_mut(key)
             .map(|state| f(unsafe { &mut *state }))
+    }
+    // SYN cookies
+
+    #[inline(always)]
+    fn syn_guard(&self, key: &SynGuardKey) -> u64 {
+        // A recycled entry's time is another destination's: one SYN too many or too few is challenged.
+        copied_lru(&maps::SYN_GUARD, key).unwrap_or_else(absent)
+    }
+
+    #[inline(always)]
+    fn set_syn_guard(&self, key: &SynGuardKey, until_ns: u64) {
+        // The next SYN over the rate tries again.
+        let _set = maps::SYN_GUARD.insert(key, until_ns, 0);
+    }
+
+    #[inline(always)]
+    fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64 {
+        let tcp_bytes = opaque(tcp_bytes as usize);
+        if !(20..=60).contains(&tcp_bytes) {
+            return NO_COOKIE;
+        }
+        // SAFETY: the layer 3 header begins at the buffer's word L3_WORD, the TCP header right behind its 5 or 10 words,
+        // and the buffer holds 60 bytes from there on.
+        let made = unsafe {
+            let l3 = headers.words.as_mut_ptr().add(L3_WORD);
+            if family == 4 {
+                bpf_tcp_raw_gen_syncookie_ipv4(l3.cast(), l3.add(5).cast(), tcp_bytes as u32)
+            } else {
+                bpf_tcp_raw_gen_syncookie_ipv6(l3.cast(), l3.add(10).cast(), tcp_bytes as u32)
+            }
+        };
+        if made < 0 { NO_COOKIE } else { made as u64 }
+    }
+
+    #[inline(always)]
+    fn proves_cookie(&self, headers: &mut HeaderBuffer, family: u8) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            let l3 = headers.words.as_mut_ptr().add(L3_WORD);
+            if family == 4 {
+                bpf_tcp_raw_check_syncookie_ipv4(l3.cast(), l3.add(5).cast()) == 0
+            } else {
+                bpf_tcp_raw_check_syncookie_ipv6(l3.cast(), l3.add(10).cast()) == 0
+            }
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! The frame as TCX holds it: a socket buffer that knows how far its checksum has come.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM},
+    helpers::generated::{
+        bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_store_bytes,
+    },
 };
 use bulkhead_abi::{
     FrameHeader, FrameKind, LARGE_FRAME_BYTES, SLOW_PATH_BYTES, SMALL_FRAME_BYTES, SlowPathKind,
     SlowPathRequest,
 };
-use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES};
+use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer, LEAD_BYTES};
 use bulkhead_pipeline::{Checksum, Frame};
 use core::ptr;
 
@@ -51,9 +54,27 @@ impl SkbFrame {
         Self { skb }
     }
 
+    /// Whether the layer 4 checksum at `at` is left to be finished on the way out (`CHECKSUM_PARTIAL`). No field says so
+    /// to a program, but a change of bytes the checksum covers leaves an unfinished one alone. `None`: it cannot be read.
+    #[inline(always)]
+    fn is_unfinished(&mut self, at: usize) -> Option<bool> {
+        let (mut before, mut after) = (0u16, 0u16);
+        // SAFETY: two bytes of stack each; the helpers check the offset. The field is put back as it was.
+        unsafe {
+            if bpf_skb_load_bytes(self.skb.cast(), at as u32, (&raw mut before).cast(), 2) != 0
+                || bpf_l4_csum_replace(self.skb, at as u32, 0, 1, 0) != 0
+                || bpf_skb_load_bytes(self.skb.cast(), at as u32, (&raw mut after).cast(), 2) != 0
+                || bpf_skb_store_bytes(self.skb, at as u32, (&raw const before).cast(), 2, 0) != 0
+            {
+                return None;
+            }
+        }
+        Some(before == after)
+    }
+
     /// Stores the frame's bytes `from..to` of the buffer.
     #[inline(always)]
-    fn store(&mut self, headers: &HeaderBuffer, from: usize, to: usize) -> bool {
+    fn store(&mut self, headers: &HeaderBuffer, from: usize, to: usize, flags: u64) -> bool {
         let length = opaque(to.wrapping_sub(from));
         if from >= HEADER_BYTES || length == 0 || length > HEADER_BYTES {
             return false;
@@ -66,7 +87,7 @@ impl SkbFrame {
                 from as u32,
                 headers.words.as_ptr().cast::<u8>().add(LEAD_BYTES + from).cast(),
                 length as u32,
-                0,
+                flags,
             )
         };
         result == 0
@@ -89,12 +110,12 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn write_back(&mut self, headers: &mut HeaderBuffer, end: usize, checksum: &Checksum) -> bool {
         if checksum.at == 0 || checksum.at >= end {
-            if !self.store(headers, 0, end) {
+            if !self.store(headers, 0, end, 0) {
                 return false;
             }
         } else {
             // The checksum lies inside the range: store around it, the helper below changes it in place.
-            if !self.store(headers, 0, checksum.at) || !self.store(headers, checksum.at + 2, end) {
+            if !self.store(headers, 0, checksum.at, 0) || !self.store(headers, checksum.at + 2, end, 0) {
                 return false;
             }
         }
@@ -135,6 +156,31 @@ impl Frame for SkbFrame {
     fn complete_checksum(&mut self, _: &mut HeaderBuffer, _: usize, _: u32, _: usize, _: u16) -> bool {
         // The socket buffer carries the mark along.
         true
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, headers: &mut HeaderBuffer, end: usize, at: usize, pseudo: u16) -> bool {
+        match self.is_unfinished(at) {
+            Some(true) => headers.set_be16(at, u16::from_be(pseudo)),
+            Some(false) => {}
+            None => return false,
+        }
+        // SAFETY: the context is valid; the helper keeps the marks of an unfinished checksum, whose place does not change, and
+        // refuses lengths that would cut it off.
+        if unsafe { bpf_skb_change_tail(self.skb, end as u32, 0) } != 0 {
+            return false;
+        }
+        // The stations are not part of what the hardware may have summed.
+        self.store(headers, 0, ETHERNET_BYTES, 0)
+            && self.store(headers, ETHERNET_BYTES, end, u64::from(BPF_F_RECOMPUTE_CSUM))
+    }
+
+    #[inline(always)]
+    fn send_copy(&mut self, ifindex: u32) -> bool {
+        // SAFETY: the context is valid and `mark` writable; see REDIRECTED_MARK.
+        unsafe { (*self.skb).mark = crate::REDIRECTED_MARK };
+        // SAFETY: an unknown interface loses the copy only.
+        unsafe { bpf_clone_redirect(self.skb, ifindex, 0) == 0 }
     }
 
     #[inline(always)]

@@ -107,6 +107,17 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn replace(&mut self, _: &mut HeaderBuffer, _: usize, _: usize, _: u16) -> bool {
+        // XDP answers nobody: it does not know policy.
+        false
+    }
+
+    #[inline(always)]
+    fn send_copy(&mut self, _: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn ask_slow_path(&mut self, _: SlowPathKind, _: u32, _: u32) -> bool {
         // XDP settles established sessions only; what needs an answer goes on to TCX.
         false

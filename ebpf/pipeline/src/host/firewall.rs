@@ -31,6 +31,8 @@ pub struct Outcome {
     pub asked: Vec<Asked>,
     /// Frames handed to user space.
     pub handed: Vec<Handed>,
+    /// Copies sent meanwhile: the interface, and the frame as it was.
+    pub copies: Vec<(u32, Vec<u8>)>,
     /// Events.
     pub events: Vec<Event>,
 }
@@ -165,6 +167,7 @@ impl HostFirewall {
             delta: delta(&before, &self.tables.counters()),
             asked: frame.asked,
             handed: frame.handed,
+            copies: frame.copies,
             events: self.tables.take_events(),
         }
     }

@@ -56,6 +56,8 @@ pub struct HostFrame {
     pub asked: Vec<Asked>,
     /// What user space was handed.
     pub handed: Vec<Handed>,
+    /// Copies sent meanwhile: the interface, and the frame as it was.
+    pub copies: Vec<(u32, Vec<u8>)>,
 }
 
 impl HostFrame {
@@ -126,6 +128,20 @@ impl Frame for HostFrame {
         headers.set_be16(at, u16::from_be(finished));
         self.bytes[at..at + 2].copy_from_slice(&finished.to_ne_bytes());
         true
+    }
+
+    fn replace(&mut self, headers: &mut HeaderBuffer, end: usize, _: usize, _: u16) -> bool {
+        let Some(from) = headers.to_bytes().get(..end).map(<[u8]>::to_vec) else {
+            return false;
+        };
+        self.bytes = from;
+        self.gso_segment_bytes = 0;
+        self.hook == Hook::Tcx
+    }
+
+    fn send_copy(&mut self, ifindex: u32) -> bool {
+        self.copies.push((ifindex, self.bytes.clone()));
+        self.hook == Hook::Tcx
     }
 
     fn ask_slow_path(&mut self, kind: SlowPathKind, ifindex: u32, mtu: u32) -> bool {

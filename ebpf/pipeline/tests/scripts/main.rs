@@ -15,6 +15,7 @@ mod policy;
 mod properties;
 mod related;
 mod screens;
+mod syn_proxy;
 mod tcp;
 mod wire;
 mod xdp;
