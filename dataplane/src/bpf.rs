@@ -107,8 +107,6 @@ pub struct KernelMaps {
     pub rules: TypedMap<abi::PolicyKey, abi::PolicyRule>,
     /// Remembered decisions.
     pub decisions: TypedMap<abi::DecisionKey, abi::Decision>,
-    /// Source NAT.
-    pub nat_rules: TypedMap<abi::NatKey, abi::NatRule>,
     /// Interfaces.
     pub interfaces: TypedMap<u32, abi::Interface>,
     /// IPv4 routes.
@@ -117,6 +115,22 @@ pub struct KernelMaps {
     pub routes6: TypedMap<abi::Route6Key, abi::RouteEntry>,
     /// Neighbours.
     pub neighbours: TypedMap<abi::NeighbourKey, u64>,
+
+    // Address translation.
+    /// NAT rules.
+    pub nat_rules: TypedMap<abi::NatRuleKey, abi::NatRule>,
+    /// Pools.
+    pub pools: TypedMap<abi::PoolKey, abi::NatPool>,
+    /// IPv4 prefixes that translation owns, to the zones in which.
+    pub nat_addresses4: TypedMap<abi::PrefixKey4, u64>,
+    /// IPv6 prefixes that translation owns.
+    pub nat_addresses6: TypedMap<abi::PrefixKey6, u64>,
+    /// Inside ends of persistent mappings.
+    pub mapping_ends: TypedMap<abi::MappingKey, abi::MappingKey>,
+    /// Persistent mappings by their outside ends.
+    pub mappings: TypedMap<abi::MappingKey, abi::Mapping>,
+    /// Remote ends that their insides have sent to.
+    pub permits: TypedMap<abi::PermitKey, u64>,
 }
 
 /// The loaded object.
@@ -293,6 +307,14 @@ impl Object {
             ("ROUTES4", sizes.routes),
             ("ROUTES6", sizes.routes),
             ("NEIGHBOURS", sizes.neighbours),
+            // Address translation.
+            ("NAT_RULES", 65_536),
+            ("POOLS", 4_096),
+            ("NAT_ADDRESSES4", 65_536),
+            ("NAT_ADDRESSES6", 65_536),
+            ("MAPPINGS_INSIDE", sizes.sessions),
+            ("MAPPINGS_OUTSIDE", sizes.sessions),
+            ("NAT_PERMITS", 65_536),
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
@@ -327,11 +349,17 @@ impl Object {
             vector_pages: open(&ebpf, "VECTOR_PAGES")?,
             rules: open(&ebpf, "RULES")?,
             decisions: open(&ebpf, "DECISIONS")?,
-            nat_rules: open(&ebpf, "NAT_RULES")?,
             interfaces: open(&ebpf, "INTERFACES")?,
             routes4: open(&ebpf, "ROUTES4")?,
             routes6: open(&ebpf, "ROUTES6")?,
             neighbours: open(&ebpf, "NEIGHBOURS")?,
+            nat_rules: open(&ebpf, "NAT_RULES")?,
+            pools: open(&ebpf, "POOLS")?,
+            nat_addresses4: open(&ebpf, "NAT_ADDRESSES4")?,
+            nat_addresses6: open(&ebpf, "NAT_ADDRESSES6")?,
+            mapping_ends: open(&ebpf, "MAPPINGS_INSIDE")?,
+            mappings: open(&ebpf, "MAPPINGS_OUTSIDE")?,
+            permits: open(&ebpf, "NAT_PERMITS")?,
         };
         let counters = ebpf.take_map("COUNTERS").ok_or(BpfError::Missing("COUNTERS"))?;
         let counters = PerCpuArray::try_from(counters).map_err(|source| BpfError::Map {

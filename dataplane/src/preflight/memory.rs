@@ -22,6 +22,11 @@ const REST_BYTES: u64 = 4 << 20;
 /// Entries of the decision cache, whatever the sizes.
 const DECISIONS: u32 = 65_536;
 
+/// NAT rules, whatever the sizes.
+const NAT_RULES: u32 = 65_536;
+/// Remote ends that mappings may be used by, whatever the sizes.
+const NAT_PERMITS: u32 = 65_536;
+
 /// When a hash table's entries are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allocation {
@@ -107,7 +112,7 @@ fn size_class(bytes: u64) -> u64 {
 }
 
 /// The hash tables that matter, with the entries that [`crate::bpf::Object::load`] gives them.
-fn tables(sizes: &Sizes) -> [HashTable; 11] {
+fn tables(sizes: &Sizes) -> [HashTable; 15] {
     let flows = sizes.sessions.saturating_mul(2).max(2);
     let half_open = sizes.half_open.saturating_mul(2).max(2);
     let addresses = sizes.addresses.max(1);
@@ -123,6 +128,11 @@ fn tables(sizes: &Sizes) -> [HashTable; 11] {
         HashTable::new::<abi::VectorKey, abi::RulePage>("VECTOR_PAGES", addresses),
         HashTable::new::<abi::PolicyKey, abi::PolicyRule>("RULES", sizes.rules.max(1)),
         HashTable::new::<abi::NeighbourKey, u64>("NEIGHBOURS", sizes.neighbours.max(1)),
+        // Address translation.
+        HashTable::new::<abi::NatRuleKey, abi::NatRule>("NAT_RULES", NAT_RULES),
+        HashTable::new::<abi::MappingKey, abi::MappingKey>("MAPPINGS_INSIDE", sizes.sessions.max(1)),
+        HashTable::new::<abi::MappingKey, abi::Mapping>("MAPPINGS_OUTSIDE", sizes.sessions.max(1)),
+        HashTable::new::<abi::PermitKey, u64>("NAT_PERMITS", NAT_PERMITS).evicting(),
     ]
 }
 

@@ -10,16 +10,20 @@
 
 mod event;
 mod flow;
+mod nat;
 mod policy;
 mod reason;
 mod route;
 
 pub use event::{ControlRequest, Event, EventKind, SLOW_PATH_BYTES, SlowPathKind, SlowPathRequest};
 pub use flow::{Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, protocol};
+pub use nat::{
+    MAX_ZONES, Mapping, MappingKey, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES,
+    PermitKey, PoolKey, STATIC_RULE, nat_flags, pool_flags,
+};
 pub use policy::{
-    Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey,
-    PolicyRule, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ServiceKey, VectorKey,
-    WORDS_PER_PAGE, ZoneKey, log_flags,
+    Decision, DecisionKey, Dimension, HostKey4, HostKey6, PolicyAction, PolicyKey, PolicyRule, PrefixKey4,
+    PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ServiceKey, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
 };
 pub use reason::Reason;
 pub use route::{

@@ -24,6 +24,8 @@ pub struct Settings {
     pub slow_path_rate: u32,
     /// Denial events per second and CPU.
     pub deny_event_rate: u32,
+    /// [`crate::nat_flags`].
+    pub nat: u64,
 }
 
 /// Bits of [`Interface::flags`].

@@ -4,9 +4,9 @@
 //! looked up again in the kernel, right before it is removed. What remains is the window between that look and the
 //! removal: a packet in it finds its session gone and, after an idle time of minutes, must open a new one.
 
-use bulkhead_abi::{FlowKey6, Reason};
+use bulkhead_abi::{FlowKey6, MappingKey, Reason};
 
-use crate::{Clock, Tables, Work, session};
+use crate::{Clock, Tables, Work, nat, session};
 
 /// Ends the session that `key` belongs to if it is idle for longer than its state allows, or in any case if `force`.
 /// Returns whether it ended.
@@ -36,4 +36,17 @@ pub fn expire<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &Flo
     }
     env.count(Reason::SLOT_SESSIONS_EXPIRED);
     true
+}
+
+/// Removes the persistent mapping with this outside end unless it was used after `used_ns`, or in any case if `force`.
+/// Returns whether it is gone.
+#[inline(always)]
+pub fn expire_mapping<E: Tables>(
+    env: &E,
+    work: &mut Work,
+    outside: &MappingKey,
+    used_ns: u64,
+    force: bool,
+) -> bool {
+    nat::expire(env, work, outside, used_ns, force)
 }

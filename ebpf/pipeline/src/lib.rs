@@ -16,7 +16,7 @@ mod forward;
 #[cfg(feature = "host")]
 pub mod host;
 mod ingress;
-mod nat;
+pub mod nat;
 mod open;
 mod policy;
 mod related;
@@ -27,6 +27,7 @@ mod wire;
 
 pub use egress::host_egress;
 pub use ingress::{established, ingress, stage};
+pub use nat::Translation;
 pub use policy::{Question, Walk, decide};
 pub use traits::{Checksum, Clock, Frame, Insert, Limiter, Table, Tables, apply_checksum, take_token};
 
@@ -144,6 +145,8 @@ pub struct Work {
     pub question: Question,
     /// The decision being made.
     pub walk: Walk,
+    /// The translation being found.
+    pub translation: Translation,
     /// Now, ns.
     pub now_ns: u64,
     /// Ingress interface index.

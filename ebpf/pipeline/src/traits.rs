@@ -1,8 +1,8 @@
 //! What the pipeline needs from the world: a frame, tables, a clock.
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, NatKey, NatRule, NeighbourKey, PolicyRule,
-    RouteEntry, SlowPathKind, VectorKey,
+    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, Live, Mapping, MappingKey, NatPool, NatRule,
+    NatRuleKey, NeighbourKey, PermitKey, PolicyRule, PoolKey, RouteEntry, SlowPathKind, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -116,8 +116,6 @@ pub trait Tables: Repeat {
     fn cached_decision(&self, key: &DecisionKey) -> Option<Decision>;
     /// Remembers a decision; may fail without consequence.
     fn cache_decision(&self, key: &DecisionKey, decision: Decision);
-    /// The source NAT rule of a zone pair; counts a hit if `hit`.
-    fn nat_rule(&self, key: &NatKey, hit: bool) -> Option<NatRule>;
     /// Runs `f` on a flow, if there is one.
     fn with_flow<R>(
         &self,
@@ -138,6 +136,37 @@ pub trait Tables: Repeat {
     fn count(&self, slot: u32);
     /// Tells user space.
     fn emit(&self, event: &Event);
+
+    // Address translation.
+
+    /// What of it a generation has: `nat_flags`.
+    fn nat_flags(&self, generation: u32) -> u64;
+    /// Copies a NAT rule; false if there is none. Counts a hit if `hit`.
+    fn nat_rule(&self, key: &NatRuleKey, hit: bool, to: &mut NatRule) -> bool;
+    /// Copies a pool's addresses of a family; false if it has none.
+    fn pool(&self, key: &PoolKey, to: &mut NatPool) -> bool;
+    /// The zones (one bit each) in which translation owns the address.
+    fn nat_address(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u64;
+    /// Copies the outside end of the mapping with this inside end; false if there is none.
+    fn mapping_end(&self, inside: &MappingKey, to: &mut MappingKey) -> bool;
+    /// Copies the mapping with this outside end; false if there is none.
+    fn mapping(&self, outside: &MappingKey, to: &mut Mapping) -> bool;
+    /// Inserts the way from an inside end to an outside end, which must be free.
+    fn insert_mapping_end(&self, inside: &MappingKey, outside: &MappingKey) -> Insert;
+    /// Inserts a mapping under its outside end, which must be free.
+    fn insert_mapping(&self, outside: &MappingKey, mapping: &Mapping) -> Insert;
+    /// Writes a mapping over the one with its outside end, if there is one.
+    fn replace_mapping(&self, outside: &MappingKey, mapping: &Mapping);
+    /// Notes when a mapping was used.
+    fn use_mapping(&self, outside: &MappingKey, now_ns: u64);
+    /// Removes the way from an inside end.
+    fn remove_mapping_end(&self, inside: &MappingKey);
+    /// Removes the mapping with this outside end.
+    fn remove_mapping(&self, outside: &MappingKey);
+    /// Notes that a mapping's inside has sent to a remote end.
+    fn permit(&self, key: &PermitKey, now_ns: u64);
+    /// Whether it has.
+    fn is_permitted(&self, key: &PermitKey) -> bool;
 }
 
 /// Time, chance and numbers.

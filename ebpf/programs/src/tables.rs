@@ -5,8 +5,9 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap},
 };
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, NatKey,
-    NatRule, NeighbourKey, PolicyKey, PolicyRule, RouteEntry, VectorKey, ZoneKey,
+    Decision, DecisionKey, Event, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface, Live, Mapping,
+    MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey,
+    RouteEntry, VectorKey, ZoneKey,
 };
 use bulkhead_packet::Repeat;
 use bulkhead_pipeline::{Clock, Insert, Limiter, Table, Tables, take_token};
@@ -14,8 +15,9 @@ use core::{ffi::c_void, ptr, sync::atomic::AtomicU64};
 
 use crate::maps;
 
-/// `BPF_NOEXIST` (include/uapi/linux/bpf.h).
+/// `BPF_NOEXIST` and `BPF_EXIST` (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
+const BPF_EXIST: u64 = 2;
 /// `BPF_RB_NO_WAKEUP`: readers poll; waking them would cost every new session an interrupt.
 const BPF_RB_NO_WAKEUP: u64 = 1;
 /// `EEXIST`.
@@ -212,17 +214,6 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn nat_rule(&self, key: &NatKey, hit: bool) -> Option<NatRule> {
-        let found = maps::NAT_RULES.get_ptr_mut(key)?;
-        if hit {
-            // SAFETY: as in `rule`.
-            unsafe { atomic_increment(&raw mut (*found).hits) };
-        }
-        // SAFETY: as in `rule`.
-        Some(unsafe { *found })
-    }
-
-    #[inline(always)]
     fn with_flow<R>(
         &self,
         table: Table,
@@ -291,6 +282,118 @@ impl Tables for Kernel {
         if maps::EVENTS.output::<Event>(event, BPF_RB_NO_WAKEUP).is_err() {
             self.count(bulkhead_abi::Reason::SLOT_EVENTS_LOST);
         }
+    }
+
+    #[inline(always)]
+    fn nat_flags(&self, generation: u32) -> u64 {
+        match maps::SETTINGS.get(generation & 1) {
+            Some(settings) => settings.nat,
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn nat_rule(&self, key: &NatRuleKey, hit: bool, to: &mut NatRule) -> bool {
+        let Some(found) = maps::NAT_RULES.get_ptr_mut(key) else {
+            return false;
+        };
+        if hit {
+            // SAFETY: as in `rule`.
+            unsafe { atomic_increment(&raw mut (*found).hits) };
+        }
+        // SAFETY: as in `rule`. Copied without a stop on the stack, as are the values below.
+        unsafe { ptr::copy_nonoverlapping(found, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn pool(&self, key: &PoolKey, to: &mut NatPool) -> bool {
+        let Some(found) = maps::POOLS.get_ptr(key) else {
+            return false;
+        };
+        // SAFETY: as in `copied`, an entry of policy.
+        unsafe { ptr::copy_nonoverlapping(found, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn nat_address(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u64 {
+        let a = address_be;
+        let zones = if family == 4 {
+            maps::NAT_ADDRESSES4.get(&maps::trie_key(64, [generation, a[0]]))
+        } else {
+            maps::NAT_ADDRESSES6.get(&maps::trie_key(160, [generation, a[0], a[1], a[2], a[3]]))
+        };
+        zones.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn mapping_end(&self, inside: &MappingKey, to: &mut MappingKey) -> bool {
+        let Some(found) = maps::MAPPINGS_INSIDE.get_ptr(inside) else {
+            return false;
+        };
+        // SAFETY: the pointer comes from a successful lookup. The entry is never written again; if it is removed and
+        // recycled while it is copied, the mapping it leads to does not name this inside end.
+        unsafe { ptr::copy_nonoverlapping(found, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn mapping(&self, outside: &MappingKey, to: &mut Mapping) -> bool {
+        let Some(found) = maps::MAPPINGS_OUTSIDE.get_ptr(outside) else {
+            return false;
+        };
+        // SAFETY: the pointer comes from a successful lookup. `Mapping` says who may write it meanwhile, and that readers
+        // compare its ends with those they asked for.
+        unsafe { ptr::copy_nonoverlapping(found, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn insert_mapping_end(&self, inside: &MappingKey, outside: &MappingKey) -> Insert {
+        inserted(maps::MAPPINGS_INSIDE.insert(inside, outside, BPF_NOEXIST))
+    }
+
+    #[inline(always)]
+    fn insert_mapping(&self, outside: &MappingKey, mapping: &Mapping) -> Insert {
+        inserted(maps::MAPPINGS_OUTSIDE.insert(outside, mapping, BPF_NOEXIST))
+    }
+
+    #[inline(always)]
+    fn replace_mapping(&self, outside: &MappingKey, mapping: &Mapping) {
+        // One that was removed meanwhile stays so.
+        let _replaced = maps::MAPPINGS_OUTSIDE.insert(outside, mapping, BPF_EXIST);
+    }
+
+    #[inline(always)]
+    fn use_mapping(&self, outside: &MappingKey, now_ns: u64) {
+        if let Some(mapping) = maps::MAPPINGS_OUTSIDE.get_ptr_mut(outside) {
+            // SAFETY: the pointer comes from a successful lookup; one aligned eight-byte store. If the entry is another's by
+            // now, that one lives longer than it need.
+            unsafe { (&raw mut (*mapping).last_used_ns).write_volatile(now_ns) };
+        }
+    }
+
+    #[inline(always)]
+    fn remove_mapping_end(&self, inside: &MappingKey) {
+        // Absent is as good as removed, here and below.
+        let _removed = maps::MAPPINGS_INSIDE.remove(inside);
+    }
+
+    #[inline(always)]
+    fn remove_mapping(&self, outside: &MappingKey) {
+        let _removed = maps::MAPPINGS_OUTSIDE.remove(outside);
+    }
+
+    #[inline(always)]
+    fn permit(&self, key: &PermitKey, now_ns: u64) {
+        // What cannot be noted is refused later.
+        let _noted = maps::NAT_PERMITS.insert(key, now_ns, 0);
+    }
+
+    #[inline(always)]
+    fn is_permitted(&self, key: &PermitKey) -> bool {
+        maps::NAT_PERMITS.get_ptr(key).is_some()
     }
 }
 

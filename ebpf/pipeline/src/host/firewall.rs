@@ -2,7 +2,7 @@
 
 use super::std::{boxed::Box, collections::BTreeMap, vec::Vec};
 
-use bulkhead_abi::{Event, FlowKey6, Reason};
+use bulkhead_abi::{Event, FlowKey6, MappingKey, Reason};
 use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer};
 
 use super::{Asked, Counters, Hook, HostFrame, HostTables};
@@ -85,6 +85,11 @@ impl HostFirewall {
     /// The control program's expiry; whether the session ended. The counters and events stay in the tables.
     pub fn expire(&mut self, family: u8, key: &FlowKey6, force: bool) -> bool {
         control::expire(&self.tables, &mut self.work, family, key, force)
+    }
+
+    /// The control program's removal of a persistent mapping; whether it is gone.
+    pub fn expire_mapping(&mut self, outside: &MappingKey, used_ns: u64, force: bool) -> bool {
+        control::expire_mapping(&self.tables, &mut self.work, outside, used_ns, force)
     }
 
     fn run(
