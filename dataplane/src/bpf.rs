@@ -116,8 +116,6 @@ pub struct KernelMaps {
     pub rules: TypedMap<abi::PolicyKey, abi::PolicyRule>,
     /// Remembered decisions.
     pub decisions: TypedMap<abi::DecisionKey, abi::Decision>,
-    /// Source NAT.
-    pub nat_rules: TypedMap<abi::NatKey, abi::NatRule>,
     /// Expected conversations.
     pub expected: TypedMap<abi::ExpectKey, abi::Expectation>,
     /// Interfaces.
@@ -145,6 +143,22 @@ pub struct KernelMaps {
     // SYN cookies
     /// Destinations under attack, and until when (ns of the monotonic clock).
     pub syn_guard: TypedMap<abi::SynGuardKey, u64>,
+
+    // Address translation.
+    /// NAT rules.
+    pub nat_rules: TypedMap<abi::NatRuleKey, abi::NatRule>,
+    /// Pools.
+    pub pools: TypedMap<abi::PoolKey, abi::NatPool>,
+    /// IPv4 prefixes that translation owns, to the zones in which.
+    pub nat_addresses4: TypedMap<abi::PrefixKey4, u64>,
+    /// IPv6 prefixes that translation owns.
+    pub nat_addresses6: TypedMap<abi::PrefixKey6, u64>,
+    /// Inside ends of persistent mappings.
+    pub mapping_ends: TypedMap<abi::MappingKey, abi::MappingKey>,
+    /// Persistent mappings by their outside ends.
+    pub mappings: TypedMap<abi::MappingKey, abi::Mapping>,
+    /// Remote ends that their insides have sent to.
+    pub permits: TypedMap<abi::PermitKey, u64>,
 }
 
 /// The loaded object.
@@ -352,6 +366,14 @@ impl Object {
             ("SCREEN_SCANS", 16_384),
             // SYN cookies
             ("SYN_GUARD", 4096),
+            // Address translation.
+            ("NAT_RULES", 65_536),
+            ("POOLS", 4_096),
+            ("NAT_ADDRESSES4", 65_536),
+            ("NAT_ADDRESSES6", 65_536),
+            ("MAPPINGS_INSIDE", sizes.sessions),
+            ("MAPPINGS_OUTSIDE", sizes.sessions),
+            ("NAT_PERMITS", 65_536),
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
@@ -388,7 +410,6 @@ impl Object {
             vector_pages: open(&ebpf, "VECTOR_PAGES")?,
             rules: open(&ebpf, "RULES")?,
             decisions: open(&ebpf, "DECISIONS")?,
-            nat_rules: open(&ebpf, "NAT_RULES")?,
             expected: open(&ebpf, "EXPECTED")?,
             interfaces: open(&ebpf, "INTERFACES")?,
             routes4: open(&ebpf, "ROUTES4")?,
@@ -401,6 +422,13 @@ impl Object {
             screen_rates: open(&ebpf, "SCREEN_RATES")?,
             screen_scans: open(&ebpf, "SCREEN_SCANS")?,
             syn_guard: open(&ebpf, "SYN_GUARD")?,
+            nat_rules: open(&ebpf, "NAT_RULES")?,
+            pools: open(&ebpf, "POOLS")?,
+            nat_addresses4: open(&ebpf, "NAT_ADDRESSES4")?,
+            nat_addresses6: open(&ebpf, "NAT_ADDRESSES6")?,
+            mapping_ends: open(&ebpf, "MAPPINGS_INSIDE")?,
+            mappings: open(&ebpf, "MAPPINGS_OUTSIDE")?,
+            permits: open(&ebpf, "NAT_PERMITS")?,
         };
         let counters = per_cpu(&mut ebpf, "COUNTERS")?;
         let tallies = per_cpu(&mut ebpf, "TALLIES")?;

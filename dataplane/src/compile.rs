@@ -2,7 +2,10 @@
 //!
 //! Addresses become classes (one per distinct set of groups that actually occurs), services likewise; every rule sets
 //! one bit per dimension and class that it accepts. Memory grows with the members and with the rules' references, never
-//! with their product: what accepts anything stands once, in the "any" vector of its dimension.
+//! with their product: what accepts anything stands once, in the "any" vector of its dimension. Policies and both sorts of
+//! NAT rules are rule sets of one kind.
+
+mod nat;
 
 mod screens;
 
@@ -12,12 +15,12 @@ use std::{
 };
 
 use bulkhead_abi::{
-    Dimension, HostKey4, HostKey6, MAX_ZONES, NatKey, NatRule, PolicyAction, PolicyKey, PolicyRule,
-    PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, ScanLimit, ScreenProfile, ServiceKey, Settings,
-    VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
+    Dimension, HostKey4, HostKey6, MAX_ZONES, NatPool, NatRule, NatRuleKey, POOL_RANGES, PolicyAction,
+    PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ScanLimit,
+    ScreenProfile, ServiceKey, Settings, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
 };
 
-use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch, SourceTranslation};
+use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch};
 
 /// Most rules of one generation, implicit ones included: 64 pages.
 pub const MAX_RULES: usize = 64 * RULES_PER_PAGE as usize;
@@ -47,6 +50,29 @@ pub enum CompileError {
         /// Time.
         interval: std::time::Duration,
     },
+    /// Too many NAT rules of one direction.
+    #[error(
+        "{0} NAT rules of one kind (static ones included) are more than the {MAX_RULES} that the tables hold"
+    )]
+    TooManyNatRules(usize),
+    /// A pool in too many pieces.
+    #[error(
+        "pool {name}: {count} ranges of one address family are more than the {POOL_RANGES} that a pool holds"
+    )]
+    TooManyRanges {
+        /// The pool's name.
+        name: String,
+        /// Its ranges of that family.
+        count: usize,
+    },
+    /// A static rule whose prefixes do not fit each other.
+    #[error("static NAT {name}: {reason}")]
+    StaticNat {
+        /// The rule's name.
+        name: String,
+        /// What does not fit.
+        reason: &'static str,
+    },
 }
 
 /// One generation's entries, table by table. The names are those of [`crate::bpf::KernelMaps`].
@@ -74,8 +100,14 @@ pub struct CompiledRuleset {
     pub vector_pages: Vec<(VectorKey, RulePage)>,
     /// Rules.
     pub rules: Vec<(PolicyKey, PolicyRule)>,
-    /// Source NAT.
-    pub nat_rules: Vec<(NatKey, NatRule)>,
+    /// NAT rules.
+    pub nat_rules: Vec<(NatRuleKey, NatRule)>,
+    /// Pools.
+    pub pools: Vec<(PoolKey, NatPool)>,
+    /// IPv4 prefixes that translation owns, to the zones in which.
+    pub nat_addresses4: Vec<(PrefixKey4, u64)>,
+    /// IPv6 prefixes that translation owns.
+    pub nat_addresses6: Vec<(PrefixKey6, u64)>,
     // Screens.
     /// Screen profiles, by index.
     pub screens: Vec<(u32, ScreenProfile)>,
@@ -121,6 +153,22 @@ impl Classes {
     }
 }
 
+/// The classes of everything that rules name.
+struct AllClasses {
+    addresses: Classes,
+    services: Classes,
+}
+
+/// What a rule accepts, by indices of the ruleset; an empty list means anything.
+#[derive(Clone, Copy, Default)]
+struct Accepts<'a> {
+    from: &'a [usize],
+    to: &'a [usize],
+    source: &'a [usize],
+    destination: &'a [usize],
+    service: &'a [usize],
+}
+
 /// The rule vectors under construction.
 #[derive(Default)]
 struct Vectors {
@@ -128,29 +176,64 @@ struct Vectors {
 }
 
 impl Vectors {
-    fn accept(&mut self, dimension: Dimension, class: u32, rule: u32) {
+    fn accept(&mut self, dimension: u16, class: u32, rule: u32) {
         let page = (rule / RULES_PER_PAGE) as u16;
         let within = rule % RULES_PER_PAGE;
         let (word, bit) = ((within / 64) as usize, within % 64);
-        let entry = self
-            .pages
-            .entry((dimension as u16, class, page))
-            .or_insert(RulePage {
-                summary: 0,
-                words: [0; WORDS_PER_PAGE],
-            });
+        let entry = self.pages.entry((dimension, class, page)).or_insert(RulePage {
+            summary: 0,
+            words: [0; WORDS_PER_PAGE],
+        });
         entry.words[word] |= 1 << bit;
         entry.summary |= 1 << word;
     }
 
     /// Accepts `classes`, or anything if `any`.
-    fn accept_all(&mut self, dimension: Dimension, any: bool, classes: &[u32], rule: u32) {
+    fn accept_all(&mut self, dimension: u16, any: bool, classes: &[u32], rule: u32) {
         if any {
             self.accept(dimension, VectorKey::ANY, rule);
         } else {
             for class in classes {
                 self.accept(dimension, *class, rule);
             }
+        }
+    }
+
+    /// Enters rule number `rule` of a set.
+    fn enter(&mut self, set: RuleSet, rule: u32, accepts: &Accepts<'_>, classes: &AllClasses) {
+        let (addresses, services) = (&classes.addresses, &classes.services);
+        for (dimension, named, accepted) in [
+            (Dimension::FromZone, accepts.from, zone_numbers(accepts.from)),
+            (Dimension::ToZone, accepts.to, zone_numbers(accepts.to)),
+            (Dimension::Source, accepts.source, addresses.of(accepts.source)),
+            (
+                Dimension::Destination,
+                accepts.destination,
+                addresses.of(accepts.destination),
+            ),
+            (Dimension::Service, accepts.service, services.of(accepts.service)),
+        ] {
+            let dimension = VectorKey::dimension_of(set, dimension);
+            self.accept_all(dimension, named.is_empty(), &accepted, rule);
+        }
+    }
+
+    /// The pages and which of them are in use, as entries of a generation.
+    fn finish(self, compiled: &mut CompiledRuleset) {
+        let generation = compiled.generation;
+        let key = |dimension, class, page| VectorKey {
+            generation,
+            class,
+            dimension,
+            page,
+        };
+        let mut tops: BTreeMap<(u16, u32), u64> = BTreeMap::new();
+        for ((dimension, class, page), value) in self.pages {
+            *tops.entry((dimension, class)).or_default() |= 1 << page;
+            compiled.vector_pages.push((key(dimension, class, page), value));
+        }
+        for ((dimension, class), pages) in tops {
+            compiled.vector_tops.push((key(dimension, class, 0), pages));
         }
     }
 }
@@ -196,10 +279,14 @@ pub fn compile(
                 .push((ZoneKey { generation, ifindex }, zone_number(interface.zone)));
         }
     }
-    let addresses = compile_addresses(ruleset, &mut compiled);
-    let services = compile_services(ruleset, &mut compiled);
-    compile_rules(ruleset, &addresses, &services, &mut compiled);
-    compile_nat(ruleset, &mut compiled);
+    let classes = AllClasses {
+        addresses: compile_addresses(ruleset, &mut compiled),
+        services: compile_services(ruleset, &mut compiled),
+    };
+    let mut vectors = Vectors::default();
+    compile_rules(ruleset, &classes, &mut vectors, &mut compiled);
+    nat::compile(ruleset, &classes, &mut vectors, &mut compiled)?;
+    vectors.finish(&mut compiled);
     Ok(compiled)
 }
 
@@ -225,7 +312,14 @@ fn settings(ruleset: &Ruleset) -> Settings {
         gateways: (u32::from(ruleset.gateways.ftp) * bulkhead_abi::gateways::FTP)
             | (u32::from(ruleset.gateways.tftp) * bulkhead_abi::gateways::TFTP),
         reserved: 0,
+        // What there is of translation is known when it is compiled.
+        nat: 0,
     }
+}
+
+/// The first `length` of 128 bits.
+fn mask(length: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
 /// A prefix as (bits, length), left-aligned in 128 bits, so that both families sort and nest alike.
@@ -234,12 +328,7 @@ fn aligned(prefix: &Prefix) -> (u128, u8) {
         IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
         IpAddr::V6(address) => u128::from(address),
     };
-    let mask = if prefix.length == 0 {
-        0
-    } else {
-        u128::MAX << (128 - u32::from(prefix.length))
-    };
-    (bits & mask, prefix.length)
+    (bits & mask(prefix.length), prefix.length)
 }
 
 fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classes {
@@ -247,12 +336,10 @@ fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Class
     for v4 in [true, false] {
         // Distinct prefixes in the order of a walk through the trie: a prefix stands before what it covers.
         let mut members: BTreeMap<(u128, u8), Vec<u32>> = BTreeMap::new();
-        for (index, group) in ruleset.groups.iter().enumerate() {
-            for prefix in group
-                .members
-                .iter()
-                .filter(|prefix| prefix.address.is_ipv4() == v4)
-            {
+        let named = ruleset.groups.iter().map(|group| group.members.as_slice());
+        // Behind the named groups, what static translation matches.
+        for (index, group) in named.chain(nat::groups(ruleset)).enumerate() {
+            for prefix in group.iter().filter(|prefix| prefix.address.is_ipv4() == v4) {
                 members.entry(aligned(prefix)).or_default().push(index as u32);
             }
         }
@@ -260,12 +347,7 @@ fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Class
         let mut around: Vec<((u128, u8), Vec<u32>)> = Vec::new();
         for ((bits, length), own) in members {
             while let Some(((outer, outer_length), _)) = around.last() {
-                let mask = if *outer_length == 0 {
-                    0
-                } else {
-                    u128::MAX << (128 - u32::from(*outer_length))
-                };
-                if bits & mask == *outer {
+                if bits & mask(*outer_length) == *outer {
                     break;
                 }
                 around.pop();
@@ -465,42 +547,23 @@ fn port_prefixes(first: u16, last: u16) -> Vec<(u16, u32)> {
     prefixes
 }
 
-fn compile_rules(ruleset: &Ruleset, addresses: &Classes, services: &Classes, compiled: &mut CompiledRuleset) {
+fn compile_rules(
+    ruleset: &Ruleset,
+    classes: &AllClasses,
+    vectors: &mut Vectors,
+    compiled: &mut CompiledRuleset,
+) {
     let generation = compiled.generation;
-    let mut vectors = Vectors::default();
     for (index, policy) in ruleset.policies.iter().enumerate() {
         let rule = index as u32;
-        vectors.accept_all(
-            Dimension::FromZone,
-            policy.from.is_empty(),
-            &zone_numbers(&policy.from),
-            rule,
-        );
-        vectors.accept_all(
-            Dimension::ToZone,
-            policy.to.is_empty(),
-            &zone_numbers(&policy.to),
-            rule,
-        );
-        vectors.accept_all(
-            Dimension::Source,
-            policy.source.is_empty(),
-            &addresses.of(&policy.source),
-            rule,
-        );
-        let destination = addresses.of(&policy.destination);
-        vectors.accept_all(
-            Dimension::Destination,
-            policy.destination.is_empty(),
-            &destination,
-            rule,
-        );
-        vectors.accept_all(
-            Dimension::Service,
-            policy.service.is_empty(),
-            &services.of(&policy.service),
-            rule,
-        );
+        let accepts = Accepts {
+            from: &policy.from,
+            to: &policy.to,
+            source: &policy.source,
+            destination: &policy.destination,
+            service: &policy.service,
+        };
+        vectors.enter(RuleSet::Policy, rule, &accepts, classes);
         let action = match policy.action {
             Action::Permit => PolicyAction::Permit,
             Action::Deny => PolicyAction::Deny,
@@ -527,70 +590,20 @@ fn compile_rules(ruleset: &Ruleset, addresses: &Classes, services: &Classes, com
         .enumerate()
         .filter(|(_, zone)| !zone.host_inbound.is_empty());
     for (rule, (index, zone)) in (ruleset.policies.len() as u32..).zip(inbound) {
-        vectors.accept(Dimension::FromZone, zone_number(index), rule);
-        vectors.accept(Dimension::ToZone, u32::from(bulkhead_abi::ZONE_SELF), rule);
-        vectors.accept(Dimension::Source, VectorKey::ANY, rule);
-        vectors.accept(Dimension::Destination, VectorKey::ANY, rule);
-        vectors.accept_all(Dimension::Service, false, &services.of(&zone.host_inbound), rule);
+        let dimension = |dimension| VectorKey::dimension_of(RuleSet::Policy, dimension);
+        let own = u32::from(bulkhead_abi::ZONE_SELF);
+        vectors.accept(dimension(Dimension::FromZone), zone_number(index), rule);
+        vectors.accept(dimension(Dimension::ToZone), own, rule);
+        vectors.accept(dimension(Dimension::Source), VectorKey::ANY, rule);
+        vectors.accept(dimension(Dimension::Destination), VectorKey::ANY, rule);
+        let services = classes.services.of(&zone.host_inbound);
+        vectors.accept_all(dimension(Dimension::Service), false, &services, rule);
         let value = PolicyRule {
             policy: u32::MAX,
             action: PolicyAction::Permit as u8,
             ..PolicyRule::default()
         };
         compiled.rules.push((PolicyKey { generation, rule }, value));
-    }
-    let mut tops: BTreeMap<(u16, u32), u64> = BTreeMap::new();
-    for ((dimension, class, page), value) in vectors.pages {
-        *tops.entry((dimension, class)).or_default() |= 1 << page;
-        compiled.vector_pages.push((
-            VectorKey {
-                generation,
-                class,
-                dimension,
-                page,
-            },
-            value,
-        ));
-    }
-    for ((dimension, class), pages) in tops {
-        compiled.vector_tops.push((
-            VectorKey {
-                generation,
-                class,
-                dimension,
-                page: 0,
-            },
-            pages,
-        ));
-    }
-}
-
-fn compile_nat(ruleset: &Ruleset, compiled: &mut CompiledRuleset) {
-    let generation = compiled.generation;
-    let accepts = |zones: &[usize], zone: usize| zones.is_empty() || zones.contains(&zone);
-    for from in 0..ruleset.zones.len() {
-        for to in 0..ruleset.zones.len() {
-            let first = ruleset
-                .source_nat
-                .iter()
-                .position(|rule| accepts(&rule.from, from) && accepts(&rule.to, to));
-            if let Some(index) = first {
-                let key = NatKey {
-                    generation,
-                    zones: zone_number(from) << 16 | zone_number(to),
-                };
-                let translate =
-                    u32::from(ruleset.source_nat[index].translation == SourceTranslation::Interface);
-                compiled.nat_rules.push((
-                    key,
-                    NatRule {
-                        hits: 0,
-                        rule: index as u32,
-                        translate,
-                    },
-                ));
-            }
-        }
     }
 }
 

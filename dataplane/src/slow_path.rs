@@ -144,6 +144,7 @@ fn answer_untagged(
         SlowPathKind::TtlExceeded,
         SlowPathKind::MtuExceeded,
         SlowPathKind::NoRoute,
+        SlowPathKind::Prohibited,
     ]
     .into_iter()
     .find(|kind| *kind as u32 == request.kind)?;
@@ -223,7 +224,7 @@ fn icmp_error(
         (IpAddr::V4(to), Some(IpAddr::V4(from))) => {
             let quoted = &quoted[..quoted.len().min(QUOTE_V4)];
             let message = match kind {
-                SlowPathKind::Reject => {
+                SlowPathKind::Reject | SlowPathKind::Prohibited => {
                     Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FilterProhibited)
                 }
                 SlowPathKind::TtlExceeded => Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit),
@@ -244,7 +245,7 @@ fn icmp_error(
         (IpAddr::V6(to), Some(IpAddr::V6(from))) => {
             let quoted = &quoted[..quoted.len().min(QUOTE_V6)];
             let message = match kind {
-                SlowPathKind::Reject => {
+                SlowPathKind::Reject | SlowPathKind::Prohibited => {
                     Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Prohibited)
                 }
                 SlowPathKind::TtlExceeded => {

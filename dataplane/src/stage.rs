@@ -43,6 +43,9 @@ pub fn stage(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), TableE
     write(&maps.vector_pages, &compiled.vector_pages)?;
     write(&maps.rules, &compiled.rules)?;
     write(&maps.nat_rules, &compiled.nat_rules)?;
+    write(&maps.pools, &compiled.pools)?;
+    write(&maps.nat_addresses4, &compiled.nat_addresses4)?;
+    write(&maps.nat_addresses6, &compiled.nat_addresses6)?;
     // As the settings: two slots.
     write(&maps.screens, &compiled.screens)
 }
@@ -62,5 +65,8 @@ pub fn remove(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), Table
     erase(&maps.services, &compiled.services)?;
     erase(&maps.vector_tops, &compiled.vector_tops)?;
     erase(&maps.vector_pages, &compiled.vector_pages)?;
-    erase(&maps.nat_rules, &compiled.nat_rules)
+    erase(&maps.nat_rules, &compiled.nat_rules)?;
+    erase(&maps.pools, &compiled.pools)?;
+    erase(&maps.nat_addresses4, &compiled.nat_addresses4)?;
+    erase(&maps.nat_addresses6, &compiled.nat_addresses6)
 }

@@ -39,6 +39,7 @@ pub fn sessions() -> Vec<Session> {
         established: true,
         policy: Some("out".into()),
         nat_rule: Some("hide-inside".into()),
+        destination_rule: None,
         translated: true,
         from_zone: "applications".into(),
         to_zone: "internet".into(),

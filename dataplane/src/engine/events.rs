@@ -17,7 +17,9 @@ use crossbeam::channel::{Receiver, Sender as ChannelSender, TrySendError, bounde
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::FromBytes as _;
 
-use super::{Shared, TICK, ageing::now_ns, lock, rule_name, zone_name};
+use super::{
+    Shared, TICK, ageing::now_ns, destination_rule_name, lock, rule_name, source_rule_name, zone_name,
+};
 use crate::{
     address::address,
     slow_path::{self, Sender},
@@ -66,6 +68,10 @@ pub struct FlowEvent {
     pub policy: Option<String>,
     /// Source NAT rule.
     pub nat_rule: Option<String>,
+    /// Destination after translation, if it was translated.
+    pub translated_destination: Option<SocketAddr>,
+    /// Destination NAT rule.
+    pub destination_rule: Option<String>,
     /// Whether the policy asked for this event to be logged.
     pub log: bool,
     /// Packets of the first direction (close only).
@@ -159,6 +165,16 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
     let end = |words: &[u32; 4], port| SocketAddr::new(address(event.family, words), port);
     let source = end(&event.source_be, event.source_port);
     let translated = end(&event.new_source_be, event.new_source_port);
+    let destination = end(&event.destination_be, event.destination_port);
+    // The identifier of a query stands in both ports and goes with the source.
+    let turned = end(
+        &event.new_destination_be,
+        if matches!(event.protocol, 1 | 58) {
+            event.destination_port
+        } else {
+            event.new_destination_port
+        },
+    );
     let icmp = matches!(event.protocol, 1 | 58);
     let policy = ruleset.policies.get(event.policy as usize);
     let log = policy.is_some_and(|policy| match kind {
@@ -175,7 +191,7 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
         family: event.family,
         protocol: event.protocol,
         source,
-        destination: end(&event.destination_be, event.destination_port),
+        destination,
         translated_source: (translated != source).then_some(translated),
         icmp: icmp.then_some(((event.icmp_type_code >> 8) as u8, event.icmp_type_code as u8)),
         ingress: match event.ingress_ifindex {
@@ -186,7 +202,9 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
         from_zone: zone_name(&ruleset, event.from_zone),
         to_zone: zone_name(&ruleset, event.to_zone),
         policy: rule_name(&ruleset.policies, event.policy, |policy| &policy.name),
-        nat_rule: rule_name(&ruleset.source_nat, event.nat_rule, |rule| &rule.name),
+        nat_rule: source_rule_name(&ruleset, event.nat_rule),
+        translated_destination: (turned != destination).then_some(turned),
+        destination_rule: destination_rule_name(&ruleset, event.destination_rule),
         log,
         packets: event.packets,
         bytes: event.bytes,

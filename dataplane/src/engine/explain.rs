@@ -1,20 +1,20 @@
 //! What would happen to a packet: the pipeline's own decision code over the live tables.
 
-use std::net::IpAddr;
+mod tables;
+
+use std::net::{IpAddr, SocketAddr};
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, LimitKey, LimitRule, Live, NatKey, NatRule,
-    NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, RateState, Reason, Route4Key,
-    Route6Key, RouteEntry, RouteKind, RuleSet, ScanState, ScreenKey, ScreenProfile, ServiceKey, SynGuardKey,
-    Tally, TimeoutKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
+    FlowKey6, Interface, PolicyAction, Reason, RouteEntry, RouteKind, RuleSet, ZONE_SELF, interface_flags,
+    protocol,
 };
-use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
-use bulkhead_pipeline::{Insert, Limiter, NO_COOKIE, Question, Table, Tables, Walk, decide};
+use bulkhead_packet::Packet;
+use bulkhead_pipeline::{Question, Table, Tables as _, Work, decide, nat};
 
-use super::{Engine, EngineError, rule_name, zone_name};
+use self::tables::ReadOnly;
+use super::{Engine, EngineError, destination_rule_name, rule_name, source_rule_name, zone_name};
 use crate::{
     address::{address, family, words},
-    bpf::KernelMaps,
     reference,
     ruleset::Ruleset,
 };
@@ -59,222 +59,20 @@ pub struct Explanation {
     pub policy: Option<String>,
     /// Groups the source is in.
     pub source_groups: Vec<String>,
-    /// Groups the destination is in.
+    /// Groups the destination, as policy sees it, is in.
     pub destination_groups: Vec<String>,
     /// Services the packet belongs to.
     pub services: Vec<String>,
     /// The source NAT rule.
     pub nat_rule: Option<String>,
-    /// Source address after translation.
+    /// Source address after translation; of a pool that does not pair addresses, one of them.
     pub translated_source: Option<IpAddr>,
+    /// The destination NAT rule; `None` if the destination is a persistent mapping.
+    pub destination_rule: Option<String>,
+    /// Destination after translation; the port is 0 where the protocol has none.
+    pub translated_destination: Option<SocketAddr>,
     /// Number of the session this packet would belong to already.
     pub existing_session: Option<u64>,
-}
-
-/// The live tables, read-only: what would change them does nothing.
-struct ReadOnly<'a> {
-    maps: &'a KernelMaps,
-    wired: bool,
-}
-
-impl Repeat for ReadOnly<'_> {
-    fn repeat(&self, times: u32, f: impl FnMut(u32) -> bool) {
-        PlainLoop.repeat(times, f);
-    }
-}
-
-/// An unreadable table counts as empty: the explanation then says "denied by default", as the packet would be.
-fn present<V>(result: Result<Option<V>, crate::table::TableError>) -> Option<V> {
-    result.unwrap_or_else(|error| {
-        tracing::warn!(%error, "explain could not read a table");
-        None
-    })
-}
-
-impl Tables for ReadOnly<'_> {
-    fn wired(&self) -> bool {
-        self.wired
-    }
-    fn live(&self) -> Live {
-        present(self.maps.live.get(&0)).unwrap_or_default()
-    }
-    fn timeout_ns(&self, _: u32, _: u8) -> u64 {
-        u64::MAX
-    }
-    fn permitted(&self, _: u32, _: Limiter, _: u64) -> bool {
-        false
-    }
-    fn zone(&self, generation: u32, ifindex: u32) -> Option<u8> {
-        present(self.maps.zones.get(&ZoneKey { generation, ifindex }))
-            .and_then(|zone| u8::try_from(zone).ok())
-    }
-    fn interface(&self, ifindex: u32, to: &mut Interface) -> bool {
-        present(self.maps.interfaces.get(&ifindex))
-            .map(|interface| *to = interface)
-            .is_some()
-    }
-    fn address_class(&self, generation: u32, family: u8, a: &[u32; 4]) -> u32 {
-        let found = if family == 4 {
-            let address_be = a[0];
-            present(self.maps.hosts4.get(&bulkhead_abi::HostKey4 {
-                generation,
-                address_be,
-            }))
-            .or_else(|| {
-                present(self.maps.prefixes4.get(&PrefixKey4 {
-                    bits: 64,
-                    generation,
-                    address_be,
-                }))
-            })
-        } else {
-            let address_be = *a;
-            present(self.maps.hosts6.get(&bulkhead_abi::HostKey6 {
-                generation,
-                address_be,
-            }))
-            .or_else(|| {
-                present(self.maps.prefixes6.get(&PrefixKey6 {
-                    bits: 160,
-                    generation,
-                    address_be,
-                }))
-            })
-        };
-        found.unwrap_or(0)
-    }
-    fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32 {
-        let key = ServiceKey {
-            bits: 64,
-            generation,
-            reserved: 0,
-            protocol,
-            port_be: port.to_be(),
-        };
-        present(self.maps.services.get(&key)).unwrap_or(0)
-    }
-    fn vector_top(&self, key: &VectorKey) -> u64 {
-        present(self.maps.vector_tops.get(key)).unwrap_or(0)
-    }
-    fn vector_summary(&self, key: &VectorKey) -> u64 {
-        present(self.maps.vector_pages.get(key)).map_or(0, |page| page.summary)
-    }
-    fn vector_word(&self, key: &VectorKey, word: u32) -> u64 {
-        present(self.maps.vector_pages.get(key)).map_or(0, |page| page.words[word as usize & 63])
-    }
-    fn rule(&self, generation: u32, rule: u32, _: bool) -> Option<PolicyRule> {
-        present(self.maps.rules.get(&PolicyKey { generation, rule }))
-    }
-    fn cached_decision(&self, _: &DecisionKey) -> Option<Decision> {
-        // Decided afresh, so that explain does not repeat what a stale cache would say.
-        None
-    }
-    fn cache_decision(&self, _: &DecisionKey, _: Decision) {}
-    fn nat_rule(&self, key: &NatKey, _: bool) -> Option<NatRule> {
-        present(self.maps.nat_rules.get(key))
-    }
-    fn with_flow<R>(
-        &self,
-        table: Table,
-        family: u8,
-        key: &FlowKey6,
-        f: impl FnOnce(&mut Flow) -> R,
-    ) -> Option<R> {
-        let key4 = bulkhead_abi::FlowKey4 {
-            source_be: key.source_be[0],
-            destination_be: key.destination_be[0],
-            source_port: key.source_port,
-            destination_port: key.destination_port,
-            protocol: key.protocol,
-        };
-        let found = match (table, family) {
-            (Table::Established, 4) => self.maps.flows4.get(&key4),
-            (Table::Established, _) => self.maps.flows6.get(key),
-            (Table::HalfOpen, 4) => self.maps.half_open4.get(&key4),
-            (Table::HalfOpen, _) => self.maps.half_open6.get(key),
-        };
-        present(found).map(|mut copy| f(&mut copy))
-    }
-    fn insert_flow(&self, _: Table, _: u8, _: &FlowKey6, _: &Flow) -> Insert {
-        Insert::Full
-    }
-    fn remove_flow(&self, _: Table, _: u8, _: &FlowKey6) {}
-    fn route(&self, family: u8, address_be: &[u32; 4], to: &mut RouteEntry) -> bool {
-        let found = if family == 4 {
-            self.maps.routes4.get(&Route4Key {
-                bits: 32,
-                address_be: address_be[0],
-            })
-        } else {
-            self.maps.routes6.get(&Route6Key {
-                bits: 128,
-                address_be: *address_be,
-            })
-        };
-        present(found).map(|entry| *to = entry).is_some()
-    }
-    fn neighbour(&self, key: &NeighbourKey) -> Option<u64> {
-        present(self.maps.neighbours.get(key))
-    }
-    fn count(&self, _: u32) {}
-    fn gateways(&self, _: u32) -> u32 {
-        0
-    }
-    fn take_expectation(&self, _: &bulkhead_abi::ExpectKey, _: &mut bulkhead_abi::Expectation) -> bool {
-        false
-    }
-    fn expect(&self, _: &bulkhead_abi::ExpectKey, _: &bulkhead_abi::Expectation) {}
-    fn emit(&self, _: &Event) {}
-    fn swap_generation(&self, _: Table, _: u8, _: &FlowKey6, _: u64, _: u32, _: u32) -> Option<u32> {
-        None
-    }
-    fn end_flow(&self, _: Table, _: u8, _: &FlowKey6, _: u64) -> Option<bool> {
-        None
-    }
-    fn service_timeout_s(&self, generation: u32, service: u32) -> u32 {
-        present(
-            self.maps
-                .service_timeouts
-                .get(&TimeoutKey { generation, service }),
-        )
-        .unwrap_or(0)
-    }
-    fn limit_rule(&self, _: u32, _: u8) -> LimitRule {
-        LimitRule::default()
-    }
-    fn count_session(&self, _: &LimitKey, _: i64) -> i64 {
-        0
-    }
-    fn tally(&self, _: Tally) {}
-    fn screens(&self, generation: u32, zone: u8, to: &mut ScreenProfile) -> bool {
-        let index = ScreenProfile::index(generation, zone);
-        present(self.maps.screens.get(&index))
-            .filter(|profile| profile.enabled != 0)
-            .map(|profile| *to = profile)
-            .is_some()
-    }
-    fn count_screen(&self, _: u8, _: u32, _: bool) {}
-    fn rate(&self, key: &ScreenKey, _: u64, _: u32, _: u32, _: u64) -> u64 {
-        self.rate_state(key).map_or(0, |state| state.packets)
-    }
-    fn rate_state(&self, key: &ScreenKey) -> Option<RateState> {
-        present(self.maps.screen_rates.get(key))
-    }
-    fn with_scan<R>(&self, key: &ScreenKey, _: &ScanState, f: impl FnOnce(&mut ScanState) -> R) -> Option<R> {
-        present(self.maps.screen_scans.get(key)).map(|mut copy| f(&mut copy))
-    }
-
-    // SYN cookies
-    fn syn_guard(&self, key: &SynGuardKey) -> u64 {
-        present(self.maps.syn_guard.get(key)).unwrap_or(0)
-    }
-    fn set_syn_guard(&self, _: &SynGuardKey, _: u64) {}
-    fn make_cookie(&self, _: &mut HeaderBuffer, _: u8, _: u32) -> u64 {
-        NO_COOKIE
-    }
-    fn proves_cookie(&self, _: &mut HeaderBuffer, _: u8) -> bool {
-        false
-    }
 }
 
 impl Engine {
@@ -294,14 +92,11 @@ impl Engine {
             maps: &self.shared.maps,
             wired: self.shared.wired,
         };
-        let generation = env.live().generation;
-        let from_zone = env.zone(generation, ifindex).unwrap_or(ZONE_SELF);
-        let family = family(&question.source);
-        let port = match (question.protocol, question.icmp) {
-            (protocol::TCP | protocol::UDP, _) => question.destination_port,
-            (_, Some((kind, code))) => u16::from(kind) << 8 | u16::from(code),
-            _ => 0,
-        };
+        let mut work = Box::<Work>::default();
+        work.generation = env.live().generation;
+        work.ifindex = ifindex;
+        work.packet = packet(question);
+        let from_zone = env.zone(work.generation, ifindex).unwrap_or(ZONE_SELF);
         let mut explanation = Explanation {
             verdict: "deny",
             reason: Reason::NotConfigured,
@@ -313,105 +108,143 @@ impl Engine {
             policy: None,
             source_groups: groups(&ruleset, &question.source),
             destination_groups: groups(&ruleset, &question.destination),
-            services: (0..ruleset.services.len())
-                .filter(|index| reference::in_service(&ruleset, *index, question.protocol, port))
-                .map(|index| ruleset.services[index].name.clone())
-                .collect(),
+            services: Vec::new(),
             nat_rule: None,
             translated_source: None,
-            existing_session: self.existing(&env, question, family),
+            destination_rule: None,
+            translated_destination: None,
+            existing_session: self.existing(&env, question, work.packet.family),
         };
-        if generation == 0 {
-            return Ok(explanation);
+        if work.generation != 0
+            && let Err(reason) = self.follow(&env, &ruleset, from_zone, &mut work, &mut explanation)
+        {
+            explanation.verdict = if reason == Reason::PolicyReject {
+                "reject"
+            } else {
+                "deny"
+            };
+            explanation.reason = reason;
         }
-        let mut route = RouteEntry::default();
-        if env.wired() {
-            let mut end = Interface::default();
-            if !env.interface(ifindex, &mut end) || end.wire_peer == 0 {
-                explanation.reason = Reason::WireBroken;
-                return Ok(explanation);
-            }
-            route.ifindex = end.wire_peer;
-        } else if !env.route(family, &words(question.destination), &mut route) {
-            explanation.reason = Reason::NoRoute;
-            return Ok(explanation);
-        }
-        let mut egress = Interface::default();
-        let to_zone = if route.kind == RouteKind::Unicast as u32 {
-            explanation.egress = Some(self.shared.interface_name(route.ifindex));
-            explanation.gateway =
-                (route.gateway_family != 0).then(|| address(route.gateway_family as u8, &route.gateway_be));
-            let guarded =
-                env.interface(route.ifindex, &mut egress) && egress.flags & interface_flags::DATA != 0;
-            match env.zone(generation, route.ifindex).filter(|_| guarded) {
-                Some(zone) => zone,
-                None => {
-                    explanation.reason = Reason::EgressNotGuarded;
-                    return Ok(explanation);
-                }
-            }
-        } else if route.kind == RouteKind::Reject as u32 {
-            explanation.reason = Reason::NoRoute;
-            return Ok(explanation);
+        Ok(explanation)
+    }
+
+    /// The packet's way, as the pipeline goes it: destination, route, policy, source.
+    fn follow(
+        &self,
+        env: &ReadOnly<'_>,
+        ruleset: &Ruleset,
+        from_zone: u8,
+        work: &mut Work,
+        explanation: &mut Explanation,
+    ) -> Result<(), Reason> {
+        let family = work.packet.family;
+        nat::destination(env, work, from_zone)?;
+        let t = work.translation;
+        let destination = address(family, &t.new_destination_be);
+        let transport = matches!(work.packet.protocol, protocol::TCP | protocol::UDP);
+        let port = if transport {
+            t.new_destination_port
         } else {
-            ZONE_SELF
+            work.packet.service_port()
         };
-        explanation.to_zone = zone_name(&ruleset, to_zone);
-        let asked = Question {
-            source_be: words(question.source),
-            destination_be: words(question.destination),
-            generation,
+        if t.translated {
+            explanation.destination_rule = destination_rule_name(ruleset, t.destination_rule);
+            let port = if transport { port } else { 0 };
+            explanation.translated_destination = Some((destination, port).into());
+            explanation.destination_groups = groups(ruleset, &destination);
+        }
+        explanation.services = (0..ruleset.services.len())
+            .filter(|index| reference::in_service(ruleset, *index, work.packet.protocol, port))
+            .map(|index| ruleset.services[index].name.clone())
+            .collect();
+        let to_zone = self.way_out(env, from_zone, work, explanation)?;
+        explanation.to_zone = zone_name(ruleset, to_zone);
+        if t.translated && to_zone == ZONE_SELF {
+            return Err(Reason::NatUnsupported);
+        }
+        work.question = Question {
+            source_be: work.packet.source_be,
+            destination_be: t.new_destination_be,
+            generation: work.generation,
             port,
-            protocol: question.protocol,
+            protocol: work.packet.protocol,
             family,
             from_zone,
             to_zone,
             set: RuleSet::Policy,
         };
-        let number = decide(&env, &asked, &mut Walk::default());
-        match env.rule(generation, number, false) {
-            None => {
-                explanation.reason = if to_zone == ZONE_SELF {
-                    Reason::HostInboundDeny
-                } else {
-                    Reason::DefaultDeny
-                };
-            }
-            Some(rule) => {
-                explanation.policy = rule_name(&ruleset.policies, rule.policy, |policy| &policy.name);
-                (explanation.verdict, explanation.reason) = match rule.action {
-                    action if action == PolicyAction::Permit as u8 && to_zone == ZONE_SELF => {
-                        ("permit", Reason::ToHost)
-                    }
-                    action if action == PolicyAction::Permit as u8 => ("permit", Reason::SessionCreated),
-                    action if action == PolicyAction::Reject as u8 => ("reject", Reason::PolicyReject),
-                    _ => ("deny", Reason::PolicyDeny),
-                };
+        let number = decide(env, &work.question, &mut work.walk);
+        let rule = env
+            .rule(work.generation, number, false)
+            .ok_or(if to_zone == ZONE_SELF {
+                Reason::HostInboundDeny
+            } else {
+                Reason::DefaultDeny
+            })?;
+        explanation.policy = rule_name(&ruleset.policies, rule.policy, |policy| &policy.name);
+        if rule.action == PolicyAction::Reject as u8 {
+            return Err(Reason::PolicyReject);
+        }
+        if rule.action != PolicyAction::Permit as u8 {
+            return Err(Reason::PolicyDeny);
+        }
+        explanation.verdict = "permit";
+        explanation.reason = Reason::ToHost;
+        if to_zone != ZONE_SELF {
+            explanation.reason = Reason::SessionCreated;
+            let translated = nat::source(env, work);
+            let t = &work.translation;
+            explanation.nat_rule = source_rule_name(ruleset, t.source_rule);
+            translated?;
+            if t.source_rule != u32::MAX {
+                explanation.translated_source = Some(address(family, &t.address_be));
             }
         }
-        if explanation.verdict == "permit" && to_zone != ZONE_SELF {
-            let key = NatKey {
-                generation,
-                zones: u32::from(from_zone) << 16 | u32::from(to_zone),
-            };
-            if let Some(rule) = env.nat_rule(&key, false) {
-                explanation.nat_rule = rule_name(&ruleset.source_nat, rule.rule, |rule| &rule.name);
-                if rule.translate != 0 {
-                    let own = if family == 4 {
-                        [egress.address4_be, 0, 0, 0]
-                    } else {
-                        egress.address6_be
-                    };
-                    if own == [0; 4] {
-                        explanation.verdict = "deny";
-                        explanation.reason = Reason::NatNoAddress;
-                    } else {
-                        explanation.translated_source = Some(address(family, &own));
-                    }
-                }
+        Ok(())
+    }
+
+    /// Zone and interface that the route leads to.
+    fn way_out(
+        &self,
+        env: &ReadOnly<'_>,
+        from_zone: u8,
+        work: &mut Work,
+        explanation: &mut Explanation,
+    ) -> Result<u8, Reason> {
+        let owned = nat::owned(env, work);
+        let belongs = |zone: u8| owned >> (zone & 63) & 1 != 0;
+        let destination_be = work.translation.new_destination_be;
+        let mut route = RouteEntry::default();
+        if env.wired() {
+            let mut end = Interface::default();
+            if !env.interface(work.ifindex, &mut end) || end.wire_peer == 0 {
+                return Err(Reason::WireBroken);
             }
+            route.ifindex = end.wire_peer;
+        } else if !env.route(work.packet.family, &destination_be, &mut route)
+            || route.kind == RouteKind::Reject as u32
+        {
+            return Err(if belongs(from_zone) {
+                Reason::NatNoMapping
+            } else {
+                Reason::NoRoute
+            });
         }
-        Ok(explanation)
+        if route.kind != RouteKind::Unicast as u32 {
+            return Ok(ZONE_SELF);
+        }
+        work.out_ifindex = route.ifindex;
+        explanation.egress = Some(self.shared.interface_name(route.ifindex));
+        explanation.gateway =
+            (route.gateway_family != 0).then(|| address(route.gateway_family as u8, &route.gateway_be));
+        let guarded =
+            env.interface(route.ifindex, &mut work.egress) && work.egress.flags & interface_flags::DATA != 0;
+        let to_zone = env.zone(work.generation, route.ifindex).filter(|_| guarded);
+        let to_zone = to_zone.ok_or(Reason::EgressNotGuarded)?;
+        if belongs(from_zone) || belongs(to_zone) {
+            return Err(Reason::NatNoMapping);
+        }
+        Ok(to_zone)
     }
 
     /// The interface meant by an interface or zone name.
@@ -454,6 +287,27 @@ impl Engine {
         [Table::Established, Table::HalfOpen]
             .into_iter()
             .find_map(|table| env.with_flow(table, family, &key, |flow| flow.session_id))
+    }
+}
+
+/// The packet asked about, as far as decisions look at it.
+fn packet(question: &Explain) -> Packet {
+    let identifier = question.icmp.is_some();
+    Packet {
+        source_be: words(question.source),
+        destination_be: words(question.destination),
+        source_port: question.source_port,
+        destination_port: if identifier {
+            question.source_port
+        } else {
+            question.destination_port
+        },
+        icmp: question
+            .icmp
+            .map_or(0, |(kind, code)| u16::from(kind) << 8 | u16::from(code)),
+        family: family(&question.source),
+        protocol: question.protocol,
+        ..Packet::default()
     }
 }
 

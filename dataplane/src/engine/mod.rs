@@ -24,13 +24,13 @@ use std::{
     time::Duration,
 };
 
-use bulkhead_abi::ControlRequest;
+use bulkhead_abi::{ControlRequest, STATIC_RULE};
 use crossbeam::channel::Receiver;
 
 pub use events::{EventKind, FlowEvent};
 pub use explain::{Explain, Explanation};
 pub use sessions::{Direction, Session, SessionList};
-pub use status::InterfaceStatus;
+pub use status::{InterfaceStatus, NatHits};
 
 use crate::{
     bpf::{BpfError, KernelMaps, Object, Sizes},
@@ -453,6 +453,24 @@ fn rule_name<T>(rules: &[T], index: u32, name: impl Fn(&T) -> &String) -> Option
             .get(index as usize)
             .map_or_else(|| format!("#{index}"), |r| name(r).clone())
     })
+}
+
+/// Name of a source NAT rule's index, static ones included; `None` for `u32::MAX`.
+fn source_rule_name(ruleset: &Ruleset, index: u32) -> Option<String> {
+    static_rule_name(ruleset, index)
+        .unwrap_or_else(|| rule_name(&ruleset.source_nat, index, |rule| &rule.name))
+}
+
+/// Name of a destination NAT rule's index, static ones included; `None` for `u32::MAX`.
+fn destination_rule_name(ruleset: &Ruleset, index: u32) -> Option<String> {
+    static_rule_name(ruleset, index)
+        .unwrap_or_else(|| rule_name(&ruleset.destination_nat, index, |rule| &rule.name))
+}
+
+/// `None` if the index is not that of a static rule.
+fn static_rule_name(ruleset: &Ruleset, index: u32) -> Option<Option<String>> {
+    (index != u32::MAX && index & STATIC_RULE != 0)
+        .then(|| rule_name(&ruleset.static_nat, index & !STATIC_RULE, |rule| &rule.name))
 }
 
 /// How long threads sleep between looks at the stop flag.

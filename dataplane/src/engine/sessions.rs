@@ -7,7 +7,7 @@ use bulkhead_abi::{Flow, FlowKey4, FlowKey6, SessionState, Settings, flow_flags}
 use super::{
     Engine, EngineError, Shared,
     ageing::{now_ns, request4, request6},
-    rule_name, zone_name,
+    destination_rule_name, rule_name, source_rule_name, zone_name,
 };
 use crate::{address::address, table::TableError};
 
@@ -49,6 +49,8 @@ pub struct Session {
     pub policy: Option<String>,
     /// The source NAT rule.
     pub nat_rule: Option<String>,
+    /// The destination NAT rule.
+    pub destination_rule: Option<String>,
     /// Zone it comes from.
     pub from_zone: String,
     /// Zone it goes to.
@@ -122,7 +124,8 @@ impl View<'_> {
             },
             translated: flow.flags & flow_flags::TRANSLATED != 0,
             policy: rule_name(&ruleset.policies, flow.policy, |policy| &policy.name),
-            nat_rule: rule_name(&ruleset.source_nat, flow.nat_rule, |rule| &rule.name),
+            nat_rule: source_rule_name(&ruleset, flow.nat_rule),
+            destination_rule: destination_rule_name(&ruleset, flow.destination_rule),
             from_zone: zone_name(&ruleset, flow.from_zone),
             to_zone: zone_name(&ruleset, flow.to_zone),
             age: Duration::from_nanos(self.now_ns.saturating_sub(flow.created_ns)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_abi::Reason;
+use bulkhead_abi::{Reason, RuleSet, STATIC_RULE};
 
 use super::{Engine, EngineError, lock};
 use crate::netlink::Family;
@@ -36,6 +36,17 @@ pub struct InterfaceStatus {
     pub fails_closed: bool,
     /// What would lose packets or speed.
     pub warnings: Vec<String>,
+}
+
+/// Sessions that NAT rules decided about, each by the rule's index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatHits {
+    /// Source rules.
+    pub source: Vec<u64>,
+    /// Destination rules.
+    pub destination: Vec<u64>,
+    /// Static rules: sessions from outside, and from inside.
+    pub static_: Vec<(u64, u64)>,
 }
 
 impl Engine {
@@ -135,19 +146,42 @@ impl Engine {
         Ok(hits)
     }
 
-    /// Sessions each source NAT rule translated, by its index.
+    /// Sessions each source NAT rule decided about, by its index.
     ///
     /// # Errors
     /// If the table cannot be read.
     pub fn nat_hits(&self) -> Result<Vec<u64>, EngineError> {
+        Ok(self.all_nat_hits()?.source)
+    }
+
+    /// Sessions each NAT rule decided about.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn all_nat_hits(&self) -> Result<NatHits, EngineError> {
         let live = lock(&self.shared.live);
-        let mut hits = vec![0; live.ruleset.source_nat.len()];
+        let ruleset = &live.ruleset;
+        let mut hits = NatHits {
+            source: vec![0; ruleset.source_nat.len()],
+            destination: vec![0; ruleset.destination_nat.len()],
+            static_: vec![(0, 0); ruleset.static_nat.len()],
+        };
         for (key, rule) in &live.compiled.nat_rules {
-            if let (Some(hits), Some(rule)) = (
-                hits.get_mut(rule.rule as usize),
-                self.shared.maps.nat_rules.get(key)?,
-            ) {
-                *hits += rule.hits;
+            let Some(now) = self.shared.maps.nat_rules.get(key)? else {
+                continue;
+            };
+            let source = key.set == RuleSet::SourceNat as u32;
+            let index = (rule.rule & !STATIC_RULE) as usize;
+            let counter = if rule.rule & STATIC_RULE != 0 {
+                let both = hits.static_.get_mut(index);
+                both.map(|(inwards, outwards)| if source { outwards } else { inwards })
+            } else if source {
+                hits.source.get_mut(index)
+            } else {
+                hits.destination.get_mut(index)
+            };
+            if let Some(counter) = counter {
+                *counter += now.hits;
             }
         }
         Ok(hits)

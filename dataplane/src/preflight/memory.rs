@@ -5,8 +5,10 @@
 //! compares with what the kernel says of the loaded object. Refuses to forecast address and rule tables: they
 //! grow with the configuration, which is not known here.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use bulkhead_abi as abi;
 
@@ -24,6 +26,11 @@ const DECISIONS: u32 = 65_536;
 /// Entries of the screens' tables, whatever the sizes.
 const SCREEN_RATES: u32 = 32_768;
 const SCREEN_SCANS: u32 = 16_384;
+
+/// NAT rules, whatever the sizes.
+const NAT_RULES: u32 = 65_536;
+/// Remote ends that mappings may be used by, whatever the sizes.
+const NAT_PERMITS: u32 = 65_536;
 
 /// When a hash table's entries are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +117,7 @@ fn size_class(bytes: u64) -> u64 {
 }
 
 /// The hash tables that matter, with the entries that [`crate::bpf::Object::load`] gives them.
-fn tables(sizes: &Sizes) -> [HashTable; 14] {
+fn tables(sizes: &Sizes) -> [HashTable; 18] {
     let flows = sizes.sessions.saturating_mul(2).max(2);
     let half_open = sizes.half_open.saturating_mul(2).max(2);
     let addresses = sizes.addresses.max(1);
@@ -131,6 +138,11 @@ fn tables(sizes: &Sizes) -> [HashTable; 14] {
         // Screens.
         HashTable::new::<abi::ScreenKey, abi::RateState>("SCREEN_RATES", SCREEN_RATES).evicting(),
         HashTable::new::<abi::ScreenKey, abi::ScanState>("SCREEN_SCANS", SCREEN_SCANS).evicting(),
+        // Address translation.
+        HashTable::new::<abi::NatRuleKey, abi::NatRule>("NAT_RULES", NAT_RULES),
+        HashTable::new::<abi::MappingKey, abi::MappingKey>("MAPPINGS_INSIDE", sizes.sessions.max(1)),
+        HashTable::new::<abi::MappingKey, abi::Mapping>("MAPPINGS_OUTSIDE", sizes.sessions.max(1)),
+        HashTable::new::<abi::PermitKey, u64>("NAT_PERMITS", NAT_PERMITS).evicting(),
     ]
 }
 

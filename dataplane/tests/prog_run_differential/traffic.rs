@@ -47,6 +47,7 @@ pub fn slow_path_kind(number: u32) -> SlowPathKind {
         SlowPathKind::TtlExceeded,
         SlowPathKind::MtuExceeded,
         SlowPathKind::NoRoute,
+        SlowPathKind::Prohibited,
     ];
     kinds
         .into_iter()

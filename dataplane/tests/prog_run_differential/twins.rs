@@ -195,6 +195,9 @@ impl Twins {
         tables.vector_pages.load(compiled.vector_pages);
         tables.rules.load(compiled.rules);
         tables.nat_rules.load(compiled.nat_rules);
+        tables.pools.load(compiled.pools);
+        tables.nat_addresses4.load(compiled.nat_addresses4);
+        tables.nat_addresses6.load(compiled.nat_addresses6);
         self.go_live();
     }
 
@@ -311,7 +314,7 @@ impl Twins {
         if moved[Reason::SLOT_NAT_PORTS_CHANGED as usize] != 0 {
             self.host
                 .tables
-                .script_random([u32::from(translated_port(&kernel.packet)) - 1024]);
+                .script_random([towards(translated_port(&kernel.packet))]);
         }
         let ifindex = self.interfaces[number];
         let host = match program {
@@ -425,6 +428,12 @@ fn normalised_event(event: Event) -> Event {
         created_ns: 0,
         ..event
     }
+}
+
+/// The random number that leads to a port from 1024 on.
+fn towards(port: u16) -> u32 {
+    let random = (u64::from(port - 1024) << 32).div_ceil(64_512);
+    random as u32
 }
 
 /// Source port, or identifier, of a frame that was translated.

@@ -54,7 +54,7 @@ pub struct Event {
     pub egress_ifindex: u32,
     /// Index of the configured policy; `u32::MAX`: none.
     pub policy: u32,
-    /// Index of the NAT rule; `u32::MAX`: none.
+    /// Index of the source NAT rule; `u32::MAX`: none.
     pub nat_rule: u32,
     /// Generation that judged.
     pub generation: u32,
@@ -76,6 +76,10 @@ pub struct Event {
     pub tcp_flags: u8,
     /// ICMP `type << 8 | code` of the (first) packet; 0 for other protocols.
     pub icmp_type_code: u32,
+    /// Index of the destination NAT rule; `u32::MAX`: none.
+    pub destination_rule: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the slow path is asked to send.
@@ -90,6 +94,8 @@ pub enum SlowPathKind {
     MtuExceeded = 3,
     /// Destination unreachable, no route.
     NoRoute = 4,
+    /// Administratively prohibited, over TCP too: translation has no port left (RFC 5508, REQ-8).
+    Prohibited = 5,
 }
 
 /// Bytes of the offending packet a request carries: what an ICMPv6 error may quote (RFC 4443, 2.4 (c)).
@@ -121,10 +127,12 @@ pub struct ControlRequest {
     /// 1: set the generation to `argument`; 2: set the FIB epoch. 5 and 6: end the IPv4 (IPv6) session of `key`, whatever
     /// the clock says. 40 and 41: mark it if it is idle for longer than it may be, or than `argument` ms if that is not 0
     /// and less. 42 and 43: end it if it is marked and still idle. 44: add `argument` to the count of sessions of `key`.
-    /// 45: remove what is left of a dead session of family `argument`. 3 and 4 were used once.
+    /// 45: remove what is left of a dead session of family `argument`. 20: remove the persistent mapping of `key` unless it
+    /// was used since; 21: note when it was used; 22: remove it in any case. 3 and 4 were used once.
     pub operation: u32,
     /// Argument of the operation.
     pub argument: u32,
-    /// A `FlowKey4` (first four words), a `FlowKey6`, or a `LimitKey` (first five words).
+    /// A `FlowKey4` (first four words), a `FlowKey6`, a `LimitKey` (first five words), or the `MappingKey` of an outside end
+    /// (six words) and a time in ns, low word first (20 to 22).
     pub key: [u32; 10],
 }

@@ -14,6 +14,7 @@ mod frame;
 mod gateway;
 mod guard;
 mod limit;
+mod nat;
 mod policy;
 mod reason;
 mod route;
@@ -28,10 +29,13 @@ pub use frame::{FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES};
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
 pub use guard::SynGuardKey;
 pub use limit::{LimitKey, LimitKind, LimitRule, LimitRuleKey, SessionCount, Tally, TimeoutKey, limit_flags};
+pub use nat::{
+    Mapping, MappingKey, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES, PermitKey,
+    PoolKey, STATIC_RULE, nat_flags, pool_flags,
+};
 pub use policy::{
-    Decision, DecisionKey, Dimension, HostKey4, HostKey6, NatKey, NatRule, PolicyAction, PolicyKey,
-    PolicyRule, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ServiceKey, VectorKey,
-    WORDS_PER_PAGE, ZoneKey, log_flags,
+    Decision, DecisionKey, Dimension, HostKey4, HostKey6, PolicyAction, PolicyKey, PolicyRule, PrefixKey4,
+    PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ServiceKey, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
 };
 pub use reason::Reason;
 pub use route::{

@@ -267,25 +267,3 @@ impl Decision {
         (h ^ (h >> 31)) >> 20
     }
 }
-
-/// Key of the source NAT table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct NatKey {
-    /// Configuration generation.
-    pub generation: u32,
-    /// `from << 16 | to`.
-    pub zones: u32,
-}
-
-/// Value of the source NAT table: the first rule for a zone pair.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct NatRule {
-    /// Sessions translated by it; added to atomically.
-    pub hits: u64,
-    /// Index of the configured rule.
-    pub rule: u32,
-    /// 1: translate to the egress interface's address. 0: leave alone.
-    pub translate: u32,
-}

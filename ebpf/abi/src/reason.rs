@@ -139,10 +139,17 @@ reasons! {
     SessionTableFull = 96, "session_table_full", drop;
     /// No free port on the translated address.
     NatPortsExhausted = 97, "nat_ports_exhausted", drop;
-    /// The egress interface has no address to translate to.
+    /// Neither the egress interface nor the pool has an address of the packet's family to translate to.
     NatNoAddress = 98, "nat_no_address", drop;
-    /// The packet cannot be translated (a protocol without ports behind an address already in use).
+    /// The packet cannot be translated: a protocol without ports behind an address already in use, a destination that is
+    /// the firewall itself, a subnet that RFC 6296 cannot map.
     NatUnsupported = 99, "nat_unsupported", drop;
+    /// Addressed to an address that translation owns, without a session, a mapping or a rule.
+    NatNoMapping = 100, "nat_no_mapping", drop;
+    /// Addressed to a persistent mapping by somebody its inside has not sent to.
+    NatFiltered = 101, "nat_filtered", drop;
+    /// The table of persistent mappings is full.
+    NatMappingsFull = 102, "nat_mappings_full", drop;
 
     /// No route to the destination.
     NoRoute = 112, "no_route", drop;
@@ -288,6 +295,12 @@ impl Reason {
     pub const SLOT_FRAGMENTS_HELD: u32 = 142;
     /// Counter of frames that user space put back onto the interface they came from.
     pub const SLOT_FRAMES_INJECTED: u32 = 143;
+    /// Counter of persistent mappings made.
+    pub const SLOT_NAT_MAPPINGS_CREATED: u32 = 138;
+    /// Counter of persistent mappings removed.
+    pub const SLOT_NAT_MAPPINGS_REMOVED: u32 = 139;
+    /// Counter of persistent mappings used for another session.
+    pub const SLOT_NAT_MAPPINGS_USED: u32 = 140;
 
     /// Names of the counters that are not packet reasons, by slot.
     pub const EXTRA: &'static [(u32, &'static str)] = &[
@@ -307,5 +320,8 @@ impl Reason {
         (Self::SLOT_SESSION_LIMIT_ALARMS, "session_limit_alarms"),
         (Self::SLOT_SYN_COOKIES_ACCEPTED, "syn_cookies_accepted"),
         (Self::SLOT_SYN_COOKIES_REFUSED, "syn_cookies_refused"),
+        (Self::SLOT_NAT_MAPPINGS_CREATED, "nat_mappings_created"),
+        (Self::SLOT_NAT_MAPPINGS_REMOVED, "nat_mappings_removed"),
+        (Self::SLOT_NAT_MAPPINGS_USED, "nat_mappings_used"),
     ];
 }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub gateways: u32,
     /// Zero.
     pub reserved: u32,
+    /// [`crate::nat_flags`].
+    pub nat: u64,
 }
 
 /// Bits of [`Interface::flags`].

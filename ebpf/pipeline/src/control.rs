@@ -6,11 +6,11 @@
 //! `deploy/docs/decisions/0004-ageing.md`. One request is served at a time.
 
 use bulkhead_abi::{
-    FlowKey6, LimitKey, Reason,
+    FlowKey6, LimitKey, MappingKey, Reason,
     flow_generation::{DEAD, MARK, is_marked},
 };
 
-use crate::{Clock, Tables, Work, ingress::SILENCE_NS, life, session};
+use crate::{Clock, Tables, Work, ingress::SILENCE_NS, life, nat, session};
 
 /// What a key of user space's stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -163,6 +163,19 @@ pub fn bury<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowK
     }
     env.count(Reason::SLOT_SESSIONS_EXPIRED);
     true
+}
+
+/// Removes the persistent mapping with this outside end unless it was used after `used_ns`, or in any case if `force`.
+/// Returns whether it is gone.
+#[inline(always)]
+pub fn expire_mapping<E: Tables>(
+    env: &E,
+    work: &mut Work,
+    outside: &MappingKey,
+    used_ns: u64,
+    force: bool,
+) -> bool {
+    nat::expire(env, work, outside, used_ns, force)
 }
 
 /// Corrects the count of sessions of an address.

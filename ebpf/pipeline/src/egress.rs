@@ -10,7 +10,7 @@ use bulkhead_packet::{IcmpKind, Kind, parse, tcp_flags};
 use crate::{
     Clock, Frame, Question, Tables, Verdict, Work,
     ingress::touch,
-    life, open,
+    life, nat, open,
     session::{self, step},
     tcp::Step,
 };
@@ -137,11 +137,12 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     work.policy = u32::MAX;
     work.out_ifindex = work.ifindex;
     work.ifindex = 0;
+    nat::leave_alone(work);
     open::prepare(env, work, Disposition::FromHost);
     let service = env.service_class(work.generation, work.packet.protocol, work.packet.service_port());
     work.flow.timeout_s = env.service_timeout_s(work.generation, service);
     touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
-    if open::enter(env, work, false) == Ok(true) {
+    if open::enter(env, work) == Ok(true) {
         open::announce(env, work, Reason::FromHost);
     }
 }

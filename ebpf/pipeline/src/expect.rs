@@ -54,26 +54,22 @@ pub(crate) fn code(expected: &Expectation) -> u32 {
     announced::ANNOUNCED | from_server | u32::from(expected.announced_by)
 }
 
-/// Writes the expectation's translation into `work.flow`; whether anything changes by it.
+/// Writes the expectation's translation into `work.flow`.
 #[inline(always)]
-pub(crate) fn translate(work: &mut Work) -> bool {
+pub(crate) fn translate(work: &mut Work) {
     let Work {
         flow,
         expected,
-        packet,
+        translation,
         ..
     } = work;
     flow.new_source_be = expected.new_source_be;
     flow.new_destination_be = expected.new_destination_be;
     flow.new_destination_port = expected.new_destination_port;
     flow.icmp_type_code = code(expected);
-    let translated = flow.new_source_be != packet.source_be
-        || flow.new_destination_be != packet.destination_be
-        || flow.new_destination_port != packet.destination_port;
-    if translated {
+    if translation.translated {
         flow.flags |= flow_flags::TRANSLATED;
     }
-    translated
 }
 
 /// Whether a flow's conversation was announced by another.

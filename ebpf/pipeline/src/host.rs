@@ -27,10 +27,10 @@ use std::{
 
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, HostKey4, HostKey6, Interface,
-    LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule,
-    PrefixKey4, PrefixKey6, RateState, Reason, Route4Key, Route6Key, RouteEntry, RulePage, ScanState,
-    ScreenCount, ScreenKey, ScreenProfile, ServiceKey, SessionCount, Settings, SynGuardKey, Tally,
-    TimeoutKey, VectorKey, ZoneKey, flow_generation,
+    LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey,
+    PermitKey, PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState, Reason, Route4Key,
+    Route6Key, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, ServiceKey,
+    SessionCount, Settings, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 
@@ -77,8 +77,20 @@ pub struct HostTables {
     pub rules: HostMap<PolicyKey, PolicyRule>,
     /// Remembered decisions.
     pub decisions: HostMap<DecisionKey, Decision>,
-    /// Source NAT.
-    pub nat_rules: HostMap<NatKey, NatRule>,
+    /// NAT rules.
+    pub nat_rules: HostMap<NatRuleKey, NatRule>,
+    /// Pools.
+    pub pools: HostMap<PoolKey, NatPool>,
+    /// IPv4 addresses that translation owns.
+    pub nat_addresses4: HostTrie<PrefixKey4, u64>,
+    /// IPv6 addresses that translation owns.
+    pub nat_addresses6: HostTrie<PrefixKey6, u64>,
+    /// Inside ends of mappings.
+    pub mapping_ends: HostMap<MappingKey, MappingKey>,
+    /// Mappings by their outside ends.
+    pub mappings: HostMap<MappingKey, Mapping>,
+    /// Remote ends that insides have sent to.
+    pub permits: HostMap<PermitKey, u64>,
     /// Expected conversations.
     pub expected: HostMap<ExpectKey, Expectation>,
     /// Interfaces.
@@ -408,14 +420,6 @@ impl Tables for HostTables {
         self.decisions.set(key, &decision);
     }
 
-    fn nat_rule(&self, key: &NatKey, hit: bool) -> Option<NatRule> {
-        self.alone();
-        self.nat_rules.update(key, |found| {
-            found.hits += u64::from(hit);
-            *found
-        })
-    }
-
     fn with_flow<R>(
         &self,
         table: Table,
@@ -625,5 +629,98 @@ impl Tables for HostTables {
 
     fn proves_cookie(&self, headers: &mut HeaderBuffer, family: u8) -> bool {
         cookie::proves(headers, family, self.now_ns.get()).unwrap_or(false)
+    }
+
+    fn nat_flags(&self, generation: u32) -> u64 {
+        self.alone();
+        self.settings.get(&(generation & 1)).unwrap_or_default().nat
+    }
+
+    fn nat_rule(&self, key: &NatRuleKey, hit: bool, to: &mut NatRule) -> bool {
+        self.alone();
+        let found = self.nat_rules.update(key, |found| {
+            found.hits += u64::from(hit);
+            *found
+        });
+        found.inspect(|rule| *to = *rule).is_some()
+    }
+
+    fn pool(&self, key: &PoolKey, to: &mut NatPool) -> bool {
+        self.alone();
+        self.pools.get(key).inspect(|pool| *to = *pool).is_some()
+    }
+
+    fn nat_address(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u64 {
+        self.alone();
+        let zones = if family == 4 {
+            self.nat_addresses4.longest(&PrefixKey4 {
+                bits: 64,
+                generation,
+                address_be: address_be[0],
+            })
+        } else {
+            self.nat_addresses6.longest(&PrefixKey6 {
+                bits: 160,
+                generation,
+                address_be: *address_be,
+            })
+        };
+        zones.unwrap_or(0)
+    }
+
+    fn mapping_end(&self, inside: &MappingKey, to: &mut MappingKey) -> bool {
+        self.alone();
+        self.mapping_ends
+            .get(inside)
+            .inspect(|outside| *to = *outside)
+            .is_some()
+    }
+
+    fn mapping(&self, outside: &MappingKey, to: &mut Mapping) -> bool {
+        self.alone();
+        self.mappings
+            .get(outside)
+            .inspect(|mapping| *to = *mapping)
+            .is_some()
+    }
+
+    fn insert_mapping_end(&self, inside: &MappingKey, outside: &MappingKey) -> Insert {
+        self.alone();
+        self.mapping_ends.insert(inside, outside)
+    }
+
+    fn insert_mapping(&self, outside: &MappingKey, mapping: &Mapping) -> Insert {
+        self.alone();
+        self.mappings.insert(outside, mapping)
+    }
+
+    fn replace_mapping(&self, outside: &MappingKey, mapping: &Mapping) {
+        self.alone();
+        self.mappings.update(outside, |found| *found = *mapping);
+    }
+
+    fn use_mapping(&self, outside: &MappingKey, now_ns: u64) {
+        self.alone();
+        self.mappings.update(outside, |found| found.last_used_ns = now_ns);
+    }
+
+    fn remove_mapping_end(&self, inside: &MappingKey) {
+        self.alone();
+        self.mapping_ends.remove(inside);
+    }
+
+    fn remove_mapping(&self, outside: &MappingKey) {
+        self.alone();
+        self.mappings.remove(outside);
+    }
+
+    fn permit(&self, key: &PermitKey, now_ns: u64) {
+        self.alone();
+        self.permits.set(key, &now_ns);
+    }
+
+    fn is_permitted(&self, key: &PermitKey) -> bool {
+        self.alone();
+        self.permits.get(key).is_some()
     }
 }

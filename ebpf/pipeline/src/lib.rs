@@ -19,7 +19,7 @@ pub mod host;
 mod ingress;
 mod life;
 mod limits;
-mod nat;
+pub mod nat;
 mod open;
 mod policy;
 mod related;
@@ -31,6 +31,7 @@ mod wire;
 
 pub use egress::host_egress;
 pub use ingress::{established, ingress, stage};
+pub use nat::Translation;
 pub use policy::{Question, Walk, decide};
 pub use traits::{
     Checksum, Clock, Frame, HAND_OVER_RATE, Insert, Limiter, NO_COOKIE, Table, Tables, apply_checksum,
@@ -168,6 +169,8 @@ pub struct Work {
     pub expected: Expectation,
     /// Its key.
     pub expect_key: ExpectKey,
+    /// The translation being found.
+    pub translation: Translation,
     /// Now, ns.
     pub now_ns: u64,
     /// Ingress interface index.

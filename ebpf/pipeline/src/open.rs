@@ -1,8 +1,8 @@
 //! The first packet of a conversation: may it, from where to where, under which name, and into the tables.
 
 use bulkhead_abi::{
-    Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, Reason, RouteEntry, RouteKind,
-    RuleSet, SessionState, SlowPathKind, Tally, ZONE_SELF, flow_flags, flow_generation, protocol,
+    Disposition, Event, EventKind, Flow, FlowKey6, PolicyAction, Reason, RouteEntry, RouteKind, RuleSet,
+    SessionState, SlowPathKind, Tally, ZONE_SELF, flow_flags, flow_generation, protocol,
 };
 use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
 
@@ -40,7 +40,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         return Verdict::drop(Reason::SourceAddressInvalid);
     }
     let family = work.packet.family;
-    let mut destination_be = work.packet.destination_be;
+    let destination_be = work.packet.destination_be;
     if is_never_a_source(family, &destination_be) && !group_address {
         return Verdict::drop(Reason::DestinationAddressInvalid);
     }
@@ -50,13 +50,20 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     }
     let expected = expect::find(env, work);
     if expected {
-        destination_be = work.expected.new_destination_be;
+        nat::as_expected(work);
+    } else if let Err(reason) = nat::destination(env, work, from_zone) {
+        return deny(env, work, reason, from_zone, ZONE_SELF);
     }
+    let destination_be = work.translation.new_destination_be;
+    let owned = nat::owned(env, work);
     let kind = if group_address && !wired {
         RouteKind::NotForwarded
     } else {
         match forward::find_route(env, work, family, &destination_be) {
             Ok(kind) => kind,
+            Err(_) if belongs(owned, from_zone) => {
+                return deny(env, work, Reason::NatNoMapping, from_zone, ZONE_SELF);
+            }
             Err(reason) => {
                 if reason == Reason::NoRoute {
                     forward::ask(frame, env, work, SlowPathKind::NoRoute, 0);
@@ -77,9 +84,16 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
             Some(zone) => zone,
             None => return Verdict::drop(Reason::EgressNotGuarded),
         }
+    } else if work.translation.translated {
+        // The firewall's own answers do not come this way: nobody would translate them back.
+        return deny(env, work, Reason::NatUnsupported, from_zone, ZONE_SELF);
     } else {
         ZONE_SELF
     };
+    if kind == RouteKind::Unicast && (belongs(owned, from_zone) || belongs(owned, to_zone)) {
+        // It would be sent where it came from, or to where nobody else has the address.
+        return deny(env, work, Reason::NatNoMapping, from_zone, to_zone);
+    }
     if !wired && !group_address && is_own_address(env, work) {
         return Verdict::drop(Reason::SourceAddressInvalid);
     }
@@ -87,7 +101,10 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         source_be: work.packet.source_be,
         destination_be,
         generation: work.generation,
-        port: work.packet.service_port(),
+        port: match work.packet.protocol {
+            protocol::TCP | protocol::UDP => work.translation.new_destination_port,
+            _ => work.packet.service_port(),
+        },
         protocol: work.packet.protocol,
         family,
         from_zone,
@@ -165,24 +182,10 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     if work.proven != 0 {
         syn_proxy::mark(&mut work.flow, expected, work.packet.window);
     }
-    let mut translated = false;
     if expect::is_expected(work) {
-        translated = expect::translate(work);
-    } else if forwarded {
-        let key = NatKey {
-            generation: work.generation,
-            zones: u32::from(work.question.from_zone) << 16 | u32::from(work.question.to_zone),
-        };
-        match nat::source_address(env, &key, work.packet.family, &work.egress, true) {
-            Ok(None) => {}
-            Ok(Some((rule, address_be))) => {
-                translated = true;
-                work.flow.new_source_be = address_be;
-                work.flow.nat_rule = rule;
-                work.flow.flags |= flow_flags::TRANSLATED;
-            }
-            Err(reason) => return refuse(env, work, reason),
-        }
+        expect::translate(work);
+    } else if forwarded && let Err(reason) = nat::source(env, work) {
+        return refuse(frame, env, work, reason);
     }
     if forwarded {
         forward::fill_hop(env, work);
@@ -190,8 +193,9 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     }
     touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
     let mut reason = Reason::SessionCreated;
-    match enter(env, work, translated) {
+    match enter(env, work) {
         Ok(true) => {
+            nat::settled(env, work);
             announce(env, work, Reason::SessionCreated);
             expect::expect_transfer(env, work);
         }
@@ -200,7 +204,7 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
             limits::revoke(env, work);
             reason = Reason::HalfOpen;
         }
-        Err(reason) => return refuse(env, work, reason),
+        Err(reason) => return refuse(frame, env, work, reason),
     }
     if !forwarded {
         return Verdict::pass(Reason::ToHost);
@@ -208,11 +212,21 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     forward::send(frame, env, work, reason)
 }
 
-/// Denies a session that was counted already.
+/// Drops the first packet of a session that policy permits, that was counted and that cannot be; a sender for whom translation has no port
+/// left is told (RFC 5508, REQ-8).
 #[inline(always)]
-fn refuse<E: Tables>(env: &E, work: &mut Work, reason: Reason) -> Verdict {
+fn refuse<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work, reason: Reason) -> Verdict {
+    if reason == Reason::NatPortsExhausted && work.translation.translated {
+        forward::ask(frame, env, work, SlowPathKind::Prohibited, 0);
+    }
     limits::revoke(env, work);
     deny(env, work, reason, work.question.from_zone, work.question.to_zone)
+}
+
+/// Whether the zones of an address (one bit each) include a zone.
+#[inline(always)]
+fn belongs(zones: u64, zone: u8) -> bool {
+    zones >> (zone & 63) & 1 != 0
 }
 
 /// Fills `work.flow` with the session's first direction as far as it is known before translation.
@@ -243,9 +257,9 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     flow.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
     flow.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
     flow.new_source_be = packet.source_be;
-    flow.new_destination_be = packet.destination_be;
+    flow.new_destination_be = work.translation.new_destination_be;
     flow.new_source_port = packet.source_port;
-    flow.new_destination_port = packet.destination_port;
+    flow.new_destination_port = work.translation.new_destination_port;
     flow.tcp_scale = scale;
     flow.from_zone = work.question.from_zone;
     flow.to_zone = work.question.to_zone;
@@ -265,7 +279,7 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
 /// # Errors
 /// The reason why the session cannot be.
 #[inline(never)]
-pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: bool) -> Result<bool, Reason> {
+pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<bool, Reason> {
     let family = work.packet.family;
     let flow = &work.flow;
     work.partner_key = crate::session::partner_key(flow);
@@ -310,24 +324,21 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
     partner.icmp_type_code = reply_type(flow.icmp_type_code);
     partner.session_id = flow.session_id;
     partner.created_ns = flow.created_ns;
-    let ports = matches!(
-        flow.protocol,
-        protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6
-    );
-    let may_change = translated && ports;
-    match nat::reserve(env, family, &mut work.partner_key, &work.partner, may_change) {
-        Reserved::Port(port) => {
-            if translated && ports {
-                work.flow.new_source_port = port;
+    match nat::reserve(env, work) {
+        Reserved::Done => {
+            let t = &work.translation;
+            if t.translated {
+                work.flow.new_source_be = t.address_be;
+                work.flow.new_source_port = t.port;
                 if matches!(work.flow.protocol, protocol::ICMP | protocol::ICMPV6) {
-                    work.flow.new_destination_port = port;
+                    work.flow.new_destination_port = t.port;
                 }
             }
         }
         Reserved::Full => return Err(Reason::SessionTableFull),
         Reserved::Exhausted => {
-            if translated || !replace_orphan(env, work) {
-                return collided(env, work, translated, ports);
+            if work.translation.may_change() || !replace_orphan(env, work) {
+                return collided(env, work);
             }
         }
     }
@@ -340,7 +351,7 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
                 // It moved there since it was looked for: as in `nat::reserve`.
                 env.remove_flow(Table::HalfOpen, family, &work.key);
                 env.remove_flow(Table::HalfOpen, family, &work.partner_key);
-                return collided(env, work, translated, ports);
+                return collided(env, work);
             }
             Ok(true)
         }
@@ -351,14 +362,14 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
         Insert::Exists => {
             // Another CPU created the same session with another port: give ours back, adopt the winner's.
             env.remove_flow(Table::HalfOpen, family, &work.partner_key);
-            collided(env, work, translated, ports)
+            collided(env, work)
         }
     }
 }
 
 /// Another CPU was faster with the same first packet, or a different session holds the reply's tuple.
 #[inline(always)]
-fn collided<E: Tables>(env: &E, work: &mut Work, translated: bool, ports: bool) -> Result<bool, Reason> {
+fn collided<E: Tables>(env: &E, work: &mut Work) -> Result<bool, Reason> {
     if crate::session::read(env, work.packet.family, &work.key, &mut work.flow) != 2 {
         return if work.flow.generation == flow_generation::DEAD {
             // It is being removed on another CPU.
@@ -367,11 +378,13 @@ fn collided<E: Tables>(env: &E, work: &mut Work, translated: bool, ports: bool) 
             Ok(false)
         };
     }
-    Err(if translated && !ports {
-        Reason::NatUnsupported
-    } else {
-        Reason::NatPortsExhausted
-    })
+    Err(
+        if work.translation.translated && !nat::has_ports(work.packet.protocol) {
+            Reason::NatUnsupported
+        } else {
+            Reason::NatPortsExhausted
+        },
+    )
 }
 
 /// Puts the reply flow in the place of one that the same conversation left behind when its other half was evicted.
@@ -554,6 +567,7 @@ pub(crate) fn describe(
     event.egress_ifindex = flow.egress_ifindex;
     event.policy = flow.policy;
     event.nat_rule = flow.nat_rule;
+    event.destination_rule = flow.destination_rule;
     event.kind = kind as u8;
     event.reason = reason as u8;
     event.family = family;
@@ -579,16 +593,17 @@ fn deny<E: Tables>(env: &E, work: &mut Work, reason: Reason, from_zone: u8, to_z
     event.source_be = packet.source_be;
     event.destination_be = packet.destination_be;
     event.new_source_be = packet.source_be;
-    event.new_destination_be = packet.destination_be;
+    event.new_destination_be = work.translation.new_destination_be;
     event.source_port = packet.source_port;
     event.destination_port = packet.destination_port;
     event.icmp_type_code = u32::from(packet.icmp);
     event.new_source_port = packet.source_port;
-    event.new_destination_port = packet.destination_port;
+    event.new_destination_port = work.translation.new_destination_port;
     event.ingress_ifindex = work.ifindex;
     event.egress_ifindex = work.out_ifindex;
     event.policy = work.policy;
     event.nat_rule = u32::MAX;
+    event.destination_rule = work.translation.destination_rule;
     event.generation = work.generation;
     event.kind = EventKind::Deny as u8;
     event.reason = reason as u8;

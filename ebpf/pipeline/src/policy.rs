@@ -54,8 +54,16 @@ pub struct Walk {
 }
 
 /// The number of the first rule that matches, or [`Decision::NO_RULE`]. `walk.key` keeps the classes.
-#[inline(never)]
+#[inline(always)]
 pub fn decide<E: Tables>(env: &E, question: &Question, walk: &mut Walk) -> u32 {
+    // Two calls side by side: inside one another they would need the stack of both.
+    classify(env, question, walk);
+    find(env, walk)
+}
+
+/// Turns the question into classes.
+#[inline(never)]
+fn classify<E: Tables>(env: &E, question: &Question, walk: &mut Walk) {
     let generation = question.generation;
     walk.key.generation = generation;
     walk.key.zones = u32::from(question.set as u8) << 28
@@ -64,17 +72,43 @@ pub fn decide<E: Tables>(env: &E, question: &Question, walk: &mut Walk) -> u32 {
     walk.key.source = env.address_class(generation, question.family, &question.source_be);
     walk.key.destination = env.address_class(generation, question.family, &question.destination_be);
     walk.key.service = env.service_class(generation, question.protocol, question.port);
+}
+
+/// The tuple whose classes `walk` holds, put to another rule set: [`decide`] without the lookups of classes.
+#[inline(always)]
+pub(crate) fn decide_again<E: Tables>(
+    env: &E,
+    walk: &mut Walk,
+    set: RuleSet,
+    from_zone: u8,
+    to_zone: u8,
+) -> u32 {
+    walk.key.zones = u32::from(set as u8) << 28 | u32::from(from_zone) << 16 | u32::from(to_zone);
+    find(env, walk)
+}
+
+/// The decision about classes, from the cache or from the vectors.
+#[inline(never)]
+fn find<E: Tables>(env: &E, walk: &mut Walk) -> u32 {
     if let Some(rule) = env
         .cached_decision(&walk.key)
         .and_then(|decision| decision.rule(&walk.key))
     {
-        env.count(Reason::SLOT_DECISION_CACHE_HITS);
+        count(env, walk, Reason::SLOT_DECISION_CACHE_HITS);
         return rule;
     }
-    env.count(Reason::SLOT_DECISION_CACHE_MISSES);
+    count(env, walk, Reason::SLOT_DECISION_CACHE_MISSES);
     first_match(env, walk);
     env.cache_decision(&walk.key, Decision::new(&walk.key, walk.found));
     walk.found
+}
+
+/// Counts a question to policy; translation's follow the same packets and would only blur the figure.
+#[inline(always)]
+fn count<E: Tables>(env: &E, walk: &Walk, slot: u32) {
+    if walk.key.zones >> 28 == RuleSet::Policy as u32 {
+        env.count(slot);
+    }
 }
 
 /// ANDs over the dimensions what `read` returns for "any" and for the class.

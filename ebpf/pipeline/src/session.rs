@@ -2,8 +2,8 @@
 //! re-judged policy, expiry, promotion from half-open to established.
 
 use bulkhead_abi::{
-    Disposition, EventKind, Flow, FlowKey6, Hop, NatKey, PolicyAction, Reason, RouteKind, RuleSet,
-    SessionState, ZONE_SELF, flow_flags,
+    Disposition, EventKind, Flow, FlowKey6, Hop, PolicyAction, Reason, RouteKind, RuleSet, SessionState,
+    ZONE_SELF, flow_flags,
     flow_generation::{self, DEAD},
     protocol,
 };
@@ -272,13 +272,9 @@ pub(crate) fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason>
         // Filling the hop sets the flow's own.
         let (before, epoch) = (work.flow.egress_ifindex, work.flow.fib_epoch);
         resolve(env, work)?;
-        if work.flow.egress_ifindex != before
-            && (work.flow.flags | work.partner.flags) & flow_flags::TRANSLATED != 0
-        {
-            // The translated address belongs to the interface the session no longer leaves through.
-            return Err(Reason::SessionClosed);
-        }
-        let unchanged = work.flow.generation == work.generation && epoch == work.fib_epoch;
+        let unchanged = work.flow.generation == work.generation
+            && epoch == work.fib_epoch
+            && work.flow.egress_ifindex == before;
         if unchanged && env.zone(work.generation, work.out_ifindex) == Some(work.flow.to_zone) {
             // Only the next hop was missing, and it leads where policy was asked about.
             return Ok(());
@@ -320,14 +316,15 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
     } else {
         original.egress_ifindex
     };
+    // As it goes on after destination translation, like the first packet.
     let port = match original.protocol {
         protocol::ICMP | protocol::ICMPV6 => original.icmp_type_code as u16,
-        protocol::TCP | protocol::UDP => key.destination_port,
+        protocol::TCP | protocol::UDP => original.new_destination_port,
         _ => 0,
     };
     work.question = Question {
         source_be: key.source_be,
-        destination_be: key.destination_be,
+        destination_be: original.new_destination_be,
         generation: work.generation,
         port,
         protocol: original.protocol,
@@ -362,30 +359,11 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
         }
         _ => return Err(Reason::PolicyChanged),
     }
-    if forwarded && !announced {
-        same_translation(env, work, reply)
-    } else {
-        Ok(())
+    if announced {
+        // Translated as the conversation that announced it.
+        return Ok(());
     }
-}
-
-/// Whether the session would be translated today as it was when it began: same rule's effect, same address.
-#[inline(always)]
-fn same_translation<E: Tables>(env: &E, work: &Work, reply: bool) -> Result<(), Reason> {
-    let original = if reply { &work.partner } else { &work.flow };
-    // The conversation's way out: where this packet came from, if it is the answer.
-    let egress = if reply { &work.ingress } else { &work.egress };
-    let key = NatKey {
-        generation: work.generation,
-        zones: u32::from(work.question.from_zone) << 16 | u32::from(work.question.to_zone),
-    };
-    let translated = original.flags & flow_flags::TRANSLATED != 0;
-    let same = match nat::source_address(env, &key, work.packet.family, egress, false) {
-        Ok(None) => !translated,
-        Ok(Some((_, address_be))) => translated && original.new_source_be == address_be,
-        Err(_) => false,
-    };
-    if same { Ok(()) } else { Err(Reason::SessionClosed) }
+    nat::rematch::same(env, work, reply, forwarded)
 }
 
 /// Writes the packet's effects into both flows.
@@ -431,6 +409,8 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
         flow.hop = own.hop;
         flow.flags = own.flags;
         flow.policy = own.policy;
+        flow.nat_rule = own.nat_rule;
+        flow.destination_rule = own.destination_rule;
         flow.from_zone = own.from_zone;
         flow.to_zone = own.to_zone;
         flow.state = own.state;

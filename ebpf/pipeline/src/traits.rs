@@ -2,8 +2,9 @@
 
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FrameKind, Interface, LimitKey,
-    LimitRule, Live, NatKey, NatRule, NeighbourKey, PolicyRule, RateState, RouteEntry, ScanState, ScreenKey,
-    ScreenProfile, SlowPathKind, SynGuardKey, Tally, VectorKey,
+    LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyRule,
+    PoolKey, RateState, RouteEntry, ScanState, ScreenKey, ScreenProfile, SlowPathKind, SynGuardKey, Tally,
+    VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -139,8 +140,6 @@ pub trait Tables: Repeat {
     fn cached_decision(&self, key: &DecisionKey) -> Option<Decision>;
     /// Remembers a decision; may fail without consequence.
     fn cache_decision(&self, key: &DecisionKey, decision: Decision);
-    /// The source NAT rule of a zone pair; counts a hit if `hit`.
-    fn nat_rule(&self, key: &NatKey, hit: bool) -> Option<NatRule>;
     /// Runs `f` on a flow, if there is one.
     fn with_flow<R>(
         &self,
@@ -221,6 +220,37 @@ pub trait Tables: Repeat {
     fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64;
     /// Whether the acknowledgement in `headers` proves a cookie of the last two minutes.
     fn proves_cookie(&self, headers: &mut HeaderBuffer, family: u8) -> bool;
+
+    // Address translation.
+
+    /// What of it a generation has: `nat_flags`.
+    fn nat_flags(&self, generation: u32) -> u64;
+    /// Copies a NAT rule; false if there is none. Counts a hit if `hit`.
+    fn nat_rule(&self, key: &NatRuleKey, hit: bool, to: &mut NatRule) -> bool;
+    /// Copies a pool's addresses of a family; false if it has none.
+    fn pool(&self, key: &PoolKey, to: &mut NatPool) -> bool;
+    /// The zones (one bit each) in which translation owns the address.
+    fn nat_address(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u64;
+    /// Copies the outside end of the mapping with this inside end; false if there is none.
+    fn mapping_end(&self, inside: &MappingKey, to: &mut MappingKey) -> bool;
+    /// Copies the mapping with this outside end; false if there is none.
+    fn mapping(&self, outside: &MappingKey, to: &mut Mapping) -> bool;
+    /// Inserts the way from an inside end to an outside end, which must be free.
+    fn insert_mapping_end(&self, inside: &MappingKey, outside: &MappingKey) -> Insert;
+    /// Inserts a mapping under its outside end, which must be free.
+    fn insert_mapping(&self, outside: &MappingKey, mapping: &Mapping) -> Insert;
+    /// Writes a mapping over the one with its outside end, if there is one.
+    fn replace_mapping(&self, outside: &MappingKey, mapping: &Mapping);
+    /// Notes when a mapping was used.
+    fn use_mapping(&self, outside: &MappingKey, now_ns: u64);
+    /// Removes the way from an inside end.
+    fn remove_mapping_end(&self, inside: &MappingKey);
+    /// Removes the mapping with this outside end.
+    fn remove_mapping(&self, outside: &MappingKey);
+    /// Notes that a mapping's inside has sent to a remote end.
+    fn permit(&self, key: &PermitKey, now_ns: u64);
+    /// Whether it has.
+    fn is_permitted(&self, key: &PermitKey) -> bool;
 }
 
 /// Time, chance and numbers.

@@ -4,10 +4,10 @@
 //! half done.
 
 use aya_ebpf::programs::TcContext;
-use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey};
+use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey, MappingKey};
 use bulkhead_pipeline::{
-    Work,
-    control::{bury, clear, collect, correct, mark},
+    Tables as _, Work,
+    control::{bury, clear, collect, correct, expire_mapping, mark},
 };
 
 use crate::{maps, scratch, tables::Kernel, work};
@@ -46,6 +46,22 @@ pub fn serve(ctx: &TcContext) -> i32 {
             };
             correct(&Kernel, &key, i64::from(request.argument as i32));
             1
+        }
+        20..=22 => {
+            let outside = MappingKey {
+                address_be: [k[0], k[1], k[2], k[3]],
+                port: k[4] as u16,
+                protocol: (k[4] >> 16) as u8,
+                family: (k[4] >> 24) as u8,
+                identity: k[5],
+            };
+            let time_ns = u64::from(k[6]) | u64::from(k[7]) << 32;
+            if request.operation == 21 {
+                Kernel.use_mapping(&outside, time_ns);
+                return 1;
+            }
+            let force = request.operation == 22;
+            i32::from(expire_mapping(&Kernel, work, &outside, time_ns, force))
         }
         operation => i32::from(age(work, operation, &request)),
     }

@@ -9,9 +9,10 @@ use aya_ebpf::{
 };
 use bulkhead_abi::{
     Decision, DecisionKey, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface,
-    LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, RateState,
-    Reason, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings,
-    SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
+    LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey,
+    PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, Reason, RouteEntry, RulePage, ScanState,
+    ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings, SynGuardKey, Tally, TimeoutKey, VectorKey,
+    ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -73,9 +74,6 @@ pub static RULES: HashMap<PolicyKey, PolicyRule> = HashMap::with_max_entries(102
 /// Remembered decisions.
 #[map]
 pub static DECISIONS: LruHashMap<DecisionKey, Decision> = LruHashMap::with_max_entries(1024, 0);
-/// Source NAT by zone pair and generation.
-#[map]
-pub static NAT_RULES: HashMap<NatKey, NatRule> = HashMap::with_max_entries(1024, NO_PREALLOC);
 
 /// Facts of interfaces.
 #[map]
@@ -162,6 +160,31 @@ pub static SCREEN_SCANS: LruHashMap<ScreenKey, ScanState> = LruHashMap::with_max
 /// Destinations under attack, and until when (ns).
 #[map]
 pub static SYN_GUARD: LruHashMap<SynGuardKey, u64> = LruHashMap::with_max_entries(1024, 0);
+
+// Address translation.
+
+/// NAT rules by rule set, by generation.
+#[map]
+pub static NAT_RULES: HashMap<NatRuleKey, NatRule> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Pools by number and family, by generation.
+#[map]
+pub static POOLS: HashMap<PoolKey, NatPool> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// IPv4 prefixes that translation owns to the zones in which; the trie's data is generation and address.
+#[map]
+pub static NAT_ADDRESSES4: LpmTrie<[u32; 2], u64> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+/// IPv6 prefixes that translation owns.
+#[map]
+pub static NAT_ADDRESSES6: LpmTrie<[u32; 5], u64> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+/// Inside ends of persistent mappings to their outside ends.
+#[map]
+pub static MAPPINGS_INSIDE: HashMap<MappingKey, MappingKey> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Persistent mappings by their outside ends.
+#[map]
+pub static MAPPINGS_OUTSIDE: HashMap<MappingKey, Mapping> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Remote ends that the insides of mappings have sent to, and when. Evicts: a remote end that is forgotten must be sent to
+/// again before it may send.
+#[map]
+pub static NAT_PERMITS: LruHashMap<PermitKey, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// Key of a trie.
 #[inline(always)]

@@ -12,9 +12,10 @@ use aya_ebpf::{
 };
 use bulkhead_abi::{
     Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6,
-    Interface, LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule,
-    RateState, RouteEntry, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, SynGuardKey,
-    Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
+    Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey,
+    NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, RouteEntry, ScanState, ScreenCount,
+    ScreenKey, ScreenProfile, SessionCount, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
+    flow_generation,
 };
 use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, LEAD_BYTES, Repeat};
 use bulkhead_pipeline::{
@@ -24,8 +25,9 @@ use core::{ffi::c_void, ptr, sync::atomic::AtomicU64};
 
 use crate::maps;
 
-/// `BPF_NOEXIST` (include/uapi/linux/bpf.h).
+/// `BPF_NOEXIST` and `BPF_EXIST` (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
+const BPF_EXIST: u64 = 2;
 /// `BPF_RB_NO_WAKEUP`: readers poll; waking them would cost every new session an interrupt.
 const BPF_RB_NO_WAKEUP: u64 = 1;
 /// `EEXIST`.
@@ -223,17 +225,6 @@ impl Tables for Kernel {
     fn cache_decision(&self, key: &DecisionKey, decision: Decision) {
         // A decision that is not remembered is made again.
         let _remembered = maps::DECISIONS.insert(key, decision, 0);
-    }
-
-    #[inline(always)]
-    fn nat_rule(&self, key: &NatKey, hit: bool) -> Option<NatRule> {
-        let found = maps::NAT_RULES.get_ptr_mut(key)?;
-        if hit {
-            // SAFETY: as in `rule`.
-            unsafe { atomic_increment(&raw mut (*found).hits) };
-        }
-        // SAFETY: as in `rule`.
-        Some(unsafe { *found })
     }
 
     #[inline(always)]
@@ -525,6 +516,118 @@ impl Tables for Kernel {
                 bpf_tcp_raw_check_syncookie_ipv6(l3.cast(), l3.add(10).cast()) == 0
             }
         }
+    }
+
+    #[inline(always)]
+    fn nat_flags(&self, generation: u32) -> u64 {
+        match maps::SETTINGS.get(generation & 1) {
+            Some(settings) => settings.nat,
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn nat_rule(&self, key: &NatRuleKey, hit: bool, to: &mut NatRule) -> bool {
+        let Some(found) = maps::NAT_RULES.get_ptr_mut(key) else {
+            return false;
+        };
+        if hit {
+            // SAFETY: as in `rule`.
+            unsafe { atomic_increment(&raw mut (*found).hits) };
+        }
+        // SAFETY: as in `rule`. Copied without a stop on the stack, as are the values below.
+        unsafe { ptr::copy_nonoverlapping(found, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn pool(&self, key: &PoolKey, to: &mut NatPool) -> bool {
+        let Some(found) = maps::POOLS.get_ptr(key) else {
+            return false;
+        };
+        // SAFETY: as in `copied`, an entry of policy.
+        unsafe { ptr::copy_nonoverlapping(found, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn nat_address(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u64 {
+        let a = address_be;
+        let zones = if family == 4 {
+            maps::NAT_ADDRESSES4.get(&maps::trie_key(64, [generation, a[0]]))
+        } else {
+            maps::NAT_ADDRESSES6.get(&maps::trie_key(160, [generation, a[0], a[1], a[2], a[3]]))
+        };
+        zones.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn mapping_end(&self, inside: &MappingKey, to: &mut MappingKey) -> bool {
+        let Some(found) = maps::MAPPINGS_INSIDE.get_ptr(inside) else {
+            return false;
+        };
+        // SAFETY: the pointer comes from a successful lookup. The entry is never written again; if it is removed and
+        // recycled while it is copied, the mapping it leads to does not name this inside end.
+        unsafe { ptr::copy_nonoverlapping(found, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn mapping(&self, outside: &MappingKey, to: &mut Mapping) -> bool {
+        let Some(found) = maps::MAPPINGS_OUTSIDE.get_ptr(outside) else {
+            return false;
+        };
+        // SAFETY: the pointer comes from a successful lookup. `Mapping` says who may write it meanwhile, and that readers
+        // compare its ends with those they asked for.
+        unsafe { ptr::copy_nonoverlapping(found, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn insert_mapping_end(&self, inside: &MappingKey, outside: &MappingKey) -> Insert {
+        inserted(maps::MAPPINGS_INSIDE.insert(inside, outside, BPF_NOEXIST))
+    }
+
+    #[inline(always)]
+    fn insert_mapping(&self, outside: &MappingKey, mapping: &Mapping) -> Insert {
+        inserted(maps::MAPPINGS_OUTSIDE.insert(outside, mapping, BPF_NOEXIST))
+    }
+
+    #[inline(always)]
+    fn replace_mapping(&self, outside: &MappingKey, mapping: &Mapping) {
+        // One that was removed meanwhile stays so.
+        let _replaced = maps::MAPPINGS_OUTSIDE.insert(outside, mapping, BPF_EXIST);
+    }
+
+    #[inline(always)]
+    fn use_mapping(&self, outside: &MappingKey, now_ns: u64) {
+        if let Some(mapping) = maps::MAPPINGS_OUTSIDE.get_ptr_mut(outside) {
+            // SAFETY: the pointer comes from a successful lookup; one aligned eight-byte store. If the entry is another's by
+            // now, that one lives longer than it need.
+            unsafe { (&raw mut (*mapping).last_used_ns).write_volatile(now_ns) };
+        }
+    }
+
+    #[inline(always)]
+    fn remove_mapping_end(&self, inside: &MappingKey) {
+        // Absent is as good as removed, here and below.
+        let _removed = maps::MAPPINGS_INSIDE.remove(inside);
+    }
+
+    #[inline(always)]
+    fn remove_mapping(&self, outside: &MappingKey) {
+        let _removed = maps::MAPPINGS_OUTSIDE.remove(outside);
+    }
+
+    #[inline(always)]
+    fn permit(&self, key: &PermitKey, now_ns: u64) {
+        // What cannot be noted is refused later.
+        let _noted = maps::NAT_PERMITS.insert(key, now_ns, 0);
+    }
+
+    #[inline(always)]
+    fn is_permitted(&self, key: &PermitKey) -> bool {
+        maps::NAT_PERMITS.get_ptr(key).is_some()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::std::{boxed::Box, collections::BTreeMap, vec::Vec};
 
-use bulkhead_abi::{Event, FlowKey6, Reason};
+use bulkhead_abi::{Event, FlowKey6, MappingKey, Reason};
 use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer};
 
 use super::{Asked, Counters, Handed, Hook, HostFrame, HostTables};
@@ -127,6 +127,11 @@ impl HostFirewall {
     /// The control program's removal of what is left of a dead session; whether there was anything.
     pub fn bury(&mut self, family: u8, key: &FlowKey6) -> bool {
         control::bury(&self.tables, &mut self.work, family, key)
+    }
+
+    /// The control program's removal of a persistent mapping; whether it is gone.
+    pub fn expire_mapping(&mut self, outside: &MappingKey, used_ns: u64, force: bool) -> bool {
+        control::expire_mapping(&self.tables, &mut self.work, outside, used_ns, force)
     }
 
     fn run(

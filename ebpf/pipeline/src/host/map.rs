@@ -2,7 +2,7 @@
 
 use super::std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     hash::Hash,
     vec::Vec,
 };
@@ -40,6 +40,17 @@ impl<K: Copy + Eq + Hash, V: Copy> HostMap<K, V> {
     #[must_use]
     pub fn get(&self, key: &K) -> Option<V> {
         self.entries.borrow().get(key).copied()
+    }
+
+    /// Inserts under a key that must be free.
+    pub fn insert(&self, key: &K, value: &V) -> Insert {
+        match self.entries.borrow_mut().entry(*key) {
+            Entry::Occupied(_) => Insert::Exists,
+            Entry::Vacant(entry) => {
+                entry.insert(*value);
+                Insert::Done
+            }
+        }
     }
 
     /// Removes `key`; whether it was there.
@@ -185,13 +196,13 @@ impl<K: TrieKey, V: Copy> HostTrie<K, V> {
 /// A table of flows, of either family.
 #[derive(Debug, Default)]
 pub struct FlowTable {
-    flows: RefCell<HashMap<FlowKey6, Entry>>,
+    flows: RefCell<HashMap<FlowKey6, Kept>>,
     capacity: usize,
     evicts: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Kept {
     flow: Flow,
     /// When it was last looked up or inserted, as a number that only grows.
     used: u64,
@@ -217,7 +228,7 @@ impl FlowTable {
         }
     }
 
-    fn next_use(flows: &HashMap<FlowKey6, Entry>) -> u64 {
+    fn next_use(flows: &HashMap<FlowKey6, Kept>) -> u64 {
         flows.values().map(|entry| entry.used).max().unwrap_or(0) + 1
     }
 
@@ -248,7 +259,7 @@ impl FlowTable {
             };
         }
         let used = if self.evicts { Self::next_use(&flows) } else { 0 };
-        flows.insert(*key, Entry { flow: *flow, used });
+        flows.insert(*key, Kept { flow: *flow, used });
         Insert::Done
     }
 

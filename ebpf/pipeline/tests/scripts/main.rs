@@ -4,6 +4,7 @@
 mod frame;
 mod net;
 mod step;
+mod translation;
 mod verify;
 
 mod datagram;

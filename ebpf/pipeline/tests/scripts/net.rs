@@ -11,9 +11,9 @@
 use std::net::IpAddr;
 
 use bulkhead_abi::{
-    Dimension, Interface, Live, NatKey, NatRule, NeighbourKey, PolicyAction, PolicyKey, PolicyRule,
-    PrefixKey4, PrefixKey6, Route4Key, Route6Key, RouteEntry, RouteKind, RulePage, ServiceKey, SessionState,
-    Settings, VectorKey, WORDS_PER_PAGE, ZoneKey, interface_flags,
+    Dimension, Interface, Live, NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6,
+    Route4Key, Route6Key, RouteEntry, RouteKind, RulePage, RuleSet, ServiceKey, SessionState, Settings,
+    VectorKey, WORDS_PER_PAGE, ZoneKey, interface_flags,
 };
 use bulkhead_pipeline::{
     Table,
@@ -297,28 +297,7 @@ impl Net {
                 },
                 &value,
             );
-            for (dimension, class) in [
-                (Dimension::FromZone, policy.from),
-                (Dimension::ToZone, policy.to),
-                (Dimension::Source, policy.source),
-                (Dimension::Destination, policy.destination),
-                (Dimension::Service, policy.service),
-            ] {
-                let key = VectorKey {
-                    generation,
-                    class,
-                    dimension: dimension as u16,
-                    page: 0,
-                };
-                let mut page = tables.vector_pages.get(&key).unwrap_or(RulePage {
-                    summary: 0,
-                    words: [0; WORDS_PER_PAGE],
-                });
-                page.words[rule / 64] |= 1 << (rule % 64);
-                page.summary |= 1 << (rule / 64);
-                tables.vector_pages.set(&key, &page);
-                tables.vector_tops.set(&key, &1);
-            }
+            accept(tables, generation, RuleSet::Policy, rule, policy);
         }
         tables.live.set(Live {
             generation,
@@ -334,20 +313,9 @@ impl Net {
         self.tables().settings.set(&slot, &settings);
     }
 
-    /// Translates sessions of a zone pair to the egress interface's address.
-    pub fn translate(&mut self, from: u32, to: u32) {
-        let key = NatKey {
-            generation: self.generation,
-            zones: from << 16 | to,
-        };
-        self.tables().nat_rules.set(
-            &key,
-            &NatRule {
-                hits: 0,
-                rule: 7,
-                translate: 1,
-            },
-        );
+    /// The generation in force.
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Names a service of the generation in force.
@@ -450,6 +418,32 @@ impl Net {
             }
         }
         ended
+    }
+}
+
+/// Enters what a rule of a set accepts into the rule vectors.
+pub fn accept(tables: &HostTables, generation: u32, set: RuleSet, rule: usize, matches: &Policy) {
+    for (dimension, class) in [
+        (Dimension::FromZone, matches.from),
+        (Dimension::ToZone, matches.to),
+        (Dimension::Source, matches.source),
+        (Dimension::Destination, matches.destination),
+        (Dimension::Service, matches.service),
+    ] {
+        let key = VectorKey {
+            generation,
+            class,
+            dimension: VectorKey::dimension_of(set, dimension),
+            page: 0,
+        };
+        let mut page = tables.vector_pages.get(&key).unwrap_or(RulePage {
+            summary: 0,
+            words: [0; WORDS_PER_PAGE],
+        });
+        page.words[rule / 64] |= 1 << (rule % 64);
+        page.summary |= 1 << (rule / 64);
+        tables.vector_pages.set(&key, &page);
+        tables.vector_tops.set(&key, &1);
     }
 }
 
