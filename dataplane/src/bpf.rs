@@ -145,6 +145,8 @@ pub struct KernelMaps {
     // SYN cookies
     /// Destinations under attack, and until when (ns of the monotonic clock).
     pub syn_guard: TypedMap<abi::SynGuardKey, u64>,
+    /// Datagrams in fragments.
+    pub fragments: TypedMap<abi::FragmentKey, abi::Datagram>,
 }
 
 /// The loaded object.
@@ -401,6 +403,7 @@ impl Object {
             screen_rates: open(&ebpf, "SCREEN_RATES")?,
             screen_scans: open(&ebpf, "SCREEN_SCANS")?,
             syn_guard: open(&ebpf, "SYN_GUARD")?,
+            fragments: open(&ebpf, "FRAGMENTS")?,
         };
         let counters = per_cpu(&mut ebpf, "COUNTERS")?;
         let tallies = per_cpu(&mut ebpf, "TALLIES")?;

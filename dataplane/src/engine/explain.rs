@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, Flow, FlowKey6, Interface, LimitKey, LimitRule, Live, NatKey, NatRule,
-    NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, RateState, Reason, Route4Key,
-    Route6Key, RouteEntry, RouteKind, RuleSet, ScanState, ScreenKey, ScreenProfile, ServiceKey, SynGuardKey,
-    Tally, TimeoutKey, VectorKey, ZONE_SELF, ZoneKey, interface_flags, protocol,
+    Datagram, Decision, DecisionKey, Event, Flow, FlowKey6, FragmentKey, Interface, LimitKey, LimitRule,
+    Live, NatKey, NatRule, NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6,
+    RateState, Reason, Route4Key, Route6Key, RouteEntry, RouteKind, RuleSet, ScanState, ScreenKey,
+    ScreenProfile, ServiceKey, SynGuardKey, Tally, TimeoutKey, VectorKey, ZONE_SELF, ZoneKey,
+    interface_flags, protocol,
 };
 use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 use bulkhead_pipeline::{Insert, Limiter, NO_COOKIE, Question, Table, Tables, Walk, decide};
@@ -216,6 +217,11 @@ impl Tables for ReadOnly<'_> {
     fn neighbour(&self, key: &NeighbourKey) -> Option<u64> {
         present(self.maps.neighbours.get(key))
     }
+    fn datagram(&self, _: &FragmentKey, _: &mut Datagram) -> bool {
+        false
+    }
+    fn set_datagram(&self, _: &FragmentKey, _: &Datagram) {}
+    fn remove_datagram(&self, _: &FragmentKey) {}
     fn count(&self, _: u32) {}
     fn gateways(&self, _: u32) -> u32 {
         0

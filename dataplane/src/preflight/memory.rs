@@ -110,7 +110,7 @@ fn size_class(bytes: u64) -> u64 {
 }
 
 /// The hash tables that matter, with the entries that [`crate::bpf::Object::load`] gives them.
-fn tables(sizes: &Sizes) -> [HashTable; 14] {
+fn tables(sizes: &Sizes) -> [HashTable; 15] {
     let flows = sizes.sessions.saturating_mul(2).max(2);
     let half_open = sizes.half_open.saturating_mul(2).max(2);
     let addresses = sizes.addresses.max(1);
@@ -131,6 +131,7 @@ fn tables(sizes: &Sizes) -> [HashTable; 14] {
         // Screens.
         HashTable::new::<abi::ScreenKey, abi::RateState>("SCREEN_RATES", SCREEN_RATES).evicting(),
         HashTable::new::<abi::ScreenKey, abi::ScanState>("SCREEN_SCANS", SCREEN_SCANS).evicting(),
+        HashTable::new::<abi::FragmentKey, abi::Datagram>("FRAGMENTS", abi::FRAGMENT_ENTRIES).evicting(),
     ]
 }
 

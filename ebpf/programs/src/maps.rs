@@ -8,10 +8,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use bulkhead_abi::{
-    Decision, DecisionKey, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface,
-    LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule, NeighbourKey, PolicyKey, PolicyRule, RateState,
-    Reason, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings,
-    SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
+    Datagram, Decision, DecisionKey, ExpectKey, Expectation, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6,
+    FragmentKey, HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, NatKey, NatRule,
+    NeighbourKey, PolicyKey, PolicyRule, RateState, Reason, RouteEntry, RulePage, ScanState, ScreenCount,
+    ScreenKey, ScreenProfile, SessionCount, Settings, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -162,6 +162,12 @@ pub static SCREEN_SCANS: LruHashMap<ScreenKey, ScanState> = LruHashMap::with_max
 /// Destinations under attack, and until when (ns).
 #[map]
 pub static SYN_GUARD: LruHashMap<SynGuardKey, u64> = LruHashMap::with_max_entries(1024, 0);
+/// Datagrams in fragments.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Datagram> = LruHashMap::with_max_entries(FRAGMENT_ENTRIES, 0);
+/// The last identification given to a datagram.
+#[map]
+pub static DATAGRAM_IDS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Key of a trie.
 #[inline(always)]

@@ -7,6 +7,7 @@ mod step;
 mod verify;
 
 mod datagram;
+mod fragments;
 mod gateway;
 mod limits;
 mod nat;
