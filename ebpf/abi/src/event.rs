@@ -119,12 +119,13 @@ pub struct SlowPathRequest {
 #[repr(C)]
 pub struct ControlRequest {
     /// 1: set the generation to `argument`; 2: set the FIB epoch. 5 and 6: end the IPv4 (IPv6) session of `key`, whatever
-    /// the clock says. 40 and 41: mark it if it is idle for longer than it may be, or than `argument` ms if that is not 0
+    /// the clock says. 30: count `key[0]` packets as ended in user space for the [`crate::Reason`] `argument`, one of
+    /// fragments. 40 and 41: mark it if it is idle for longer than it may be, or than `argument` ms if that is not 0
     /// and less. 42 and 43: end it if it is marked and still idle. 44: add `argument` to the count of sessions of `key`.
     /// 45: remove what is left of a dead session of family `argument`. 3 and 4 were used once.
     pub operation: u32,
     /// Argument of the operation.
     pub argument: u32,
-    /// A `FlowKey4` (first four words), a `FlowKey6`, or a `LimitKey` (first five words).
+    /// A `FlowKey4` (first four words), a `FlowKey6`, a `LimitKey` (first five words), or a number.
     pub key: [u32; 10],
 }

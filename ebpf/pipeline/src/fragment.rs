@@ -27,22 +27,28 @@ const REUSE_NS: u64 = 2_000_000_000;
 /// No place in the list of ranges.
 const NONE: u32 = u32::MAX;
 
-/// What the pipeline does with a fragment before its session is looked for. `None`: go on; a later fragment has its ports.
-#[inline(never)]
-pub(crate) fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Option<Verdict> {
-    let packet = &work.packet;
+/// The key of a fragment's datagram. `context` is what the keys of its flows hold above the protocol.
+#[inline(always)]
+#[must_use]
+pub fn fragment_key(packet: &Packet, context: u32) -> FragmentKey {
     let number = if packet.family == 4 {
         u32::from(packet.protocol)
     } else {
         0
     };
-    work.fragment_key = FragmentKey {
+    FragmentKey {
         source_be: packet.source_be,
         destination_be: packet.destination_be,
         id: packet.fragment_id,
-        protocol: number | work.context,
+        protocol: number | context,
         family: u32::from(packet.family),
-    };
+    }
+}
+
+/// What the pipeline does with a fragment before its session is looked for. `None`: go on; a later fragment has its ports.
+#[inline(never)]
+pub(crate) fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Option<Verdict> {
+    work.fragment_key = fragment_key(&work.packet, work.context);
     let known = env.datagram(&work.fragment_key, &mut work.datagram)
         && work.now_ns.wrapping_sub(work.datagram.created_ns) < FRAGMENT_LIFETIME_NS;
     if !work.packet.is_later_fragment() {

@@ -31,6 +31,7 @@ mod traits;
 mod wire;
 
 pub use egress::host_egress;
+pub use fragment::fragment_key;
 pub use ingress::{established, ingress, stage};
 pub use policy::{Question, Walk, decide};
 pub use traits::{

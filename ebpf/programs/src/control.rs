@@ -4,7 +4,7 @@
 //! half done.
 
 use aya_ebpf::programs::TcContext;
-use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey};
+use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey, Reason};
 use bulkhead_pipeline::{
     Work,
     control::{bury, clear, collect, correct, mark},
@@ -45,6 +45,16 @@ pub fn serve(ctx: &TcContext) -> i32 {
                 address_be: [k[1], k[2], k[3], k[4]],
             };
             correct(&Kernel, &key, i64::from(request.argument as i32));
+            1
+        }
+        // Frames that user space was handed and dropped.
+        30 => {
+            let limit = Reason::FragmentLimit as u32;
+            let timeout = Reason::FragmentTimeout as u32;
+            if request.argument != limit && request.argument != timeout {
+                return 0;
+            }
+            Kernel.add(request.argument, u64::from(k[0]));
             1
         }
         operation => i32::from(age(work, operation, &request)),

@@ -64,6 +64,17 @@ fn inserted(result: Result<(), i32>) -> Insert {
     }
 }
 
+impl Kernel {
+    /// Adds to a counter.
+    #[inline(always)]
+    pub fn add(&self, slot: u32, by: u64) {
+        if let Some(counter) = maps::COUNTERS.get_ptr_mut(slot) {
+            // SAFETY: a per-CPU entry; see `permitted`.
+            unsafe { *counter += by };
+        }
+    }
+}
+
 /// A copy of a value.
 #[inline(always)]
 fn copied<K, V: Copy>(map: &HashMap<K, V>, key: &K) -> Option<V> {
@@ -346,10 +357,7 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn count(&self, slot: u32) {
-        if let Some(counter) = maps::COUNTERS.get_ptr_mut(slot) {
-            // SAFETY: a per-CPU entry; see `permitted`.
-            unsafe { *counter += 1 };
-        }
+        self.add(slot, 1);
     }
 
     #[inline(always)]
