@@ -4,11 +4,12 @@
 //! Each frame that ends here is counted by the programs' own counters, through the control program: the reasons account
 //! for every packet that came in.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use bulkhead_abi::{
     ControlRequest, FRAGMENT_LIFETIME_NS, FragmentKey, FrameHeader, FrameKind, LARGE_FRAME_BYTES, Reason,
+    ZoneKey,
 };
 use bulkhead_packet::{HeaderBuffer, Packet, PlainLoop, parse};
 use zerocopy::FromBytes as _;
@@ -88,7 +89,14 @@ impl Frames<'_> {
 
     /// A later fragment. The first may have come since.
     fn fragment(&mut self, header: &FrameHeader, frame: &[u8]) {
-        let Some(key) = fragment_key(frame, header.argument) else {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        let zone = self.shared.maps.zones.get(&ZoneKey {
+            generation,
+            ifindex: header.ifindex,
+        });
+        // Of no zone any more, or of another than when it came: its first is not found, and it waits in vain.
+        let zone = zone.ok().flatten().unwrap_or(0);
+        let Some(key) = fragment_key(frame, header.argument, zone as u8) else {
             // The program parsed it: cannot be.
             tracing::error!(?header, "a fragment that is none");
             self.over_limit += 1;
@@ -178,7 +186,7 @@ impl Frames<'_> {
 }
 
 /// The key of a fragment's datagram, as the programs make it.
-fn fragment_key(frame: &[u8], context: u32) -> Option<FragmentKey> {
+fn fragment_key(frame: &[u8], context: u32, zone: u8) -> Option<FragmentKey> {
     let mut packet = Packet::default();
     let length = u32::try_from(frame.len()).ok()?;
     parse(
@@ -191,5 +199,5 @@ fn fragment_key(frame: &[u8], context: u32) -> Option<FragmentKey> {
     .ok()?;
     packet
         .is_later_fragment()
-        .then(|| bulkhead_pipeline::fragment_key(&packet, context))
+        .then(|| bulkhead_pipeline::fragment_key(&packet, context, zone))
 }

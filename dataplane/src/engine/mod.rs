@@ -1,9 +1,9 @@
 //! The running data plane of one network namespace.
 //!
 //! Owns the loaded programs, their attachments, the live generation, the mirror of the kernel's routes, and five threads
-//! (netlink monitor, session ageing, events, slow path, frames put back). Assumes that it is started in the namespace of its interfaces
-//! and that nobody else attaches programs to them. Fails closed: the routing-policy rules that forbid the kernel to
-//! forward from a data interface are set before anything else and stay when the engine goes.
+//! (netlink monitor, session ageing, events, slow path, frames put back). Assumes that it is started in the namespace of
+//! its interfaces and that nobody else attaches programs to them. Fails closed: the routing-policy rules that forbid the
+//! kernel to forward from a data interface are set before anything else and stay when the engine goes.
 
 mod ageing;
 mod attach;

@@ -42,7 +42,7 @@ struct Waiting {
 }
 
 /// Who sent it, as far as bounds are concerned.
-type Source = (u32, [u32; 4]);
+type Source = (u16, [u32; 4]);
 
 fn source(key: &FragmentKey) -> Source {
     let [a, b, c, d] = key.source_be;

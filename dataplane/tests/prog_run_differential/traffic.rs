@@ -212,7 +212,7 @@ impl Traffic {
             parsed(random.pick(&zones[to][family])),
         );
         let frame = transport(random, frame, None);
-        if random.one_in(4) {
+        if random.one_in(8) {
             self.cut(random, number, &frame);
         }
         input(number, frame)
@@ -261,7 +261,7 @@ impl Traffic {
         match parsed_packet(frame) {
             Some(packet) => {
                 let (number, frame) = (*number, turned(random, &packet));
-                if random.one_in(4) {
+                if random.one_in(8) {
                     self.cut(random, number, &frame);
                 }
                 input(number, frame)

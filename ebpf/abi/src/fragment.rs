@@ -40,7 +40,9 @@ pub struct FragmentKey {
     /// (see [`crate::Flow::context`]).
     pub protocol: u32,
     /// 4 or 6.
-    pub family: u32,
+    pub family: u16,
+    /// Zone it comes from: nobody elsewhere can speak for a datagram by forging its addresses.
+    pub zone: u16,
 }
 
 /// Bits of [`Datagram::flags`].

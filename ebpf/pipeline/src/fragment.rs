@@ -27,10 +27,11 @@ const REUSE_NS: u64 = 2_000_000_000;
 /// No place in the list of ranges.
 const NONE: u32 = u32::MAX;
 
-/// The key of a fragment's datagram. `context` is what the keys of its flows hold above the protocol.
+/// The key of a fragment's datagram. `context` is what the keys of its flows hold above the protocol, `zone` that of the
+/// interface it came in on.
 #[inline(always)]
 #[must_use]
-pub fn fragment_key(packet: &Packet, context: u32) -> FragmentKey {
+pub fn fragment_key(packet: &Packet, context: u32, zone: u8) -> FragmentKey {
     let number = if packet.family == 4 {
         u32::from(packet.protocol)
     } else {
@@ -41,14 +42,18 @@ pub fn fragment_key(packet: &Packet, context: u32) -> FragmentKey {
         destination_be: packet.destination_be,
         id: packet.fragment_id,
         protocol: number | context,
-        family: u32::from(packet.family),
+        family: u16::from(packet.family),
+        zone: u16::from(zone),
     }
 }
 
 /// What the pipeline does with a fragment before its session is looked for. `None`: go on; a later fragment has its ports.
 #[inline(never)]
 pub(crate) fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Option<Verdict> {
-    work.fragment_key = fragment_key(&work.packet, work.context);
+    let Some(zone) = env.zone(work.generation, work.ifindex) else {
+        return Some(Verdict::drop(Reason::NotConfigured));
+    };
+    work.fragment_key = fragment_key(&work.packet, work.context, zone);
     let known = env.datagram(&work.fragment_key, &mut work.datagram)
         && work.now_ns.wrapping_sub(work.datagram.created_ns) < FRAGMENT_LIFETIME_NS;
     if !work.packet.is_later_fragment() {
@@ -84,16 +89,18 @@ pub(crate) fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     None
 }
 
-/// A first fragment.
+/// A first fragment. It is judged by itself, except in a datagram that went by already or ended for what its fragments
+/// are: one that was refused may have been a forged one.
 #[inline(always)]
 fn begin<E: Tables + Clock>(env: &E, work: &mut Work, known: bool) -> Option<Verdict> {
     if known && work.now_ns.wrapping_sub(work.datagram.last_ns) < REUSE_NS {
-        let reason = if work.datagram.flags & datagram_flags::POISONED == 0 {
-            Reason::FragmentOverlap
-        } else {
-            fate(work.datagram.reason)
-        };
-        return Some(Verdict::drop(reason));
+        if work.datagram.flags & datagram_flags::POISONED == 0 {
+            return Some(Verdict::drop(Reason::FragmentOverlap));
+        }
+        match fate(work.datagram.reason) {
+            reason @ (Reason::FragmentOverlap | Reason::FragmentLimit) => return Some(Verdict::drop(reason)),
+            _ => {}
+        }
     }
     work.datagram = Datagram::default();
     work.datagram.created_ns = work.now_ns;
@@ -107,9 +114,6 @@ fn wait<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work) -> Verdict {
     let group_station = work.headers.byte(0).unwrap_or(0) & 1 != 0;
     if !open::station_is_ours(work) && !group_station {
         return Verdict::drop(Reason::NotForUs);
-    }
-    if env.zone(work.generation, work.ifindex).is_none() {
-        return Verdict::drop(Reason::NotConfigured);
     }
     // One that waited already comes back when there is an entry; that was evicted since.
     if work.injected != 0

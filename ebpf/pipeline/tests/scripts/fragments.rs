@@ -393,6 +393,38 @@ fn the_rest_of_a_refused_datagram_shares_its_reason() {
 }
 
 #[test]
+fn a_forged_first_fragment_does_not_speak_for_the_datagram() {
+    // Of the client's zone, and refused: the real one is judged by itself.
+    let question = Frame::new("10.1.0.2", "192.0.2.80")
+        .udp(5000, 53)
+        .payload(&[1; 80]);
+    let fragments = cut(&question, &[0, 40], 1);
+    let forged = cut(&question.clone().udp(5000, 54), &[0, 40], 1);
+    let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE).service(1)]);
+    net.service(1, UDP, 53);
+    net.receive_bytes(INSIDE, &forged[0])
+        .dropped(Reason::DefaultDeny, &[MISS]);
+    send(&mut net, INSIDE, OUTSIDE, &fragments, &[0, 1]);
+    // Of another zone: neither a refused one nor a copy ends anything.
+    let mut net = outbound(false);
+    let elsewhere = |frame: &[u8]| {
+        let mut frame = frame.to_vec();
+        frame[..6].copy_from_slice(&mac(DMZ));
+        frame
+    };
+    net.receive_bytes(DMZ, &elsewhere(&fragments[0]))
+        .dropped(Reason::DefaultDeny, &[MISS]);
+    net.receive_bytes(INSIDE, &fragments[0])
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive_bytes(DMZ, &elsewhere(&fragments[0]))
+        .dropped(Reason::WrongZone, &[]);
+    net.receive_bytes(DMZ, &elsewhere(&fragments[1]))
+        .dropped(Reason::WrongZone, &[]);
+    net.receive_bytes(INSIDE, &fragments[1])
+        .forwarded(OUTSIDE, Reason::HalfOpen, &[]);
+}
+
+#[test]
 fn atomic_fragments_are_whole_packets() {
     // RFC 6946: a fragment header that says "all of it".
     let (client, server, _) = FAMILIES[1];
