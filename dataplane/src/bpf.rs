@@ -159,6 +159,8 @@ pub struct KernelMaps {
     pub mappings: TypedMap<abi::MappingKey, abi::Mapping>,
     /// Remote ends that their insides have sent to.
     pub permits: TypedMap<abi::PermitKey, u64>,
+    /// Datagrams in fragments.
+    pub fragments: TypedMap<abi::FragmentKey, abi::Datagram>,
 }
 
 /// The loaded object.
@@ -429,6 +431,7 @@ impl Object {
             mapping_ends: open(&ebpf, "MAPPINGS_INSIDE")?,
             mappings: open(&ebpf, "MAPPINGS_OUTSIDE")?,
             permits: open(&ebpf, "NAT_PERMITS")?,
+            fragments: open(&ebpf, "FRAGMENTS")?,
         };
         let counters = per_cpu(&mut ebpf, "COUNTERS")?;
         let tallies = per_cpu(&mut ebpf, "TALLIES")?;

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod compile;
 pub mod engine;
 pub mod fib;
+pub mod fragment;
 pub mod gateway;
 pub mod inject;
 pub mod netlink;

@@ -134,6 +134,10 @@ fn answer_untagged(
     if packet.kind != Kind::Ip || frame[0] & 1 != 0 {
         return None;
     }
+    // RFC 1122, 3.2.2: not about a fragment that is not the first. IPv6 has no such rule, but no reset without ports.
+    if packet.is_later_fragment() && (packet.family == 4 || packet.protocol == protocol::TCP) {
+        return None;
+    }
     let source = address(packet.family, &packet.source_be);
     let destination = address(packet.family, &packet.destination_be);
     if source.is_multicast() || source.is_unspecified() || destination.is_multicast() {

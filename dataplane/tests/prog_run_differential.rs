@@ -61,6 +61,7 @@ fn differential(nat: bool, seed: u64) {
         let mut traffic = Traffic::default();
         let mut seen: BTreeMap<Reason, usize> = BTreeMap::new();
         let mut open = true;
+        let mut held = 0;
         for turn in 1..=PACKETS {
             let Input {
                 number,
@@ -85,7 +86,11 @@ fn differential(nat: bool, seed: u64) {
                 }
                 if !settled || random.one_in(4) {
                     let outcome = twins.run(Program::Ingress, number, &bytes);
-                    *seen.entry(outcome.verdict.reason).or_default() += 1;
+                    if outcome.verdict.action == Action::Held {
+                        held += 1;
+                    } else {
+                        *seen.entry(outcome.verdict.reason).or_default() += 1;
+                    }
                     traffic.learn(&outcome);
                 }
             }
@@ -122,11 +127,16 @@ fn differential(nat: bool, seed: u64) {
             }
             if turn.is_multiple_of(250) {
                 twins.compare_flows();
+                twins.compare_datagrams();
             }
         }
         let flows = twins.compare_flows();
         println!("seed {seed}: {flows} flows at the end; packets by reason: {seen:?}");
         // The traffic must have been worth it.
+        assert!(
+            held > 50,
+            "{held} fragments came before the first of their datagram"
+        );
         for reason in [
             Reason::Established,
             Reason::SessionCreated,
@@ -149,7 +159,10 @@ fn differential(nat: bool, seed: u64) {
             Reason::IcmpNotRequest,
             Reason::TtlExceeded,
             Reason::MtuExceeded,
-            Reason::Fragment,
+            Reason::FragmentTiny,
+            Reason::FragmentInvalid,
+            Reason::FragmentOverlap,
+            Reason::Fragmented,
             Reason::NotForUs,
         ] {
             assert!(

@@ -14,7 +14,10 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use bulkhead_abi::{Event, Reason, SlowPathRequest};
 use crossbeam::channel::{Receiver, Sender as ChannelSender, TrySendError, bounded};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
 use zerocopy::FromBytes as _;
 
 use super::{
@@ -218,7 +221,7 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
 /// The slow path's thread.
 pub(super) fn answer(shared: &Shared, mut ring: RingBuf<MapData>, sender: &Sender) {
     while !shared.stopping() {
-        wait(&ring);
+        wait(&ring, LONGEST_WAIT);
         while let Some(item) = ring.next() {
             let Ok(request) = SlowPathRequest::read_from_bytes(&item) else {
                 tracing::error!(bytes = item.len(), "a slow-path request of unexpected size");
@@ -234,15 +237,21 @@ pub(super) fn answer(shared: &Shared, mut ring: RingBuf<MapData>, sender: &Sende
     }
 }
 
-/// Waits for a request, or for a look at the stop flag.
-pub(super) fn wait(ring: &RingBuf<MapData>) {
+/// How long to wait until the stop flag is looked at.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Waits for an entry of the ring, but not for long.
+pub(super) fn wait(ring: &RingBuf<MapData>, timeout: Duration) {
     let fd = ring.as_raw_fd();
     // SAFETY: the descriptor belongs to `ring`, which is borrowed for as long as `fd` is used.
     #[expect(unsafe_code, reason = "the ring buffer offers only a raw descriptor")]
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let timeout = PollTimeout::try_from(Duration::from_millis(100)).unwrap_or(PollTimeout::ZERO);
     // An interrupted or timed-out wait is as good as any: the caller looks anyway.
-    let _ready = poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout);
+    let _ready = ppoll(
+        &mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)],
+        Some(TimeSpec::from_duration(timeout)),
+        None,
+    );
 }
 
 /// This firewall's addresses on an interface.

@@ -1,9 +1,9 @@
 //! The running data plane of one network namespace.
 //!
-//! Owns the loaded programs, their attachments, the live generation, the mirror of the kernel's routes, and four threads
-//! (netlink monitor, session ageing, events, slow path). Assumes that it is started in the namespace of its interfaces
-//! and that nobody else attaches programs to them. Fails closed: the routing-policy rules that forbid the kernel to
-//! forward from a data interface are set before anything else and stay when the engine goes.
+//! Owns the loaded programs, their attachments, the live generation, the mirror of the kernel's routes, and five threads
+//! (netlink monitor, session ageing, events, slow path, frames put back). Assumes that it is started in the namespace of
+//! its interfaces and that nobody else attaches programs to them. Fails closed: the routing-policy rules that forbid the
+//! kernel to forward from a data interface are set before anything else and stay when the engine goes.
 
 mod ageing;
 mod attach;
@@ -168,7 +168,7 @@ impl Engine {
         let slow_path = object.ring_buffer("SLOW_PATH")?;
         let frames = object.ring_buffer("FRAMES")?;
         let injector = Injector::open(object.inject_mark()).map_err(|source| EngineError::System {
-            operation: "open a packet socket for frames put back (needs CAP_NET_RAW)",
+            operation: "open a packet socket for frames put back (needs CAP_NET_RAW and CAP_NET_ADMIN)",
             source,
         })?;
         let maps = object.maps.clone();
@@ -203,11 +203,11 @@ impl Engine {
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
         engine.spawn("bulkhead-ageing", ageing::run)?;
         engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
-        engine.spawn("bulkhead-frames", move |shared| {
-            frames::run(shared, frames, &injector)
-        })?;
         engine.spawn("bulkhead-answers", move |shared| {
             events::answer(shared, slow_path, &sender)
+        })?;
+        engine.spawn("bulkhead-frames", move |shared| {
+            frames::run(shared, frames, &injector)
         })?;
         Ok(engine)
     }

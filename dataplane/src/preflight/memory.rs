@@ -117,7 +117,7 @@ fn size_class(bytes: u64) -> u64 {
 }
 
 /// The hash tables that matter, with the entries that [`crate::bpf::Object::load`] gives them.
-fn tables(sizes: &Sizes) -> [HashTable; 18] {
+fn tables(sizes: &Sizes) -> [HashTable; 19] {
     let flows = sizes.sessions.saturating_mul(2).max(2);
     let half_open = sizes.half_open.saturating_mul(2).max(2);
     let addresses = sizes.addresses.max(1);
@@ -143,6 +143,7 @@ fn tables(sizes: &Sizes) -> [HashTable; 18] {
         HashTable::new::<abi::MappingKey, abi::MappingKey>("MAPPINGS_INSIDE", sizes.sessions.max(1)),
         HashTable::new::<abi::MappingKey, abi::Mapping>("MAPPINGS_OUTSIDE", sizes.sessions.max(1)),
         HashTable::new::<abi::PermitKey, u64>("NAT_PERMITS", NAT_PERMITS).evicting(),
+        HashTable::new::<abi::FragmentKey, abi::Datagram>("FRAGMENTS", abi::FRAGMENT_ENTRIES).evicting(),
     ]
 }
 

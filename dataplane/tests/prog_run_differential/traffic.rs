@@ -96,6 +96,8 @@ pub struct Input {
 pub struct Traffic {
     forwarded: VecDeque<(usize, Vec<u8>)>,
     delivered: VecDeque<(usize, Vec<u8>)>,
+    /// Fragments still to be sent.
+    fragments: VecDeque<(usize, Vec<u8>)>,
 }
 
 const INSIDE: [[&str; 4]; 2] = [
@@ -134,6 +136,20 @@ const STRANGE: [[&str; 6]; 2] = [
 impl Traffic {
     /// The next frame.
     pub fn next(&mut self, random: &mut Random) -> Input {
+        // Whole packets come between the fragments of a datagram, and others' fragments.
+        if !self.fragments.is_empty() && !random.one_in(3) {
+            let at = if random.one_in(3) {
+                random.below(self.fragments.len())
+            } else {
+                0
+            };
+            let (number, bytes) = self.fragments.remove(at).expect("inside the queue");
+            return Input {
+                number,
+                egress: false,
+                bytes,
+            };
+        }
         let mut input = match random.below(100) {
             0..30 => self.opener(random),
             30..70 => self.answer(random),
@@ -147,6 +163,29 @@ impl Traffic {
             bend(random, &mut input.bytes);
         }
         input
+    }
+
+    /// Queues the fragments of a packet, now and then with one missing, twice, or not where it belongs.
+    fn cut(&mut self, random: &mut Random, number: usize, frame: &Frame) {
+        let bytes = random.pick(&[8, 16, 64, 256, 1232, 1400]);
+        let id = random.pick(&[1, 2, 3, 0x1_0001]);
+        let mut fragments = frame
+            .clone()
+            .macs([2, 9, 9, 9, 9, 9], mac(number as u8))
+            .build_fragments(bytes, id);
+        fragments.truncate(20);
+        if random.one_in(6) && !fragments.is_empty() {
+            fragments.remove(random.below(fragments.len()));
+        }
+        if random.one_in(6) && !fragments.is_empty() {
+            fragments.push(random_of_slice(random, &fragments).clone());
+        }
+        if random.one_in(6) && !fragments.is_empty() {
+            let at = random.below(fragments.len());
+            bend(random, &mut fragments[at]);
+        }
+        self.fragments
+            .extend(fragments.into_iter().map(|frame| (number, frame)));
     }
 
     /// Takes note of what went out, and what was let in.
@@ -164,7 +203,7 @@ impl Traffic {
         forget_oldest(&mut self.delivered, 8);
     }
 
-    fn opener(&self, random: &mut Random) -> Input {
+    fn opener(&mut self, random: &mut Random) -> Input {
         let number = random.pick(&[0, 0, 0, 1, 2]);
         let family = random.below(2);
         let zones = [&INSIDE, &OUTSIDE, &DMZ];
@@ -173,7 +212,11 @@ impl Traffic {
             parsed(random.pick(&zones[number][family])),
             parsed(random.pick(&zones[to][family])),
         );
-        input(number, transport(random, frame, None))
+        let frame = transport(random, frame, None);
+        if random.one_in(8) {
+            self.cut(random, number, &frame);
+        }
+        input(number, frame)
     }
 
     fn to_host(random: &mut Random) -> Input {
@@ -212,17 +255,23 @@ impl Traffic {
     }
 
     /// The answer to something forwarded, or the same direction again.
-    fn answer(&self, random: &mut Random) -> Input {
+    fn answer(&mut self, random: &mut Random) -> Input {
         let Some((number, frame)) = random_of(random, &self.forwarded) else {
             return self.opener(random);
         };
         match parsed_packet(frame) {
-            Some(packet) => input(*number, turned(random, &packet)),
+            Some(packet) => {
+                let (number, frame) = (*number, turned(random, &packet));
+                if random.one_in(8) {
+                    self.cut(random, number, &frame);
+                }
+                input(number, frame)
+            }
             None => self.opener(random),
         }
     }
 
-    fn error(&self, random: &mut Random) -> Input {
+    fn error(&mut self, random: &mut Random) -> Input {
         let Some((number, frame)) = random_of(random, &self.forwarded) else {
             return self.opener(random);
         };
@@ -314,6 +363,10 @@ fn parsed_packet(frame: &[u8]) -> Option<Packet> {
     Some(packet)
 }
 
+fn random_of_slice<'a, T>(random: &mut Random, from: &'a [T]) -> &'a T {
+    &from[random.below(from.len())]
+}
+
 fn random_of<'a, T>(random: &mut Random, from: &'a VecDeque<T>) -> Option<&'a T> {
     if from.is_empty() {
         None
@@ -342,6 +395,11 @@ fn turned(random: &mut Random, packet: &Packet) -> Frame {
 /// Gives `frame` a transport: of its own choice, or what fits `before`, which travelled the other way.
 fn transport(random: &mut Random, frame: Frame, before: Option<&Packet>) -> Frame {
     let length = random.pick(&[0, 0, 1, 7, 64, 300, 1290, 1473]);
+    let frame = if frame.is_v4() && random.one_in(2) {
+        frame.ipv4(|header| header.dont_fragment = false)
+    } else {
+        frame
+    };
     let frame = if random.one_in(20) {
         frame.ttl(random.pick(&[0, 1, 2]))
     } else {

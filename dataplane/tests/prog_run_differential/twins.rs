@@ -6,8 +6,9 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use bulkhead_abi::{
-    ControlRequest, Disposition, Event, Flow, FlowKey4, FlowKey6, Interface, Live, NeighbourKey, Reason,
-    Route4Key, Route6Key, RouteEntry, RouteKind, SLOW_PATH_BYTES, SlowPathRequest, interface_flags,
+    ControlRequest, Datagram, Disposition, Event, Flow, FlowKey4, FlowKey6, FrameHeader, FrameKind,
+    Interface, Live, NeighbourKey, Reason, Route4Key, Route6Key, RouteEntry, RouteKind, SLOW_PATH_BYTES,
+    SlowPathRequest, interface_flags,
 };
 use bulkhead_dataplane::{
     bpf::{Object, Program, Sizes},
@@ -17,7 +18,7 @@ use bulkhead_dataplane::{
 use bulkhead_packet::{HeaderBuffer, Packet, PlainLoop, parse};
 use bulkhead_pipeline::{
     Action, Table,
-    host::{Asked, HostFirewall, HostTables, Outcome, named_counters},
+    host::{Asked, Handed, HostFirewall, HostTables, Outcome, named_counters},
 };
 use zerocopy::FromBytes as _;
 
@@ -44,6 +45,7 @@ pub struct Twins {
     pub host: HostFirewall,
     events: aya::maps::RingBuf<aya::maps::MapData>,
     requests: aya::maps::RingBuf<aya::maps::MapData>,
+    frames: aya::maps::RingBuf<aya::maps::MapData>,
     counters: Vec<u64>,
     interfaces: [u32; 3],
     generation: u32,
@@ -64,6 +66,7 @@ impl Twins {
         let mut object = Object::load(&sizes).expect("the kernel takes the object");
         let events = object.ring_buffer("EVENTS").expect("EVENTS");
         let requests = object.ring_buffer("SLOW_PATH").expect("SLOW_PATH");
+        let frames = object.ring_buffer("FRAMES").expect("FRAMES");
         let counters = object.counters().expect("counters");
         let host = HostFirewall::new(HostTables::new(8192, 16_384));
         let mut twins = Self {
@@ -71,6 +74,7 @@ impl Twins {
             host,
             events,
             requests,
+            frames,
             counters,
             interfaces,
             generation: 0,
@@ -294,6 +298,42 @@ impl Twins {
         asked
     }
 
+    fn kernel_frames(&mut self) -> Vec<Handed> {
+        let mut handed = Vec::new();
+        while let Some(item) = self.frames.next() {
+            let (header, frame) = FrameHeader::read_from_prefix(&item).expect("a header's bytes");
+            handed.push(Handed {
+                kind: FrameKind::from_number(header.kind).expect("a kind"),
+                ifindex: header.ifindex,
+                argument: header.argument,
+                frame: frame[..header.length as usize].to_vec(),
+            });
+        }
+        handed
+    }
+
+    /// Compares what is remembered of datagrams in fragments.
+    pub fn compare_datagrams(&self) -> usize {
+        let mut kernel = BTreeMap::new();
+        self.object
+            .maps
+            .fragments
+            .for_each(|key, datagram| {
+                kernel.insert(*key, timeless(*datagram));
+            })
+            .unwrap();
+        let host: BTreeMap<_, _> = self
+            .host
+            .tables
+            .fragments
+            .entries()
+            .into_iter()
+            .map(|(key, datagram)| (key, timeless(datagram)))
+            .collect();
+        assert_eq!(kernel, host);
+        host.len()
+    }
+
     /// One packet through both; what the host said.
     pub fn run(&mut self, program: Program, number: usize, bytes: &[u8]) -> Outcome {
         // Loopback, the first interface, is what a test run assumes unless told otherwise.
@@ -340,6 +380,12 @@ impl Twins {
             assert_eq!(kernel.packet, host.bytes, "bytes; {}", what());
         }
         assert_eq!(self.kernel_requests(), host.asked, "slow path; {}", what());
+        assert_eq!(
+            self.kernel_frames(),
+            host.handed,
+            "frames handed over; {}",
+            what()
+        );
         let events: Vec<Event> = host.events.iter().copied().map(normalised_event).collect();
         assert_eq!(self.kernel_events(), events, "events; {}", what());
         host
@@ -385,6 +431,15 @@ impl Twins {
             }
         }
         count
+    }
+}
+
+/// Without what two clocks say.
+fn timeless(datagram: Datagram) -> Datagram {
+    Datagram {
+        created_ns: 0,
+        last_ns: 0,
+        ..datagram
     }
 }
 

@@ -125,7 +125,8 @@ pub struct SlowPathRequest {
 #[repr(C)]
 pub struct ControlRequest {
     /// 1: set the generation to `argument`; 2: set the FIB epoch. 5 and 6: end the IPv4 (IPv6) session of `key`, whatever
-    /// the clock says. 40 and 41: mark it if it is idle for longer than it may be, or than `argument` ms if that is not 0
+    /// the clock says. 30: count `key[0]` packets as ended in user space for the [`crate::Reason`] `argument`, one of
+    /// fragments. 40 and 41: mark it if it is idle for longer than it may be, or than `argument` ms if that is not 0
     /// and less. 42 and 43: end it if it is marked and still idle. 44: add `argument` to the count of sessions of `key`.
     /// 45: remove what is left of a dead session of family `argument`. 20: remove the persistent mapping of `key` unless it
     /// was used since; 21: note when it was used; 22: remove it in any case. 3 and 4 were used once.
@@ -133,6 +134,6 @@ pub struct ControlRequest {
     /// Argument of the operation.
     pub argument: u32,
     /// A `FlowKey4` (first four words), a `FlowKey6`, a `LimitKey` (first five words), or the `MappingKey` of an outside end
-    /// (six words) and a time in ns, low word first (20 to 22).
+    /// (six words) and a time in ns, low word first (20 to 22), or a number (30).
     pub key: [u32; 10],
 }

@@ -10,6 +10,7 @@
 
 mod event;
 mod flow;
+mod fragment;
 mod frame;
 mod gateway;
 mod guard;
@@ -24,6 +25,9 @@ pub use event::{ControlRequest, Event, EventKind, SLOW_PATH_BYTES, SlowPathKind,
 pub use flow::{
     Disposition, Flow, FlowKey4, FlowKey6, Hop, SessionState, TIMEOUTS, flow_flags, flow_generation,
     idle_timeout_ns, protocol,
+};
+pub use fragment::{
+    Datagram, FRAGMENT_ENTRIES, FRAGMENT_LIFETIME_NS, FRAGMENT_RANGES, FragmentKey, datagram_flags,
 };
 pub use frame::{FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES};
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};

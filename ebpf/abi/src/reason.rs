@@ -84,8 +84,7 @@ reasons! {
     TcpFlagsInvalid = 38, "tcp_flags_invalid", drop;
     /// UDP length below 8 or beyond the packet.
     UdpHeaderInvalid = 39, "udp_header_invalid", drop;
-    /// IP fragment: this version does not reassemble or track fragments.
-    Fragment = 40, "fragment", drop;
+    // 40 was `fragment`, every IP fragment, until they were tracked: see 200 and on. Numbers are not used again.
     /// IPv4 source route option or IPv6 routing header: never followed.
     SourceRoute = 41, "source_route", drop;
     /// IPv4 header checksum wrong.
@@ -256,6 +255,25 @@ reasons! {
     /// Server's packet of an older connection in answer to the SYN sent for a client; it was told to forget it (RFC 9293,
     /// 3.10.7.3).
     SynProxyReset = 199, "syn_proxy_reset", drop;
+
+    // Fragments.
+    /// First fragment without the whole layer 4 header, or a TCP fragment that begins inside it (RFC 1858, 3128, 7112).
+    FragmentTiny = 200, "fragment_tiny", drop;
+    /// Fragment that is not the last and whose length is no multiple of eight, or of no length at all.
+    FragmentInvalid = 201, "fragment_invalid", drop;
+    /// Fragment that covers bytes already seen; nothing more of its datagram goes on (RFC 5722, RFC 8200 4.5).
+    FragmentOverlap = 202, "fragment_overlap", drop;
+    /// Fragment beyond what is remembered: more than eight gaps in a datagram, or too many waiting for their first.
+    FragmentLimit = 203, "fragment_limit", drop;
+    /// Fragment whose first did not come in time.
+    FragmentTimeout = 204, "fragment_timeout", drop;
+    /// Fragment that would make its datagram longer than one can be ("ping of death").
+    FragmentOversize = 205, "fragment_oversize", drop;
+    /// Too large for its way out and free to be fragmented: handed to user space, whose fragments arrive as packets of
+    /// their own.
+    Fragmented = 206, "fragmented", pass;
+    /// Later fragment of a datagram whose session is no more.
+    FragmentNoSession = 207, "fragment_no_session", drop;
 }
 
 impl Reason {

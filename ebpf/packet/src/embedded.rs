@@ -4,6 +4,9 @@ use bulkhead_abi::{Reason, protocol};
 
 use crate::{HeaderBuffer, IcmpKind, Packet, icmp_kind};
 
+/// Number of the IPv6 fragment header.
+const IPV6_FRAGMENT: u8 = 44;
+
 /// The tuple of the quoted packet, as its sender sent it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -55,7 +58,16 @@ pub fn parse_embedded(headers: &HeaderBuffer, outer: &Packet, inner: &mut Embedd
         inner.protocol = headers.byte(l3 + 6).ok_or(Reason::Truncated)?;
         inner.source_be = headers.address6(l3 + 8).ok_or(Reason::Truncated)?;
         inner.destination_be = headers.address6(l3 + 24).ok_or(Reason::Truncated)?;
-        l3 + 40
+        if inner.protocol == IPV6_FRAGMENT {
+            // As above; ids of IPv6 are quoted as they left us, and nobody looks at them.
+            if headers.be16(l3 + 42).ok_or(Reason::Truncated)? & 0xfff8 != 0 {
+                return Err(Reason::IcmpNoSession);
+            }
+            inner.protocol = headers.byte(l3 + 40).ok_or(Reason::Truncated)?;
+            l3 + 48
+        } else {
+            l3 + 40
+        }
     };
     inner.l4 = l4 as u16;
     match inner.protocol {

@@ -16,7 +16,7 @@ mod repeat;
 pub use buffer::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES};
 pub use bulkhead_abi::Reason;
 pub use embedded::{Embedded, parse_embedded};
-pub use parse::{IcmpKind, Kind, Packet, icmp_kind, parse, tcp_flags, tcp_window_scale};
+pub use parse::{IcmpKind, Kind, Packet, fragment_flags, icmp_kind, parse, tcp_flags, tcp_window_scale};
 pub use repeat::{PlainLoop, Repeat};
 
 /// Length of an Ethernet header without tags, bytes.

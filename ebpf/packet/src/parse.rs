@@ -29,6 +29,16 @@ pub mod tcp_flags {
     pub const URG: u8 = 0x20;
 }
 
+/// Bits of [`Packet::fragment`].
+pub mod fragment_flags {
+    /// Begins its datagram, and has the layer 4 header.
+    pub const FIRST: u8 = 1;
+    /// Does not begin it: its bytes are neither ports nor any other header.
+    pub const LATER: u8 = 1 << 1;
+    /// Does not end it.
+    pub const MORE: u8 = 1 << 2;
+}
+
 /// What sort of frame it is, as far as the first decision needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u8)]
@@ -85,6 +95,12 @@ pub struct Packet {
     pub icmp: u16,
     /// IPv4 flags and fragment offset.
     pub ipv4_fragment: u16,
+    /// Where the fragment's bytes begin in the datagram; 0 for a first fragment and for a whole packet.
+    pub fragment_offset: u16,
+    /// Offset of the IPv6 fragment header; 0: none.
+    pub fragment_header: u16,
+    /// Identification of the datagram a fragment (atomic ones included) belongs to.
+    pub fragment_id: u32,
     /// 4 or 6.
     pub family: u8,
     /// Protocol of the layer 4 header.
@@ -95,6 +111,8 @@ pub struct Packet {
     pub tcp_flags: u8,
     /// TCP header length, bytes.
     pub tcp_header_bytes: u8,
+    /// [`fragment_flags`]; 0: a whole packet, an IPv6 atomic fragment (RFC 6946) included.
+    pub fragment: u8,
     /// What sort of frame.
     pub kind: Kind,
 }
@@ -105,6 +123,31 @@ impl Packet {
     #[must_use]
     pub fn dont_fragment(&self) -> bool {
         self.family == 6 || self.ipv4_fragment & 0x4000 != 0
+    }
+
+    /// Whether the packet is a fragment that does not begin its datagram.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment & fragment_flags::LATER != 0
+    }
+
+    /// Bytes behind the headers that every fragment of a datagram repeats; all layer 4 bytes of a whole packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn fragment_bytes(&self) -> u32 {
+        self.l3_bytes.saturating_sub(self.repeated_bytes())
+    }
+
+    /// Bytes of those headers.
+    #[inline(always)]
+    fn repeated_bytes(&self) -> u32 {
+        let end = if self.fragment_header == 0 {
+            self.l4
+        } else {
+            self.fragment_header + 8
+        };
+        u32::from(end) - u32::from(self.l3)
     }
 
     /// What policy is asked about: destination port, ICMP type and code, or 0.
@@ -167,6 +210,12 @@ pub fn parse(
         ethertype::VLAN | ethertype::QINQ => return Err(Reason::VlanTagged),
         _ => return Err(Reason::EtherTypeUnsupported),
     }
+    if packet.fragment != 0 {
+        fragment(packet)?;
+        if packet.is_later_fragment() {
+            return Ok(());
+        }
+    }
     match packet.protocol {
         protocol::TCP => tcp(headers, packet),
         protocol::UDP => udp(headers, gso, packet),
@@ -220,9 +269,68 @@ fn ipv4(
     packet.l4 = (L3 + header_bytes) as u16;
     // More fragments, or an offset: RFC 791, section 3.1.
     if packet.ipv4_fragment & 0x3fff != 0 {
-        return Err(Reason::Fragment);
+        packet.fragment_id = u32::from(headers.be16(L3 + 4).ok_or(Reason::Truncated)?);
+        place(
+            packet,
+            packet.ipv4_fragment << 3,
+            packet.ipv4_fragment & 0x2000 != 0,
+        );
     }
     Ok(())
+}
+
+/// Notes that the packet is a fragment.
+#[inline(always)]
+fn place(packet: &mut Packet, offset: u16, more: bool) {
+    packet.fragment_offset = offset;
+    packet.fragment = if offset == 0 {
+        fragment_flags::FIRST
+    } else {
+        fragment_flags::LATER
+    };
+    if more {
+        packet.fragment |= fragment_flags::MORE;
+    }
+}
+
+/// What holds of every fragment, and of first and later ones each.
+///
+/// # Errors
+/// The reason why it can be no part of a datagram, or no part that may be forwarded.
+#[inline(never)]
+fn fragment(packet: &Packet) -> Result<(), Reason> {
+    let bytes = packet.fragment_bytes();
+    let offset = u32::from(packet.fragment_offset);
+    if bytes == 0 || (packet.fragment & fragment_flags::MORE != 0 && bytes & 7 != 0) {
+        return Err(Reason::FragmentInvalid);
+    }
+    // The reassembled packet has one length field of 16 bits, which counts the header of IPv4 too.
+    let header = if packet.family == 4 {
+        packet.repeated_bytes()
+    } else {
+        0
+    };
+    if header + offset + bytes > 0xffff {
+        return Err(Reason::FragmentOversize);
+    }
+    let least = match packet.protocol {
+        protocol::TCP => 20,
+        protocol::UDP | protocol::ICMP | protocol::ICMPV6 => 8,
+        _ => 0,
+    };
+    if packet.is_later_fragment() {
+        // RFC 1858 and 3128: it would overwrite the header that was judged.
+        return if packet.protocol == protocol::TCP && offset < 20 {
+            Err(Reason::FragmentTiny)
+        } else {
+            Ok(())
+        };
+    }
+    if l4_bytes(packet) < least {
+        Err(Reason::FragmentTiny)
+    } else {
+        Ok(())
+    }
 }
 
 /// Walks IPv4 options for loose or strict source route (RFC 791; to be dropped by RFC 7126, 4.3 and 4.4).
@@ -295,13 +403,20 @@ fn ipv6(
     match next {
         protocol::TCP | protocol::UDP | protocol::ICMPV6 => Ok(()),
         _ => {
-            let chain = extension_chain(looping, headers, next, (L3 as u32 + total) as usize);
+            let end = (L3 as u32 + total) as usize;
+            let mut chain = extension_chain(looping, headers, next, L3 + 40, end);
+            if (chain >> 24) as u8 == CHAIN_FRAGMENT {
+                packet.fragment_header = chain as u16;
+                chain = behind_fragment_header(looping, headers, packet, end);
+            }
             packet.protocol = (chain >> 16) as u8;
             packet.l4 = chain as u16;
-            match chain >> 24 {
+            match (chain >> 24) as u8 {
                 CHAIN_ENDS => Ok(()),
-                CHAIN_FRAGMENT => Err(Reason::Fragment),
                 CHAIN_ROUTING => Err(Reason::SourceRoute),
+                // RFC 7112: the first fragment has the whole chain.
+                CHAIN_CUT if packet.fragment != 0 => Err(Reason::FragmentTiny),
+                // A fragment of a fragment, which no sender makes, among them.
                 _ => Err(Reason::Ipv6ExtensionInvalid),
             }
         }
@@ -309,47 +424,96 @@ fn ipv6(
 }
 
 /// The chain ended in a header that policy is asked about.
-const CHAIN_ENDS: u32 = 1;
-/// The chain has a fragment header.
-const CHAIN_FRAGMENT: u32 = 2;
+const CHAIN_ENDS: u8 = 1;
 /// The chain has a routing header.
-const CHAIN_ROUTING: u32 = 3;
+const CHAIN_ROUTING: u8 = 2;
+/// The chain goes on behind the packet's end.
+const CHAIN_CUT: u8 = 3;
+/// The chain has a fragment header.
+const CHAIN_FRAGMENT: u8 = 4;
 
-/// Follows the extension chain (RFC 8200, section 4). Returns `outcome << 24 | protocol << 16 | offset`: one register, as
-/// a larger result would come back through the caller's stack.
+/// Follows the extension chain (RFC 8200, section 4) from `start` on as far as a fragment header. Returns
+/// `outcome << 24 | protocol << 16 | offset`: one register, as a larger result would come back through the caller's stack.
 #[inline(never)]
-fn extension_chain(looping: &impl Repeat, headers: &HeaderBuffer, first: u8, end: usize) -> u32 {
+fn extension_chain(
+    looping: &impl Repeat,
+    headers: &HeaderBuffer,
+    first: u8,
+    start: usize,
+    end: usize,
+) -> u32 {
     let mut next = first;
-    let mut at = ETHERNET_BYTES + 40;
+    let mut at = start;
     let mut outcome = 0;
     // RFC 8200 names seven headers, destination options twice.
     looping.repeat(8, |turn| {
         match next {
             // Hop-by-hop options stand first or nowhere.
-            0 if turn > 0 => return true,
+            0 if turn > 0 || start != ETHERNET_BYTES + 40 => return true,
             0 | 60 => {}
             43 => {
-                outcome = CHAIN_ROUTING << 24;
+                outcome = u32::from(CHAIN_ROUTING) << 24;
                 return true;
             }
             44 => {
-                outcome = CHAIN_FRAGMENT << 24;
+                outcome = u32::from(CHAIN_FRAGMENT) << 24 | at as u32;
                 return true;
             }
             // Everything else, AH and ESP and "no next header" included, is what policy is asked about.
             _ => {
-                outcome = CHAIN_ENDS << 24 | u32::from(next) << 16 | at as u32;
+                outcome = u32::from(CHAIN_ENDS) << 24 | u32::from(next) << 16 | at as u32;
                 return true;
             }
+        }
+        if at + 8 > end {
+            outcome = u32::from(CHAIN_CUT) << 24;
+            return true;
         }
         let (Some(following), Some(length)) = (headers.byte(at), headers.byte(at + 1)) else {
             return true;
         };
         next = following;
         at += (usize::from(length) + 1) * 8;
+        if at > end {
+            outcome = u32::from(CHAIN_CUT) << 24;
+        }
         at > end || at >= crate::HEADER_BYTES
     });
     outcome
+}
+
+/// Reads the fragment header (RFC 8200, section 4.5) at `packet.fragment_header`, and the chain behind it where there is
+/// one: in a first fragment. Returns what [`extension_chain`] does.
+#[inline(never)]
+fn behind_fragment_header(
+    looping: &impl Repeat,
+    headers: &HeaderBuffer,
+    packet: &mut Packet,
+    end: usize,
+) -> u32 {
+    // Read back, so that the verifier does not follow each place the header may stand at on its own.
+    let at = usize::from(packet.fragment_header);
+    let cut = u32::from(CHAIN_CUT) << 24;
+    // The last field of the header: those in front of it are there too.
+    let Some(id) = headers.be32(at + 4) else {
+        return cut;
+    };
+    let Some(field) = headers.be16(at + 2) else {
+        return cut;
+    };
+    let Some(next) = headers.byte(at) else {
+        return cut;
+    };
+    packet.fragment_id = id;
+    let (offset, more) = (field & 0xfff8, field & 1 != 0);
+    // Neither offset nor more: an atomic fragment, which is a whole packet (RFC 6946).
+    if offset != 0 || more {
+        place(packet, offset, more);
+    }
+    if offset != 0 {
+        return u32::from(CHAIN_ENDS) << 24 | u32::from(next) << 16 | (at + 8) as u32;
+    }
+    extension_chain(looping, headers, next, at + 8, end)
 }
 
 /// Bytes of the packet from layer 4 on.
@@ -368,8 +532,15 @@ fn tcp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
     // The urgent pointer ends the fixed header: everything below it is there too.
     headers.be16(l4 + 18).ok_or(Reason::Truncated)?;
     let header_bytes = headers.byte(l4 + 12).ok_or(Reason::Truncated)? >> 4 << 2;
-    if header_bytes < 20 || u32::from(header_bytes) > available {
+    if header_bytes < 20 {
         return Err(Reason::TcpHeaderInvalid);
+    }
+    if u32::from(header_bytes) > available {
+        return Err(if packet.fragment == 0 {
+            Reason::TcpHeaderInvalid
+        } else {
+            Reason::FragmentTiny
+        });
     }
     let flags = headers.byte(l4 + 13).ok_or(Reason::Truncated)?;
     packet.source_port = headers.be16(l4).ok_or(Reason::Truncated)?;
@@ -402,8 +573,9 @@ fn udp(headers: &HeaderBuffer, gso: bool, packet: &mut Packet) -> Result<(), Rea
     packet.source_port = headers.be16(l4).ok_or(Reason::Truncated)?;
     packet.destination_port = headers.be16(l4 + 2).ok_or(Reason::Truncated)?;
     let length = u32::from(headers.be16(l4 + 4).ok_or(Reason::Truncated)?);
-    // A GSO aggregate may carry the length of one segment; a single packet's must be exact enough to trust.
-    if length < 8 || (length > available && !gso) {
+    // A GSO aggregate may carry the length of one segment, a first fragment has that of the datagram; any other packet's
+    // must be exact enough to trust.
+    if length < 8 || (length > available && !gso && packet.fragment == 0) {
         return Err(Reason::UdpHeaderInvalid);
     }
     packet.payload_bytes = available - 8;
@@ -431,7 +603,9 @@ fn icmp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
         // Router and neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810) live on
         // one link; the kernel checks their hop limit.
         let multicast_listener = matches!(packet.icmp >> 8, 130..=132 | 143) && packet.ttl == 1;
-        if matches!(packet.icmp >> 8, 133..=137) || multicast_listener {
+        // Not in fragments: RFC 6980.
+        let discovery = matches!(packet.icmp >> 8, 133..=137) || multicast_listener;
+        if discovery && packet.fragment == 0 {
             packet.kind = Kind::NeighbourDiscovery;
         }
     }

@@ -58,7 +58,7 @@ fn the_stored_corpus_is_judged_as_its_names_say() {
     }
     assert_eq!(
         reasons.len(),
-        13,
+        15,
         "every reason of the parser, and `ok`: {reasons:?}"
     );
 }

@@ -43,7 +43,7 @@ pub fn host_egress<F: Frame, E: Tables + Clock>(
     )
     .is_err()
     {
-        // Our own fragments and odd protocols; nothing to remember.
+        // Odd protocols; nothing to remember.
         return Verdict::pass(Reason::FromHost);
     }
     match work.packet.kind {
@@ -51,7 +51,10 @@ pub fn host_egress<F: Frame, E: Tables + Clock>(
         Kind::Arp => return Verdict::pass(Reason::Arp),
         Kind::NeighbourDiscovery => return Verdict::pass(Reason::NeighbourDiscovery),
     }
-    remember(frame, env, work);
+    // A later fragment tells nothing that the first did not.
+    if !work.packet.is_later_fragment() {
+        remember(frame, env, work);
+    }
     Verdict::pass(Reason::FromHost)
 }
 

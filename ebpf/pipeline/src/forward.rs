@@ -1,12 +1,12 @@
 //! Forwarding: where the packet goes, and the bytes it goes with.
 
 use bulkhead_abi::{
-    Flow, Hop, NeighbourKey, Reason, RouteEntry, RouteKind, SlowPathKind, flow_flags, interface_flags,
-    protocol,
+    Flow, FrameKind, Hop, NeighbourKey, Reason, RouteEntry, RouteKind, SlowPathKind, flow_flags,
+    interface_flags, protocol,
 };
 use bulkhead_packet::{HeaderBuffer, Packet, checksum};
 
-use crate::{Action, Checksum, Frame, Limiter, Tables, Verdict, Work, syn_proxy, wire};
+use crate::{Action, Checksum, Frame, Limiter, Tables, Verdict, Work, fragment, syn_proxy, wire};
 
 /// Offset of the layer 4 checksum within its header, and of the first port or identifier; `None` where the protocol
 /// has no checksum we know.
@@ -31,7 +31,8 @@ pub(crate) fn rewrite(
 ) -> usize {
     let (pseudo, unbalanced) = rewrite_network(headers, packet, flow);
     checksum.unbalanced = unbalanced;
-    let l4 = usize::from(packet.l4);
+    // Masked, though it lies inside the header buffer anyway: the verifier does not know.
+    let l4 = usize::from(packet.l4) & 0xff;
     if flow.flags & flow_flags::TRANSLATED == 0 {
         return l4;
     }
@@ -230,6 +231,16 @@ pub(crate) fn fits<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, mtu
         return Err(Reason::TtlExceeded);
     }
     if largest_bytes(frame, &work.packet) > mtu {
+        if frame.gso_segment_bytes() == 0 && !work.packet.dont_fragment() {
+            // RFC 1812, 4.2.2.7 and RFC 4787, REQ-13: who does not forbid it is fragmented for.
+            let handed = env.permitted(work.generation, Limiter::HandOver, work.now_ns)
+                && frame.hand_over(FrameKind::Oversize, work.ifindex, mtu);
+            return Err(if handed {
+                Reason::Fragmented
+            } else {
+                Reason::FragmentLimit
+            });
+        }
         ask(frame, env, work, SlowPathKind::MtuExceeded, mtu);
         return Err(Reason::MtuExceeded);
     }
@@ -260,10 +271,21 @@ pub(crate) fn send<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work,
         headers,
         packet,
         flow,
+        datagram,
         ..
     } = work;
-    let mut end = rewrite(headers, packet, flow, &mut checksum);
-    if flow.flags & flow_flags::PROXIED != 0 {
+    let mut end = if packet.is_later_fragment() {
+        // Nothing of layer 4 is here: its checksum covers the datagram and was changed in the first fragment.
+        let (_, unbalanced) = rewrite_network(headers, packet, flow);
+        checksum.unbalanced = unbalanced;
+        usize::from(packet.l4)
+    } else {
+        rewrite(headers, packet, flow, &mut checksum)
+    };
+    if packet.fragment != 0 && fragment::is_translated(flow.flags) {
+        fragment::stamp(headers, packet, datagram, &mut checksum);
+    }
+    if flow.flags & flow_flags::PROXIED != 0 && !packet.is_later_fragment() {
         end = syn_proxy::renumber(headers, packet, flow, &mut checksum, end);
     }
     leave(frame, work, end, &checksum, reason)

@@ -26,11 +26,11 @@ use std::{
 };
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, HostKey4, HostKey6, Interface,
-    LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey,
-    PermitKey, PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState, Reason, Route4Key,
-    Route6Key, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, ServiceKey,
-    SessionCount, Settings, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
+    Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, HostKey4,
+    HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule,
+    NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState,
+    Reason, Route4Key, Route6Key, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile,
+    ServiceKey, SessionCount, Settings, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 
@@ -112,6 +112,9 @@ pub struct HostTables {
     pub screen_scans: HostMap<ScreenKey, ScanState>,
     /// Destinations under attack.
     pub syn_guard: HostMap<SynGuardKey, u64>,
+    /// Datagrams in fragments.
+    pub fragments: HostMap<FragmentKey, Datagram>,
+    datagrams: Cell<u32>,
     now_ns: Cell<u64>,
     sessions: Cell<u64>,
     random: Cell<u64>,
@@ -290,6 +293,12 @@ impl Clock for HostTables {
     fn session_id(&self) -> u64 {
         self.sessions.set(self.sessions.get() + 1);
         self.sessions.get()
+    }
+
+    fn datagram_id(&self) -> u32 {
+        let number = self.datagrams.get();
+        self.datagrams.set(number.wrapping_add(1));
+        number
     }
 }
 
@@ -483,6 +492,21 @@ impl Tables for HostTables {
     fn expect(&self, key: &ExpectKey, expectation: &Expectation) {
         self.alone();
         self.expected.set(key, expectation);
+    }
+
+    fn datagram(&self, key: &FragmentKey, to: &mut Datagram) -> bool {
+        self.alone();
+        self.fragments.get(key).inspect(|found| *to = *found).is_some()
+    }
+
+    fn set_datagram(&self, key: &FragmentKey, datagram: &Datagram) {
+        self.alone();
+        self.fragments.set(key, datagram);
+    }
+
+    fn remove_datagram(&self, key: &FragmentKey) {
+        self.alone();
+        self.fragments.remove(key);
     }
 
     fn count(&self, slot: u32) {

@@ -4,8 +4,8 @@ use bulkhead_abi::{Disposition, Flow, FlowKey6, Hop, Reason, SessionState, flow_
 use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
 use crate::{
-    Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, open, related, session,
-    wire,
+    Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, fragment, open, related,
+    session, wire,
 };
 
 /// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
@@ -26,12 +26,16 @@ pub fn ingress<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut W
 /// Goes on with a frame that [`ingress`] or an earlier stage did not settle.
 #[inline(always)]
 pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, stage: Stage) -> Verdict {
-    match stage {
+    let verdict = match stage {
         Stage::Session => known(frame, env, work),
         Stage::Open => open::open(frame, env, work),
         Stage::Admit => open::admit(frame, env, work),
         Stage::Related => related::related(frame, env, work),
+    };
+    if work.packet.fragment != 0 && verdict.action != Action::Stage {
+        fragment::settle(env, work, verdict);
     }
+    verdict
 }
 
 /// The part that needs no skb: established sessions and drops of malformed packets (XDP).
@@ -114,6 +118,9 @@ fn short_way<F: Frame, E: Tables + Clock>(
         destination_port: packet.destination_port,
         protocol: u32::from(packet.protocol) | work.context,
     };
+    if packet.fragment != 0 {
+        return None;
+    }
     let l3_bytes = forward::largest_bytes(frame, packet);
     let wired = env.wired();
     let bytes = frame.bytes();
@@ -238,7 +245,13 @@ fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -
     if work.generation == 0 || !env.interface(work.ifindex, &mut work.ingress) {
         return Verdict::drop(Reason::NotConfigured);
     }
+    if work.packet.fragment != 0
+        && let Some(verdict) = fragment::look(frame, env, work)
+    {
+        return verdict;
+    }
     if matches!(work.packet.protocol, protocol::ICMP | protocol::ICMPV6)
+        && !work.packet.is_later_fragment()
         && work.packet.icmp_kind() == IcmpKind::Error
     {
         return Verdict::go_on(work, Stage::Related);
@@ -248,6 +261,9 @@ fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -
             session::Outcome::Verdict(verdict) => return verdict,
             session::Outcome::Gone => {}
         }
+    }
+    if work.packet.is_later_fragment() {
+        return fragment::without_session(work);
     }
     Verdict::go_on(work, Stage::Open)
 }

@@ -6,7 +6,7 @@
 //!
 //! Read it in the packet's order: [`ingress`], `session` (a known conversation), `open` (a new one), `policy`,
 //! `nat`, `forward`. [`host_egress`] sees what the firewall itself sends; [`control`] is user space's way to touch
-//! sessions without racing the packet path.
+//! sessions without racing the packet path. `fragment` lets fragments follow the first of their datagram.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ pub mod control;
 mod egress;
 mod expect;
 mod forward;
+mod fragment;
 #[cfg(feature = "host")]
 pub mod host;
 mod ingress;
@@ -30,6 +31,7 @@ mod traits;
 mod wire;
 
 pub use egress::host_egress;
+pub use fragment::fragment_key;
 pub use ingress::{established, ingress, stage};
 pub use nat::Translation;
 pub use policy::{Question, Walk, decide};
@@ -38,7 +40,10 @@ pub use traits::{
     begin_second, take_token,
 };
 
-use bulkhead_abi::{Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, LimitKey, Reason, RouteEntry};
+use bulkhead_abi::{
+    Datagram, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, Interface, LimitKey, Reason,
+    RouteEntry,
+};
 use bulkhead_packet::{Embedded, HeaderBuffer, Packet};
 
 /// What becomes of the packet.
@@ -206,4 +211,8 @@ pub struct Work {
     // SYN cookies
     /// Whether the packet is an acknowledgement that proved a SYN cookie.
     pub proven: u32,
+    /// Key of the fragment's datagram.
+    pub fragment_key: FragmentKey,
+    /// The datagram as the table has it, or as it will.
+    pub datagram: Datagram,
 }

@@ -221,6 +221,10 @@ pub(crate) fn established_state(protocol: u8) -> SessionState {
 /// The step of any protocol. Without connections, the first answer establishes.
 #[inline(always)]
 pub(crate) fn step(work: &Work, state: SessionState) -> Step {
+    if work.packet.is_later_fragment() {
+        // What its datagram does to the session the first fragment did.
+        return Step::Stay;
+    }
     if work.packet.protocol == protocol::TCP {
         return match tcp::step(&work.packet, &work.flow, &work.partner, state) {
             // The table was full when the handshake completed: try again, rather than stay where sessions are evicted.

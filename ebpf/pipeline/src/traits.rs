@@ -1,10 +1,10 @@
 //! What the pipeline needs from the world: a frame, tables, a clock.
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FrameKind, Interface, LimitKey,
-    LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyRule,
-    PoolKey, RateState, RouteEntry, ScanState, ScreenKey, ScreenProfile, SlowPathKind, SynGuardKey, Tally,
-    VectorKey,
+    Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, FrameKind,
+    Interface, LimitKey, LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey,
+    PermitKey, PolicyRule, PoolKey, RateState, RouteEntry, ScanState, ScreenKey, ScreenProfile, SlowPathKind,
+    SynGuardKey, Tally, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -163,6 +163,13 @@ pub trait Tables: Repeat {
     fn take_expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool;
     /// Makes a conversation expected, in place of an earlier one under the same key.
     fn expect(&self, key: &ExpectKey, expectation: &Expectation);
+    // Fragments.
+    /// Copies what is known of a datagram; false if nothing is.
+    fn datagram(&self, key: &FragmentKey, to: &mut Datagram) -> bool;
+    /// Remembers a datagram, in the place of what was known of it. May fail: then its other fragments wait in vain.
+    fn set_datagram(&self, key: &FragmentKey, datagram: &Datagram);
+    /// Forgets a datagram.
+    fn remove_datagram(&self, key: &FragmentKey);
     /// Adds one to a counter.
     fn count(&self, slot: u32);
     /// Tells user space.
@@ -263,6 +270,8 @@ pub trait Clock {
     fn random(&self) -> u32;
     /// A number no other session has.
     fn session_id(&self) -> u64;
+    /// An identification for a datagram: each number once in a row of 2^32, whatever the CPU.
+    fn datagram_id(&self) -> u32;
 }
 
 /// One second, ns.

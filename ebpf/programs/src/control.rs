@@ -4,7 +4,7 @@
 //! half done.
 
 use aya_ebpf::programs::TcContext;
-use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey, MappingKey};
+use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey, MappingKey, Reason};
 use bulkhead_pipeline::{
     Tables as _, Work,
     control::{bury, clear, collect, correct, expire_mapping, mark},
@@ -62,6 +62,16 @@ pub fn serve(ctx: &TcContext) -> i32 {
             }
             let force = request.operation == 22;
             i32::from(expire_mapping(&Kernel, work, &outside, time_ns, force))
+        }
+        // Frames that user space was handed and dropped.
+        30 => {
+            let limit = Reason::FragmentLimit as u32;
+            let timeout = Reason::FragmentTimeout as u32;
+            if request.argument != limit && request.argument != timeout {
+                return 0;
+            }
+            Kernel.add(request.argument, u64::from(k[0]));
+            1
         }
         operation => i32::from(age(work, operation, &request)),
     }

@@ -8,11 +8,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use bulkhead_abi::{
-    Decision, DecisionKey, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6, Interface,
-    LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey,
-    PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, Reason, RouteEntry, RulePage, ScanState,
-    ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings, SynGuardKey, Tally, TimeoutKey, VectorKey,
-    ZoneKey,
+    Datagram, Decision, DecisionKey, ExpectKey, Expectation, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6,
+    FragmentKey, HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey,
+    NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, Reason,
+    RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings,
+    SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -185,6 +185,12 @@ pub static MAPPINGS_OUTSIDE: HashMap<MappingKey, Mapping> = HashMap::with_max_en
 /// again before it may send.
 #[map]
 pub static NAT_PERMITS: LruHashMap<PermitKey, u64> = LruHashMap::with_max_entries(1024, 0);
+/// Datagrams in fragments.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Datagram> = LruHashMap::with_max_entries(FRAGMENT_ENTRIES, 0);
+/// The last identification given to a datagram.
+#[map]
+pub static DATAGRAM_IDS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Key of a trie.
 #[inline(always)]

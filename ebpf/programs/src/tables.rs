@@ -11,11 +11,11 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap},
 };
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, HostKey4, HostKey6,
-    Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey,
-    NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, RouteEntry, ScanState, ScreenCount,
-    ScreenKey, ScreenProfile, SessionCount, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
-    flow_generation,
+    Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, FragmentKey,
+    HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool,
+    NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, RouteEntry,
+    ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, SynGuardKey, Tally, TimeoutKey,
+    VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, LEAD_BYTES, Repeat};
 use bulkhead_pipeline::{
@@ -63,6 +63,17 @@ fn inserted(result: Result<(), i32>) -> Insert {
         Ok(()) => Insert::Done,
         Err(error) if error == -EEXIST => Insert::Exists,
         Err(_) => Insert::Full,
+    }
+}
+
+impl Kernel {
+    /// Adds to a counter.
+    #[inline(always)]
+    pub fn add(&self, slot: u32, by: u64) {
+        if let Some(counter) = maps::COUNTERS.get_ptr_mut(slot) {
+            // SAFETY: a per-CPU entry; see `permitted`.
+            unsafe { *counter += by };
+        }
     }
 }
 
@@ -305,17 +316,39 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn datagram(&self, key: &FragmentKey, to: &mut Datagram) -> bool {
+        match maps::FRAGMENTS.get_ptr(key) {
+            Some(found) => {
+                // SAFETY: the pointer comes from a successful lookup. Entries are replaced as a whole, and one that is evicted
+                // meanwhile may be another datagram's: `bulkhead_pipeline`'s module on fragments says what comes of it.
+                *to = unsafe { *found };
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(always)]
     fn expect(&self, key: &ExpectKey, expectation: &Expectation) {
         // Without room the conversation needs a policy of its own.
         let _inserted = maps::EXPECTED.insert(key, expectation, 0);
     }
 
     #[inline(always)]
+    fn set_datagram(&self, key: &FragmentKey, datagram: &Datagram) {
+        // An entry that is not written is one evicted at once.
+        let _written = maps::FRAGMENTS.insert(key, datagram, 0);
+    }
+
+    #[inline(always)]
+    fn remove_datagram(&self, key: &FragmentKey) {
+        // Absent is as good as removed.
+        let _removed = maps::FRAGMENTS.remove(key);
+    }
+
+    #[inline(always)]
     fn count(&self, slot: u32) {
-        if let Some(counter) = maps::COUNTERS.get_ptr_mut(slot) {
-            // SAFETY: a per-CPU entry; see `permitted`.
-            unsafe { *counter += 1 };
-        }
+        self.add(slot, 1);
     }
 
     #[inline(always)]
@@ -714,6 +747,20 @@ unsafe fn compare_exchange(number: *mut u32, expected: u32, new: u32) -> u32 {
     value as u32
 }
 
+/// The number before an atomic addition of one (`BPF_ATOMIC | BPF_ADD | BPF_FETCH`, kernel 5.12). See [`atomic_increment`].
+///
+/// # Safety
+/// As for [`atomic_increment`].
+#[inline(always)]
+unsafe fn atomic_next(counter: *mut u64) -> u64 {
+    let mut number = 1u64;
+    // SAFETY: one instruction on memory the caller vouches for.
+    unsafe {
+        core::arch::asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) number, in(reg) counter)
+    };
+    number
+}
+
 /// Zero, but the verifier does not know: with a constant it would follow every combination of present and absent
 /// vectors on its own (2^10 of them) instead of finding that they all lead to "some number".
 static ABSENT: AtomicU64 = AtomicU64::new(0);
@@ -768,6 +815,15 @@ impl Clock for Kernel {
                 unsafe { *last = next };
                 cpu << 48 | next
             }
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn datagram_id(&self) -> u32 {
+        match maps::DATAGRAM_IDS.get_ptr_mut(0) {
+            // SAFETY: an aligned word of a map value that lives as long as the object; every CPU adds to it.
+            Some(last) => unsafe { atomic_next(last) as u32 },
             None => 0,
         }
     }

@@ -1,10 +1,10 @@
 //! The live tables as the pipeline asks for them, and nothing that would change them.
 
 use bulkhead_abi::{
-    Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, Interface, LimitKey, LimitRule,
-    Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule,
-    PoolKey, PrefixKey4, PrefixKey6, RateState, Route4Key, Route6Key, RouteEntry, ScanState, ScreenKey,
-    ScreenProfile, ServiceKey, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
+    Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, Interface,
+    LimitKey, LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey,
+    PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState, Route4Key, Route6Key, RouteEntry,
+    ScanState, ScreenKey, ScreenProfile, ServiceKey, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 use bulkhead_pipeline::{Clock, Insert, Limiter, NO_COOKIE, Table, Tables};
@@ -267,6 +267,11 @@ impl Tables for ReadOnly<'_> {
         false
     }
     fn expect(&self, _: &ExpectKey, _: &Expectation) {}
+    fn datagram(&self, _: &FragmentKey, _: &mut Datagram) -> bool {
+        false
+    }
+    fn set_datagram(&self, _: &FragmentKey, _: &Datagram) {}
+    fn remove_datagram(&self, _: &FragmentKey) {}
 }
 
 /// A question has no time, and nothing is left to chance: of several addresses the first is named.
@@ -281,6 +286,9 @@ impl Clock for ReadOnly<'_> {
         0
     }
     fn precise_ns(&self) -> u64 {
+        0
+    }
+    fn datagram_id(&self) -> u32 {
         0
     }
 }

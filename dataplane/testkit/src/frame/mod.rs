@@ -324,7 +324,9 @@ impl Frame {
         self
     }
 
-    const fn is_v4(&self) -> bool {
+    /// Whether it is an IPv4 packet.
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
         matches!(self.network, Network::V4(_))
     }
 

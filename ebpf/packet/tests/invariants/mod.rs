@@ -4,8 +4,8 @@
 //! Assumes nothing about the bytes.
 
 use bulkhead_packet::{
-    Embedded, HEADER_BYTES, HeaderBuffer, IcmpKind, Kind, Packet, PlainLoop, Reason, parse, parse_embedded,
-    tcp_window_scale,
+    Embedded, HEADER_BYTES, HeaderBuffer, IcmpKind, Kind, Packet, PlainLoop, Reason, fragment_flags, parse,
+    parse_embedded, tcp_window_scale,
 };
 
 const TCP: u8 = 6;
@@ -31,6 +31,10 @@ pub fn check(frame: &[u8]) {
         }
         let remains = Packet {
             ipv4_fragment: 0xffff,
+            fragment: 0xff,
+            fragment_offset: 0xffff,
+            fragment_header: 0xffff,
+            fragment_id: 0xffff_ffff,
             tcp_flags: 0xff,
             kind: Kind::Arp,
             ..Packet::default()
@@ -54,7 +58,7 @@ fn run(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, mut packet: Packet) 
 /// The parser's own reasons, each of which drops.
 fn refused(reason: Reason) {
     assert!(
-        reason.is_drop() && (32..48).contains(&(reason as u8)),
+        reason.is_drop() && matches!(reason as u8, 32..48 | 200 | 201 | 205),
         "{reason:?} is no reason of the parser"
     );
 }
@@ -75,6 +79,16 @@ fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet
         packet.l3_bytes
     );
     let l4_bytes = packet.l3_bytes as usize - (l4 - l3);
+    if packet.fragment != 0 {
+        fragment(packet, l4_bytes);
+    }
+    if packet.is_later_fragment() {
+        assert_eq!(
+            (packet.source_port, packet.destination_port, packet.icmp),
+            (0, 0, 0)
+        );
+        return;
+    }
     match packet.protocol {
         TCP => {
             let header = usize::from(packet.tcp_header_bytes);
@@ -97,7 +111,7 @@ fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet
         );
     }
     if packet.family == 4 {
-        assert_eq!(packet.ipv4_fragment & 0x3fff, 0, "a fragment got through");
+        assert_eq!(packet.ipv4_fragment & 0x3fff != 0, packet.fragment != 0);
         assert_eq!(packet.source_be[1..], [0; 3]);
         assert_eq!(packet.destination_be[1..], [0; 3]);
     }
@@ -108,6 +122,26 @@ fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet
         assert!(l4 + 8 <= valid);
         quoted(headers, packet);
     }
+}
+
+/// What the pipeline's bookkeeping rests on.
+fn fragment(packet: &Packet, l4_bytes: usize) {
+    let (first, later, more) = (
+        packet.fragment & fragment_flags::FIRST != 0,
+        packet.is_later_fragment(),
+        packet.fragment & fragment_flags::MORE != 0,
+    );
+    let (offset, bytes) = (u32::from(packet.fragment_offset), packet.fragment_bytes());
+    assert!(first != later && first == (offset == 0) && (more || later));
+    assert!(offset % 8 == 0 && bytes > 0 && (!more || bytes % 8 == 0));
+    assert!(offset + bytes <= 0xffff, "{offset} + {bytes}");
+    assert!(
+        l4_bytes <= bytes as usize,
+        "layer 4 begins before the fragment's bytes"
+    );
+    assert_eq!(packet.kind, Kind::Ip);
+    assert_eq!(packet.fragment_header != 0, packet.family == 6);
+    assert!(!later || packet.protocol != TCP || offset >= 20);
 }
 
 fn quoted(headers: &HeaderBuffer, packet: &Packet) {

@@ -181,9 +181,12 @@ impl HostFirewall {
 /// The ingress program and the tail calls behind it.
 fn all_stages(frame: &mut HostFrame, tables: &HostTables, work: &mut Work) -> Verdict {
     let mut verdict = ingress(frame, tables, work);
-    for next in Stage::ALL {
-        if verdict.action == Action::Stage && work.stage == next as u32 {
-            verdict = stage(frame, tables, work, next);
+    // As many tail calls as the kernel allows.
+    for _ in 0..33 {
+        let next = Stage::ALL.into_iter().find(|next| *next as u32 == work.stage);
+        match (verdict.action, next) {
+            (Action::Stage, Some(next)) => verdict = stage(frame, tables, work, next),
+            _ => break,
         }
     }
     verdict

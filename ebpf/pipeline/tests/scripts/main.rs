@@ -8,6 +8,7 @@ mod translation;
 mod verify;
 
 mod datagram;
+mod fragments;
 mod gateway;
 mod limits;
 mod nat;

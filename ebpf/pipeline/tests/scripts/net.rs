@@ -383,6 +383,14 @@ impl Net {
         }
     }
 
+    /// A frame that user space puts back.
+    pub fn put_back(&mut self, ifindex: u32, bytes: &[u8]) -> Step {
+        Step {
+            outcome: self.firewall.injected(ifindex, bytes),
+            before: bytes.to_vec(),
+        }
+    }
+
     /// A frame from the wire to the XDP program.
     pub fn receive_xdp(&mut self, ifindex: u32, frame: &Frame) -> Step {
         let bytes = frame.clone().to(mac(ifindex)).build();

@@ -1,6 +1,7 @@
 //! Malformed frames and addresses out of place: each ends in its named reason, and in no other counter.
 
 use bulkhead_abi::Reason;
+use bulkhead_pipeline::Action;
 
 use crate::{
     FAMILIES,
@@ -107,13 +108,6 @@ fn ipv4_headers() {
     let mut bytes = v4().options(&[148, 4, 0, 0]).udp(1, 2).build();
     bytes[36] ^= 1;
     refuses(&bytes, Reason::Ipv4ChecksumInvalid);
-    // First, middle and last fragments; "don't fragment" and the reserved bit are none.
-    for (high, low) in [(0x20, 0), (0x20, 8), (0, 8), (0x1f, 0xff)] {
-        refuses(
-            &changed(&udp, |b| b[20..22].copy_from_slice(&[high, low])),
-            Reason::Fragment,
-        );
-    }
     for options in [
         &[131, 7, 4, 1, 1, 1, 1, 0][..],
         &[137, 7, 4, 1, 1, 1, 1, 0],
@@ -124,6 +118,73 @@ fn ipv4_headers() {
         &[7, 1, 0, 0],
     ] {
         refuses(&v4().options(options).udp(1, 2).build(), Reason::SourceRoute);
+    }
+}
+
+/// Bytes of a fragment, of either family: the protocol, where it stands, whether more follow, what it holds.
+fn fragment(v4_or_v6: &Frame, protocol: u8, offset: u16, more: bool, body: &[u8]) -> Vec<u8> {
+    let flags = offset | u16::from(more);
+    if v4_or_v6.is_v4() {
+        let frame = v4_or_v6.clone().protocol(253, body);
+        let field = (offset / 8) | (u16::from(more) << 13);
+        return changed(&frame, |b| {
+            b[20..22].copy_from_slice(&field.to_be_bytes());
+            b[23] = protocol;
+        });
+    }
+    let [high, low] = flags.to_be_bytes();
+    let frame = v4_or_v6.clone().extension(44, &[0, 0, high, low, 0, 0, 0, 7]);
+    changed(&frame.protocol(253, body), |b| b[54] = protocol)
+}
+
+#[test]
+fn fragments() {
+    let tcp = [0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0x80, SYN, 0x20, 0, 0, 0, 0, 0];
+    let udp = [0, 1, 0, 2, 0, 200, 0, 0];
+    for (frame, icmp) in [(v4(), 1), (v6(), 58)] {
+        // RFC 1858 and 7112: the first holds the whole header, TCP options included.
+        for cut in [8, 16] {
+            refuses(&fragment(&frame, 6, 0, true, &tcp[..cut]), Reason::FragmentTiny);
+        }
+        refuses(
+            &fragment(&frame, 6, 0, true, &[&tcp[..], &[1; 4]].concat()),
+            Reason::FragmentTiny,
+        );
+        // RFC 3128: none begins inside it.
+        for offset in [8, 16] {
+            refuses(
+                &fragment(&frame, 6, offset, false, &[0; 64]),
+                Reason::FragmentTiny,
+            );
+            refuses(&fragment(&frame, 6, offset, true, &[0; 64]), Reason::FragmentTiny);
+        }
+        for body in [&[][..], &udp[..7], &[0; 9], &[0; 20]] {
+            refuses(&fragment(&frame, 17, 0, true, body), Reason::FragmentInvalid);
+            refuses(&fragment(&frame, 17, 1480, true, body), Reason::FragmentInvalid);
+        }
+        refuses(&fragment(&frame, 17, 1480, false, &[]), Reason::FragmentInvalid);
+        // "Ping of death": the last byte a datagram can have, and one more. IPv4 counts its header.
+        let room = if frame.is_v4() { 65_515 } else { 65_535 };
+        let last = room / 8 * 8;
+        let mut net = open();
+        let least = fragment(&frame, icmp, last, false, &vec![0; usize::from(room - last)]);
+        let step = net.receive_bytes(INSIDE, &least);
+        assert_eq!(step.outcome.verdict.action, Action::Held, "{:?}", step.outcome);
+        refuses(
+            &fragment(&frame, icmp, last, false, &vec![0; usize::from(room - last) + 1]),
+            Reason::FragmentOversize,
+        );
+    }
+    // The chain goes on behind a first fragment's end.
+    for cut in [0, 8] {
+        let mut chain = v6()
+            .extension(44, &[0, 0, 0, 1, 0, 0, 0, 7])
+            .extension(60, &[0, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            .udp(1, 2)
+            .build();
+        chain.truncate(54 + 8 + cut);
+        chain[18..20].copy_from_slice(&(8 + cut as u16).to_be_bytes());
+        refuses(&chain, Reason::FragmentTiny);
     }
 }
 
@@ -158,13 +219,14 @@ fn ipv6_headers() {
         Reason::Truncated,
     );
     let pad = [0, 0, 1, 4, 0, 0, 0, 0];
+    // A fragment of a fragment.
     refuses(
-        &v6().extension(44, &[0, 0, 0, 1, 0, 0, 0, 7]).udp(1, 2).build(),
-        Reason::Fragment,
-    );
-    refuses(
-        &v6().extension(44, &[0, 0, 0, 8, 0, 0, 0, 7]).udp(1, 2).build(),
-        Reason::Fragment,
+        &v6()
+            .extension(44, &[0, 0, 0, 1, 0, 0, 0, 7])
+            .extension(44, &[0, 0, 0, 1, 0, 0, 0, 7])
+            .udp(1, 2)
+            .build(),
+        Reason::Ipv6ExtensionInvalid,
     );
     refuses(
         &v6().extension(43, &[0, 0, 0, 0, 0, 0, 0, 0]).udp(1, 2).build(),

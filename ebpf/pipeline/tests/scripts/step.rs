@@ -1,9 +1,9 @@
 //! What a frame came to, to be asserted: each way to assert names every counter that moved.
 
-use bulkhead_abi::Reason;
+use bulkhead_abi::{FrameKind, Reason};
 use bulkhead_pipeline::{
     Action,
-    host::{Counters, Outcome},
+    host::{Counters, Handed, Outcome},
 };
 
 use crate::{
@@ -55,6 +55,7 @@ impl Step {
             bytes,
             out_ifindex,
             asked,
+            handed,
             events,
             ..
         } = self.outcome;
@@ -65,6 +66,7 @@ impl Step {
         assert_eq!(out_ifindex, out, "egress interface");
         assert_eq!(bytes[6..12], mac(out), "source MAC");
         assert!(asked.is_empty(), "{asked:?}");
+        assert!(handed.is_empty(), "{handed:?}");
         verify(&bytes);
         let seen = Seen::read(&bytes);
         assert_eq!(seen.ttl, Seen::read(&self.before).ttl - 1, "hop limit");
@@ -79,6 +81,28 @@ impl Step {
         assert_eq!(self.outcome.verdict.action, Action::Redirect);
         assert_eq!(self.outcome.out_ifindex, out);
         assert!(self.outcome.asked.is_empty());
+    }
+
+    /// Forwarded, whatever its part in the datagram was counted as. Returns the frame.
+    #[track_caller]
+    pub fn forwarded_in_part(self, out: u32) -> Vec<u8> {
+        let reason = self.outcome.verdict.reason;
+        let others: Vec<_> = self
+            .outcome
+            .delta
+            .iter()
+            .map(|(name, by)| (*name, by - u64::from(*name == reason.name())))
+            .filter(|(_, by)| *by != 0)
+            .collect();
+        assert!(
+            matches!(
+                reason,
+                Reason::SessionCreated | Reason::HalfOpen | Reason::Established
+            ),
+            "{:02x?}",
+            self.outcome
+        );
+        self.forwarded(out, reason, &others).bytes
     }
 
     /// Handed to the kernel unchanged.
@@ -113,6 +137,18 @@ impl Step {
         self.unchanged();
         assert_eq!(self.outcome.verdict.action, Action::Drop);
         self.outcome
+    }
+
+    /// Handed to user space, to wait there for the first fragment; not counted as having ended.
+    #[track_caller]
+    pub fn held(self) -> Handed {
+        self.unchanged();
+        assert_eq!(self.outcome.verdict.action, Action::Held, "{:02x?}", self.outcome);
+        assert_eq!(self.outcome.delta, Counters::from([("fragments_held", 1)]));
+        assert!(self.outcome.asked.is_empty());
+        let [handed] = <[Handed; 1]>::try_from(self.outcome.handed).expect("one frame");
+        assert_eq!((handed.kind, &handed.frame), (FrameKind::Fragment, &self.before));
+        handed
     }
 
     /// Left to the next hook, and not counted here.

@@ -44,15 +44,27 @@ pub fn check(packet: &[u8], quoted: bool) -> Result<(), String> {
         whole = total <= packet.len();
         protocol = packet[9];
         (source, destination) = (&packet[12..16], &packet[16..20]);
+        // A fragment: the layer 4 checksum is that of the whole.
+        if u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0 {
+            return Ok(());
+        }
         segment = &packet[header..total.min(packet.len())];
     } else {
         let total = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
         whole = total <= packet.len();
         (source, destination) = (&packet[8..24], &packet[24..40]);
         let (mut next, mut at) = (packet[6], 40);
-        while matches!(next, 0 | 60) {
+        while matches!(next, 0 | 44 | 60) {
+            let header = next;
             next = packet[at];
-            at += (usize::from(packet[at + 1]) + 1) * 8;
+            if header == 44 {
+                if u16::from_be_bytes([packet[at + 2], packet[at + 3]]) & 0xfff9 != 0 {
+                    return Ok(());
+                }
+                at += 8;
+            } else {
+                at += (usize::from(packet[at + 1]) + 1) * 8;
+            }
         }
         protocol = next;
         segment = &packet[at..total.min(packet.len())];
