@@ -216,6 +216,12 @@ impl Tables for ReadOnly<'_> {
     fn neighbour(&self, key: &NeighbourKey) -> Option<u64> {
         present(self.maps.neighbours.get(key))
     }
+    fn tcp_rules(&self, _: u32) -> u32 {
+        0
+    }
+    fn tcp_mss(&self, _: u32) -> u32 {
+        0
+    }
     fn count(&self, _: u32) {}
     fn gateways(&self, _: u32) -> u32 {
         0
@@ -298,7 +304,7 @@ impl Engine {
         let from_zone = env.zone(generation, ifindex).unwrap_or(ZONE_SELF);
         let family = family(&question.source);
         let port = match (question.protocol, question.icmp) {
-            (protocol::TCP | protocol::UDP, _) => question.destination_port,
+            (protocol, _) if protocol::has_ports(protocol) => question.destination_port,
             (_, Some((kind, code))) => u16::from(kind) << 8 | u16::from(code),
             _ => 0,
         };

@@ -5,7 +5,7 @@ use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
 use crate::{
     Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, open, related, session,
-    wire,
+    tcp::window, wire,
 };
 
 /// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
@@ -146,7 +146,13 @@ fn short_way<F: Frame, E: Tables + Clock>(
         if !ready {
             return Found::Unusual;
         }
-        touch(flow, packet, *now_ns, bytes);
+        flow.last_seen_ns = *now_ns;
+        flow.packets += 1;
+        flow.bytes += u64::from(bytes);
+        if packet.protocol == protocol::TCP {
+            let end = packet.seq.wrapping_add(packet.payload_bytes);
+            window::advance(flow, packet, end, flow.tcp_scale);
+        }
         if !wired {
             end = forward::rewrite(headers, packet, flow, &mut checksum);
         }
@@ -200,9 +206,11 @@ pub(crate) fn header_bytes(packet: &Packet) -> u32 {
 fn ordinary(flow: &Flow, packet: &Packet) -> bool {
     match packet.protocol {
         protocol::TCP => {
-            flow.state == SessionState::TcpEstablished as u8
+            // Half-closed, the other direction may go on for hours.
+            (flow.state == SessionState::TcpEstablished as u8 || flow.state == SessionState::TcpClosing as u8)
                 && packet.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST | tcp_flags::ACK)
                     == tcp_flags::ACK
+                && window::certain(flow, packet)
         }
         protocol::UDP => flow.state == SessionState::UdpTwoWay as u8,
         protocol::ICMP | protocol::ICMPV6 => {
@@ -216,20 +224,6 @@ fn ordinary(flow: &Flow, packet: &Packet) -> bool {
 #[inline(always)]
 fn station_is_ours(headers: &HeaderBuffer, flow: &Flow) -> bool {
     headers.station() == (flow.ingress_mac_high, flow.ingress_mac_low)
-}
-
-/// Accounts a packet in its own direction.
-///
-/// Races with other CPUs carrying the same flow: a count may be lost and the TCP edges may lag by a segment; both are
-/// only read by people and by the check of resets, which then refuses a reset the peer will repeat.
-#[inline(always)]
-pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now_ns: u64, bytes: u32) {
-    flow.last_seen_ns = now_ns;
-    flow.packets += 1;
-    flow.bytes += u64::from(bytes);
-    if packet.protocol == protocol::TCP {
-        crate::tcp::track(flow, packet);
-    }
 }
 
 /// Everything that is not an established session in full flow: what belongs to a session ends here.

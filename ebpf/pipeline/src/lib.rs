@@ -186,6 +186,10 @@ pub struct Work {
     pub context: u32,
     /// The [`Stage`] that goes on with the packet.
     pub stage: u32,
+    /// Number of the session's state after this packet.
+    pub(crate) next_state: u8,
+    /// What the packet leaves behind in its session.
+    pub(crate) trace: tcp::Trace,
     /// Whether [`Work::flow`] stands in the half-open table (1) or the established one (0).
     pub half_open: u32,
 

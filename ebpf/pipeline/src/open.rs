@@ -2,17 +2,16 @@
 
 use bulkhead_abi::{
     Disposition, Event, EventKind, Flow, FlowKey6, NatKey, PolicyAction, Reason, RouteEntry, RouteKind,
-    RuleSet, SessionState, SlowPathKind, Tally, ZONE_SELF, flow_flags, flow_generation, protocol,
+    RuleSet, SessionState, SlowPathKind, Tally, ZONE_SELF, flow_flags, flow_generation, protocol, tcp_rules,
 };
-use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
+use bulkhead_packet::{IcmpKind, Packet};
 
 use crate::{
     Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work, decide, expect, forward,
-    ingress::touch,
     life::{self, Taken},
     limits,
     nat::{self, Reserved},
-    syn_proxy, wire,
+    syn_proxy, tcp, wire,
 };
 
 /// Settles a packet without a session.
@@ -31,8 +30,8 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     if !wired && (!ours || group_station != group_address) {
         return Verdict::drop(Reason::NotForUs);
     }
-    if let Err(reason) = may_open(&work.packet)
-        && !syn_proxy::proves(env, work, from_zone)
+    if !syn_proxy::proves(env, work, from_zone)
+        && let Err(reason) = may_open(env, work)
     {
         return Verdict::drop(reason);
     }
@@ -188,7 +187,8 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
         forward::fill_hop(env, work);
         expect::mark_announcer(env, work);
     }
-    touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
+    work.flow.packets = 1;
+    work.flow.bytes = u64::from(frame.bytes());
     let mut reason = Reason::SessionCreated;
     match enter(env, work, translated) {
         Ok(true) => {
@@ -205,6 +205,9 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     if !forwarded {
         return Verdict::pass(Reason::ToHost);
     }
+    if let Err(reason) = tcp::segment::clamp(frame, env, work) {
+        return Verdict::drop(reason);
+    }
     forward::send(frame, env, work, reason)
 }
 
@@ -220,12 +223,6 @@ fn refuse<E: Tables>(env: &E, work: &mut Work, reason: Reason) -> Verdict {
 pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: Disposition) {
     let packet = &work.packet;
     let station = &work.ingress.mac;
-    let tcp = packet.protocol == protocol::TCP;
-    let scale = if tcp {
-        bulkhead_packet::tcp_window_scale(env, &work.headers, packet)
-    } else {
-        0
-    };
     // Field by field into the scratch entry: a struct expression would be built on the stack first.
     work.flow = Flow::default();
     let flow = &mut work.flow;
@@ -246,7 +243,6 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     flow.new_destination_be = packet.destination_be;
     flow.new_source_port = packet.source_port;
     flow.new_destination_port = packet.destination_port;
-    flow.tcp_scale = scale;
     flow.from_zone = work.question.from_zone;
     flow.to_zone = work.question.to_zone;
     flow.protocol = packet.protocol;
@@ -257,6 +253,10 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     flow.icmp_type_code = u32::from(packet.icmp);
     flow.session_id = env.session_id();
     flow.created_ns = work.now_ns;
+    flow.last_seen_ns = work.now_ns;
+    if packet.protocol == protocol::TCP {
+        tcp::begin(env, &work.headers, packet, flow);
+    }
 }
 
 /// Enters both flows into the half-open table, the reply first because its key is the reservation. `Ok(false)`: another
@@ -267,7 +267,7 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
 #[inline(never)]
 pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: bool) -> Result<bool, Reason> {
     let family = work.packet.family;
-    let flow = &work.flow;
+    let flow = &mut work.flow;
     work.partner_key = crate::session::partner_key(flow);
     let disposition = match flow.disposition {
         d if d == Disposition::ToHost as u8 => Disposition::FromHost,
@@ -310,10 +310,10 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work, translated: boo
     partner.icmp_type_code = reply_type(flow.icmp_type_code);
     partner.session_id = flow.session_id;
     partner.created_ns = flow.created_ns;
-    let ports = matches!(
-        flow.protocol,
-        protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6
-    );
+    if flow.protocol == protocol::TCP {
+        tcp::expect(&work.packet, flow, partner);
+    }
+    let ports = protocol::port_may_change(flow.protocol);
     let may_change = translated && ports;
     match nat::reserve(env, family, &mut work.partner_key, &work.partner, may_change) {
         Reserved::Port(port) => {
@@ -405,7 +405,7 @@ fn replace_orphan<E: Tables>(env: &E, work: &Work) -> bool {
 fn first_state(protocol: u8) -> SessionState {
     match protocol {
         protocol::TCP => SessionState::TcpSynSent,
-        protocol::UDP => SessionState::UdpOneWay,
+        protocol::UDP | protocol::UDP_LITE => SessionState::UdpOneWay,
         protocol::ICMP | protocol::ICMPV6 => SessionState::Icmp,
         _ => SessionState::Other,
     }
@@ -431,12 +431,12 @@ pub(crate) fn icmp_fits(packet: &Packet, flow: &Flow) -> bool {
 
 /// Whether a packet may be the first of its conversation.
 #[inline(always)]
-fn may_open(packet: &Packet) -> Result<(), Reason> {
+pub(crate) fn may_open<E: Tables>(env: &E, work: &Work) -> Result<(), Reason> {
+    let packet = &work.packet;
     match packet.protocol {
         protocol::TCP => {
-            let flags =
-                packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN);
-            if flags == tcp_flags::SYN {
+            let midstream = env.tcp_rules(work.generation) & tcp_rules::MIDSTREAM != 0;
+            if tcp::opens(packet) || midstream && tcp::is_midstream(packet) {
                 Ok(())
             } else {
                 Err(Reason::TcpNoSession)

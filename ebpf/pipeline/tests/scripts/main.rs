@@ -9,6 +9,7 @@ mod verify;
 mod datagram;
 mod gateway;
 mod limits;
+mod model;
 mod nat;
 mod own;
 mod policy;
