@@ -38,7 +38,8 @@ pub(crate) fn rewrite(
 ) -> usize {
     let (pseudo, unbalanced) = rewrite_network(headers, packet, flow);
     checksum.unbalanced = unbalanced;
-    let l4 = usize::from(packet.l4);
+    // Masked, though it lies inside the header buffer anyway: the verifier does not know.
+    let l4 = usize::from(packet.l4) & 0xff;
     if flow.flags & flow_flags::TRANSLATED == 0 {
         return l4;
     }
