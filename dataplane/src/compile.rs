@@ -8,6 +8,7 @@
 mod nat;
 
 mod screens;
+mod tcp;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -305,12 +306,18 @@ fn settings(ruleset: &Ruleset) -> Settings {
             t.udp_two_way,
             t.icmp,
             t.other,
+            t.tcp_opening,
+            t.tcp_closing,
+            t.tcp_closing,
+            t.tcp_opening,
         ]
         .map(ns),
         slow_path_rate: ruleset.answers_per_second,
         deny_event_rate: ruleset.deny_events_per_second,
         gateways: (u32::from(ruleset.gateways.ftp) * bulkhead_abi::gateways::FTP)
             | (u32::from(ruleset.gateways.tftp) * bulkhead_abi::gateways::TFTP),
+        tcp_rules: tcp::rules(&ruleset.tcp),
+        tcp_mss: tcp::largest_segment(&ruleset.tcp),
         reserved: 0,
         // What there is of translation is known when it is compiled.
         nat: 0,

@@ -13,8 +13,29 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// DCCP (RFC 4340).
+    pub const DCCP: u8 = 33;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP (RFC 9260).
+    pub const SCTP: u8 = 132;
+    /// UDP-Lite (RFC 3828).
+    pub const UDP_LITE: u8 = 136;
+
+    /// Whether source and destination port are the first four bytes of the header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_ports(protocol: u8) -> bool {
+        matches!(protocol, TCP | UDP | DCCP | SCTP | UDP_LITE)
+    }
+
+    /// Whether a port, or the identifier of an ICMP query, may be translated. SCTP's checksum is a CRC over the whole packet,
+    /// which no part of it can be changed in.
+    #[must_use]
+    #[inline(always)]
+    pub const fn port_may_change(protocol: u8) -> bool {
+        matches!(protocol, TCP | UDP | DCCP | UDP_LITE | ICMP | ICMPV6)
+    }
 }
 
 /// Key of an IPv4 flow: the packet's tuple as it arrives, before translation.
@@ -28,7 +49,7 @@ pub struct FlowKey4 {
     pub source_be: u32,
     /// Destination address, network order.
     pub destination_be: u32,
-    /// Source port; for ICMP queries the identifier in both ports; 0 for other protocols.
+    /// Source port; for ICMP queries the identifier in both ports; 0 for protocols without ports.
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
@@ -62,7 +83,7 @@ pub enum SessionState {
     TcpSynReceived = 1,
     /// TCP: handshake complete.
     TcpEstablished = 2,
-    /// TCP: at least one side sent FIN.
+    /// TCP: one side has sent FIN; the other may go on for as long as it likes.
     TcpClosing = 3,
     /// TCP: a valid reset.
     TcpClosed = 4,
@@ -74,10 +95,18 @@ pub enum SessionState {
     Icmp = 7,
     /// Any other protocol.
     Other = 8,
+    /// TCP: both sides have sent a SYN, none has acknowledged the other's (RFC 9293, 3.5: simultaneous open).
+    TcpSynCrossed = 9,
+    /// TCP: both sides have sent FIN.
+    TcpLastAck = 10,
+    /// TCP: both FINs are acknowledged.
+    TcpTimeWait = 11,
+    /// TCP: picked up in mid-stream, the other side was not seen yet.
+    TcpMidstream = 12,
 }
 
 /// Number of [`SessionState`]s, hence of timeouts.
-pub const TIMEOUTS: usize = 9;
+pub const TIMEOUTS: usize = 13;
 
 impl SessionState {
     /// All states in the order of their numbers.
@@ -91,6 +120,10 @@ impl SessionState {
         Self::UdpTwoWay,
         Self::Icmp,
         Self::Other,
+        Self::TcpSynCrossed,
+        Self::TcpLastAck,
+        Self::TcpTimeWait,
+        Self::TcpMidstream,
     ];
 
     /// The state with this number.
@@ -108,8 +141,22 @@ impl SessionState {
             6 => Some(Self::UdpTwoWay),
             7 => Some(Self::Icmp),
             8 => Some(Self::Other),
+            9 => Some(Self::TcpSynCrossed),
+            10 => Some(Self::TcpLastAck),
+            11 => Some(Self::TcpTimeWait),
+            12 => Some(Self::TcpMidstream),
             _ => None,
         }
+    }
+
+    /// Whether this is a TCP connection past its handshake that no reset has ended.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_open_tcp(self) -> bool {
+        matches!(
+            self,
+            Self::TcpEstablished | Self::TcpClosing | Self::TcpLastAck | Self::TcpTimeWait
+        )
     }
 
     /// The word used on the command line.
@@ -125,6 +172,10 @@ impl SessionState {
             Self::UdpTwoWay => "two-way",
             Self::Icmp => "icmp",
             Self::Other => "other",
+            Self::TcpSynCrossed => "syn-crossed",
+            Self::TcpLastAck => "last-ack",
+            Self::TcpTimeWait => "time-wait",
+            Self::TcpMidstream => "midstream",
         }
     }
 }
@@ -139,7 +190,9 @@ impl SessionState {
 pub const fn idle_timeout_ns(state: u8, service_s: u32, of_state_ns: u64) -> u64 {
     const ESTABLISHED: u8 = SessionState::TcpEstablished as u8;
     const FIRST_WITHOUT_CONNECTION: u8 = SessionState::UdpOneWay as u8;
-    let under_way = state == ESTABLISHED || state >= FIRST_WITHOUT_CONNECTION;
+    const LAST_WITHOUT_CONNECTION: u8 = SessionState::Other as u8;
+    let without_connection = state >= FIRST_WITHOUT_CONNECTION && state <= LAST_WITHOUT_CONNECTION;
+    let under_way = state == ESTABLISHED || without_connection;
     if service_s != 0 && under_way {
         service_s as u64 * 1_000_000_000
     } else {
@@ -276,11 +329,11 @@ pub struct Flow {
     pub new_destination_port: u16,
     /// TCP: highest sequence number this side sent, plus one.
     pub tcp_end: u32,
-    /// TCP: highest acknowledgement this side sent.
+    /// TCP: highest acknowledgement this side sent; before it sent any, the other side's initial sequence number.
     pub tcp_ack: u32,
-    /// TCP: window this side advertised last, unscaled by the shift below.
+    /// TCP: largest window this side has advertised since the handshake, unscaled; before, that of its SYN.
     pub tcp_window: u16,
-    /// TCP: window scale this side announced.
+    /// TCP: shift of this side's windows. During the handshake what its SYN announced: [`Flow::NO_SCALE`] for nothing.
     pub tcp_scale: u8,
     /// Zone the session's packets of this direction come from.
     pub from_zone: u8,
@@ -290,10 +343,11 @@ pub struct Flow {
     pub protocol: u8,
     /// First two bytes of the ingress interface's MAC, memory order.
     pub ingress_mac_high: u16,
-    /// Index of the policy that permitted the session, `u32::MAX` for none.
-    pub policy: u32,
-    /// Index of the source NAT rule, `u32::MAX` for none.
-    pub nat_rule: u32,
+    /// TCP: the highest sequence number this side may send up to: the other direction's `tcp_offer` as it was when it was
+    /// last looked at.
+    pub tcp_limit: u32,
+    /// TCP: the highest sequence number the other side was ever allowed to send up to: acknowledgement plus window.
+    pub tcp_offer: u32,
     /// ICMP: `type << 8 | code` of the session's first packet, what policy was asked about; in the reply flow the type
     /// that answers it. Only messages of this type are the flow's.
     pub icmp_type_code: u32,
@@ -302,11 +356,10 @@ pub struct Flow {
     pub context: u32,
     /// Idle timeout of the session's service, s; 0: that of its state.
     pub timeout_s: u32,
-    /// TCP: the highest sequence number this side may send up to, as far as was known when it was last looked up in the
-    /// other direction's flow.
-    pub tcp_limit: u32,
-    /// TCP: the largest window the other side has offered, bytes.
-    pub tcp_reach: u32,
+    /// Index of the policy that permitted the session, `u32::MAX` for none.
+    pub policy: u32,
+    /// Index of the source NAT rule, `u32::MAX` for none.
+    pub nat_rule: u32,
     /// TCP: what is added to this direction's acknowledgements (first direction) or sequence numbers (replies) of a
     /// proxied session. Before the server has answered, its numbers are taken to begin at 0.
     pub tcp_delta: u32,
@@ -321,6 +374,9 @@ pub struct Flow {
 const _: () = assert!(size_of::<Flow>() == 168 && size_of::<FlowKey4>() == 16 && size_of::<FlowKey6>() == 40);
 
 impl Flow {
+    /// [`Flow::tcp_scale`] of a side whose SYN announced none, which rules scaling out for both (RFC 7323, 2.2).
+    pub const NO_SCALE: u8 = 0x80;
+
     /// The word of the flow's keys that holds protocol and context.
     #[must_use]
     #[inline(always)]

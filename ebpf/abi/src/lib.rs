@@ -44,6 +44,7 @@ pub use policy::{
 pub use reason::Reason;
 pub use route::{
     Interface, Live, NeighbourKey, Route4Key, Route6Key, RouteEntry, RouteKind, Settings, interface_flags,
+    tcp_rules,
 };
 pub use screen::{
     MAX_ZONES, RateState, ScanLimit, ScanState, Screen, ScreenCount, ScreenKey, ScreenProfile, ZONE_SLOTS,

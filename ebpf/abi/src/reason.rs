@@ -133,6 +133,14 @@ reasons! {
     WrongZone = 85, "wrong_zone", drop;
     /// Packet after the session was closed.
     SessionClosed = 86, "session_closed", drop;
+    /// TCP segment with a sequence or acknowledgement number that its connection cannot have.
+    TcpOutOfWindow = 87, "tcp_out_of_window", drop;
+    /// SYN inside the window of an open connection: none that is sent in good faith, and old stacks end the connection.
+    TcpSynInWindow = 88, "tcp_syn_in_window", drop;
+    /// ICMP error that quotes a TCP segment its session cannot have sent lately (RFC 5927, section 4.1).
+    IcmpQuoteOutOfWindow = 89, "icmp_quote_out_of_window", drop;
+    /// ICMP error that quotes an IPv4 header with a wrong checksum (RFC 5508, REQ-3a).
+    IcmpQuoteInvalid = 90, "icmp_quote_invalid", drop;
 
     /// The session table is full.
     SessionTableFull = 96, "session_table_full", drop;

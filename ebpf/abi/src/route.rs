@@ -26,10 +26,29 @@ pub struct Settings {
     pub deny_event_rate: u32,
     /// [`crate::gateways`] in use.
     pub gateways: u32,
+    /// [`tcp_rules`].
+    pub tcp_rules: u32,
+    /// Largest maximum segment size that a SYN may announce; [`Settings::MSS_KEEP`] or [`Settings::MSS_PATH`].
+    pub tcp_mss: u32,
     /// Zero.
     pub reserved: u32,
     /// [`crate::nat_flags`].
     pub nat: u64,
+}
+
+impl Settings {
+    /// Maximum segment sizes are left alone.
+    pub const MSS_KEEP: u32 = 0;
+    /// Maximum segment sizes are what the MTU of both interfaces allows, or less.
+    pub const MSS_PATH: u32 = u32::MAX;
+}
+
+/// Bits of [`Settings::tcp_rules`].
+pub mod tcp_rules {
+    /// Segments outside the window pass.
+    pub const LIBERAL: u32 = 1;
+    /// A segment that is not a SYN may open a session.
+    pub const MIDSTREAM: u32 = 1 << 1;
 }
 
 /// Bits of [`Interface::flags`].

@@ -79,9 +79,9 @@ pub struct Packet {
     pub ack: u32,
     /// Bytes of the layer 3 packet, from its header to its end (a GSO packet counts whole).
     pub l3_bytes: u32,
-    /// Bytes after the TCP or UDP header.
+    /// Bytes after the TCP, UDP, UDP-Lite or SCTP header.
     pub payload_bytes: u32,
-    /// Source port, host order; ICMP queries: identifier.
+    /// Source port, host order; ICMP queries: identifier; 0 for protocols without ports.
     pub source_port: u16,
     /// Destination port, host order; ICMP queries: identifier.
     pub destination_port: u16,
@@ -155,7 +155,7 @@ impl Packet {
     #[must_use]
     pub fn service_port(&self) -> u16 {
         match self.protocol {
-            protocol::TCP | protocol::UDP => self.destination_port,
+            protocol if protocol::has_ports(protocol) => self.destination_port,
             protocol::ICMP | protocol::ICMPV6 => self.icmp,
             _ => 0,
         }
@@ -221,6 +221,7 @@ pub fn parse(
         protocol::UDP => udp(headers, gso, packet),
         protocol::ICMP if packet.family == 4 => icmp(headers, packet),
         protocol::ICMPV6 if packet.family == 6 => icmp(headers, packet),
+        protocol::SCTP | protocol::DCCP | protocol::UDP_LITE => other_ports(headers, packet),
         // ICMP of the other family is an unknown protocol; policy may still name it by number.
         _ => Ok(()),
     }
@@ -582,6 +583,33 @@ fn udp(headers: &HeaderBuffer, gso: bool, packet: &mut Packet) -> Result<(), Rea
     Ok(())
 }
 
+/// SCTP (RFC 9260, 3.1), DCCP (RFC 4340, 5.1) and UDP-Lite (RFC 3828, 3.1): ports first.
+#[inline(never)]
+fn other_ports(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
+    let l4 = usize::from(packet.l4);
+    let available = l4_bytes(packet);
+    let header_bytes = if packet.protocol == protocol::UDP_LITE {
+        8
+    } else {
+        12
+    };
+    if available < header_bytes {
+        return Err(Reason::Truncated);
+    }
+    headers.be16(l4 + 6).ok_or(Reason::Truncated)?;
+    packet.source_port = headers.be16(l4).ok_or(Reason::Truncated)?;
+    packet.destination_port = headers.be16(l4 + 2).ok_or(Reason::Truncated)?;
+    packet.payload_bytes = available - header_bytes;
+    if packet.protocol == protocol::UDP_LITE {
+        // How much the checksum covers: all of it, or at least the header.
+        let coverage = u32::from(headers.be16(l4 + 4).ok_or(Reason::Truncated)?);
+        if coverage != 0 && (coverage < 8 || coverage > available) {
+            return Err(Reason::UdpHeaderInvalid);
+        }
+    }
+    Ok(())
+}
+
 #[inline(always)]
 fn icmp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
     let l4 = usize::from(packet.l4);
@@ -610,41 +638,4 @@ fn icmp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
         }
     }
     Ok(())
-}
-
-/// The window scale option of a SYN (RFC 7323, section 2), capped at 14; 0 without the option.
-#[inline(never)]
-#[must_use]
-pub fn tcp_window_scale(looping: &impl Repeat, headers: &HeaderBuffer, packet: &Packet) -> u8 {
-    let mut at = usize::from(packet.l4) + 20;
-    let end = usize::from(packet.l4) + usize::from(packet.tcp_header_bytes);
-    let mut scale = 0;
-    // Forty bytes of options, single-byte ones included.
-    looping.repeat(40, |_| {
-        if at >= end {
-            return true;
-        }
-        let Some(option) = headers.byte(at) else {
-            return true;
-        };
-        if option == 0 {
-            return true;
-        }
-        if option == 1 {
-            at += 1;
-            return false;
-        }
-        if option == 3 {
-            scale = headers.byte(at + 2).unwrap_or(0).min(14);
-            return true;
-        }
-        match headers.byte(at + 1) {
-            Some(length) if length >= 2 => {
-                at += usize::from(length);
-                false
-            }
-            _ => true,
-        }
-    });
-    scale
 }

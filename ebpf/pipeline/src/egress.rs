@@ -4,15 +4,13 @@
 //! The firewall's own packets are never held back here. What the kernel forwards from an interface this firewall does
 //! not guard is.
 
-use bulkhead_abi::{Disposition, Reason, SLOW_PATH_MARK, SessionState, ZONE_SELF, protocol};
-use bulkhead_packet::{IcmpKind, Kind, parse, tcp_flags};
+use bulkhead_abi::{Disposition, Reason, SLOW_PATH_MARK, SessionState, ZONE_SELF};
+use bulkhead_packet::{Kind, parse};
 
 use crate::{
-    Clock, Frame, Question, Tables, Verdict, Work,
-    ingress::touch,
-    life, nat, open,
+    Clock, Frame, Question, Tables, Verdict, Work, life, nat, open,
     session::{self, step},
-    tcp::Step,
+    tcp::Trace,
 };
 
 /// Judges a frame about to leave through the data interface `work.ifindex`.
@@ -87,17 +85,14 @@ fn remember<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work
         if let Some(state) = state
             && complete
         {
-            let next = match step(work, state) {
+            if step(env, work, state).is_err() {
                 // The kernel knows its own connections best; nothing is learned from what does not fit.
-                Step::Refuse(_) => return,
-                Step::Restart => {
-                    let _ended = life::end(env, work, Reason::SessionClosed);
-                    return create(frame, env, work);
-                }
-                Step::Stay => (state, false),
-                Step::Become(next) => (next, false),
-                Step::Establish => (session::established_state(work.packet.protocol), true),
-            };
+                return;
+            }
+            if work.trace == Trace::Over {
+                let _ended = life::end(env, work, Reason::SessionClosed);
+                return create(frame, env, work);
+            }
             if !life::is_reply(&work.flow) {
                 // Nobody judges the firewall's own connections.
                 work.flow.generation = work.generation;
@@ -105,8 +100,8 @@ fn remember<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work
             if !life::hold(env, work) {
                 return;
             }
-            session::store(env, work, next.0, frame.bytes());
-            if next.1 {
+            session::store(env, work, frame.bytes());
+            if session::moves(work) {
                 // A full table shows at the next packet from outside, which is then refused.
                 let _promoted = session::promote(env, family, work);
             }
@@ -121,15 +116,10 @@ fn remember<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work
 #[inline(never)]
 fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) {
     let packet = &work.packet;
-    let opens = match packet.protocol {
-        protocol::TCP => packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN,
-        protocol::ICMP | protocol::ICMPV6 => packet.icmp_kind() == IcmpKind::Request,
-        _ => true,
-    };
     let Some(to_zone) = env.zone(work.generation, work.ifindex) else {
         return;
     };
-    if !opens || open::is_group(packet.family, &packet.destination_be) {
+    if open::may_open(env, work).is_err() || open::is_group(packet.family, &packet.destination_be) {
         return;
     }
     work.question = Question {
@@ -144,7 +134,8 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     open::prepare(env, work, Disposition::FromHost);
     let service = env.service_class(work.generation, work.packet.protocol, work.packet.service_port());
     work.flow.timeout_s = env.service_timeout_s(work.generation, service);
-    touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
+    work.flow.packets = 1;
+    work.flow.bytes = u64::from(frame.bytes());
     if open::enter(env, work) == Ok(true) {
         open::announce(env, work, Reason::FromHost);
     }

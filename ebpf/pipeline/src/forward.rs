@@ -8,13 +8,20 @@ use bulkhead_packet::{HeaderBuffer, Packet, checksum};
 
 use crate::{Action, Checksum, Frame, Limiter, Tables, Verdict, Work, fragment, syn_proxy, wire};
 
+/// Whether a checksum of zero says that there is none, and one that comes to zero is sent as all ones (RFC 768; RFC 3828,
+/// 3.1, where there always is one).
+#[inline(always)]
+pub(crate) fn zero_is_none(protocol: u8) -> bool {
+    matches!(protocol, protocol::UDP | protocol::UDP_LITE)
+}
+
 /// Offset of the layer 4 checksum within its header, and of the first port or identifier; `None` where the protocol
-/// has no checksum we know.
+/// has no checksum that could be changed.
 #[inline(always)]
 pub(crate) fn l4_fields(protocol: u8) -> Option<(usize, usize)> {
     match protocol {
         protocol::TCP => Some((16, 0)),
-        protocol::UDP => Some((6, 0)),
+        protocol::UDP | protocol::UDP_LITE | protocol::DCCP => Some((6, 0)),
         protocol::ICMP | protocol::ICMPV6 => Some((2, 4)),
         _ => None,
     }
@@ -60,7 +67,7 @@ pub(crate) fn rewrite(
             pseudo
         },
         data,
-        udp: packet.protocol == protocol::UDP,
+        udp: zero_is_none(packet.protocol),
         ipv6: packet.family == 6,
         unbalanced,
     };
@@ -183,7 +190,8 @@ pub(crate) fn fill_hop<E: Tables>(env: &E, work: &mut Work) {
     flow.egress_mac = work.egress.mac;
     flow.fib_epoch = work.fib_epoch;
     flow.hop = Hop::Unresolved as u8;
-    if work.egress.flags & interface_flags::XDP_TARGET != 0 {
+    // A redirected XDP frame loses the mark that the hardware is to compute its CRC, and SCTP's is not computed here.
+    if work.egress.flags & interface_flags::XDP_TARGET != 0 && flow.protocol != protocol::SCTP {
         flow.flags |= flow_flags::XDP_EGRESS;
     } else {
         flow.flags &= !flow_flags::XDP_EGRESS;
@@ -214,8 +222,12 @@ pub(crate) fn fill_hop<E: Tables>(env: &E, work: &mut Work) {
 /// Bytes of layer 3 of the largest packet that leaves: the packet's, or one segment's of an aggregate.
 #[inline(always)]
 pub(crate) fn largest_bytes<F: Frame>(frame: &F, packet: &Packet) -> u32 {
+    /// Not all segments have one size: SCTP's chunks, bundled to what fits the path (`GSO_BY_FRAGS`,
+    /// include/linux/skbuff.h). How large they are is not to be seen from here.
+    const BY_FRAGMENTS: u32 = 0xffff;
     match frame.gso_segment_bytes() {
         0 => packet.l3_bytes,
+        BY_FRAGMENTS => 0,
         segment => segment + crate::ingress::header_bytes(packet),
     }
 }

@@ -477,6 +477,16 @@ impl Tables for HostTables {
         self.neighbours.get(key)
     }
 
+    fn tcp_rules(&self, generation: u32) -> u32 {
+        self.alone();
+        self.settings.get(&(generation & 1)).unwrap_or_default().tcp_rules
+    }
+
+    fn tcp_mss(&self, generation: u32) -> u32 {
+        self.alone();
+        self.settings.get(&(generation & 1)).unwrap_or_default().tcp_mss
+    }
+
     fn gateways(&self, generation: u32) -> u32 {
         self.alone();
         self.settings.get(&(generation & 1)).unwrap_or_default().gateways

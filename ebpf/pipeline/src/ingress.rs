@@ -5,7 +5,7 @@ use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
 use crate::{
     Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, fragment, open, related,
-    session, wire,
+    session, tcp::window, wire,
 };
 
 /// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
@@ -17,9 +17,10 @@ pub const SILENCE_NS: u64 = 1_000_000_000;
 /// `work.headers` holds the frame's first bytes, `work.ifindex` the interface it came in on.
 #[inline(always)]
 pub fn ingress<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
-    match first_look(frame, env, work, false) {
-        Some(verdict) => verdict,
-        None => Verdict::go_on(work, Stage::Session),
+    if first_look(frame, env, work, false) {
+        work.verdict
+    } else {
+        Verdict::go_on(work, Stage::Session)
     }
 }
 
@@ -43,49 +44,54 @@ pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
 pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     if env.wired() {
         // A tag that the device took off would be lost here: wires are TCX's.
-        return Verdict {
-            action: Action::NextHook,
-            reason: Reason::Established,
-        };
+        return UNSETTLED;
     }
-    match first_look(frame, env, work, true) {
-        Some(verdict) => verdict,
-        None => Verdict {
-            action: Action::NextHook,
-            reason: Reason::Established,
-        },
+    if first_look(frame, env, work, true) {
+        work.verdict
+    } else {
+        UNSETTLED
     }
 }
 
-/// Parses, and settles what is the kernel's, what is malformed and what is an established session in full flow.
+/// What the first look leaves to others.
+const UNSETTLED: Verdict = Verdict {
+    action: Action::NextHook,
+    reason: Reason::Established,
+};
+
+/// Parses, and settles what is the kernel's, what is malformed and what is an established session in full flow: whether
+/// it did, with the answer in `work.verdict`.
 ///
-/// A call of its own, so that its stack is given back before the long way needs all there is.
+/// A call of its own, so that its stack is given back before the long way needs all there is. It returns one bit, because
+/// two bytes come back through the caller's stack, to which a register may then still point: the verifier refuses that.
 #[inline(never)]
-fn first_look<F: Frame, E: Tables + Clock>(
-    frame: &mut F,
-    env: &E,
-    work: &mut Work,
-    xdp: bool,
-) -> Option<Verdict> {
+fn first_look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> bool {
+    let verdict = look(frame, env, work, xdp);
+    work.verdict = verdict;
+    verdict.action != Action::NextHook
+}
+
+#[inline(always)]
+fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Verdict {
     work.context = 0;
     if env.wired()
         && let Err(reason) = wire::enter(env, work)
     {
-        return Some(Verdict::drop(reason));
+        return Verdict::drop(reason);
     }
     let gso = frame.gso_segment_bytes() != 0;
     match parse(env, &work.headers, frame.bytes(), gso, &mut work.packet) {
         Ok(()) => {}
-        Err(reason) if env.wired() => return Some(wire::refused(env, work, reason)),
-        Err(reason) => return Some(Verdict::drop(reason)),
+        Err(reason) if env.wired() => return wire::refused(env, work, reason),
+        Err(reason) => return Verdict::drop(reason),
     }
     match work.packet.kind {
         Kind::Ip => short_way(frame, env, work, xdp),
         // Counted where it is handed to the kernel.
-        _ if env.wired() => Some(wire::discovery(env, work)),
-        _ if xdp => None,
-        Kind::Arp => Some(Verdict::pass(Reason::Arp)),
-        Kind::NeighbourDiscovery => Some(Verdict::pass(Reason::NeighbourDiscovery)),
+        _ if env.wired() => wire::discovery(env, work),
+        _ if xdp => UNSETTLED,
+        Kind::Arp => Verdict::pass(Reason::Arp),
+        Kind::NeighbourDiscovery => Verdict::pass(Reason::NeighbourDiscovery),
     }
 }
 
@@ -98,14 +104,9 @@ enum Found {
     RedirectPeer,
 }
 
-/// One lookup, one rewrite, out. `None`: the flow is unknown, or anything about it is out of the ordinary.
+/// One lookup, one rewrite, out. Unsettled: the flow is unknown, or anything about it is out of the ordinary.
 #[inline(always)]
-fn short_way<F: Frame, E: Tables + Clock>(
-    frame: &mut F,
-    env: &E,
-    work: &mut Work,
-    xdp: bool,
-) -> Option<Verdict> {
+fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Verdict {
     let live = env.live();
     work.generation = live.generation;
     work.fib_epoch = live.fib_epoch;
@@ -119,7 +120,7 @@ fn short_way<F: Frame, E: Tables + Clock>(
         protocol: u32::from(packet.protocol) | work.context,
     };
     if packet.fragment != 0 {
-        return None;
+        return UNSETTLED;
     }
     let l3_bytes = forward::largest_bytes(frame, packet);
     let wired = env.wired();
@@ -153,7 +154,13 @@ fn short_way<F: Frame, E: Tables + Clock>(
         if !ready {
             return Found::Unusual;
         }
-        touch(flow, packet, *now_ns, bytes);
+        flow.last_seen_ns = *now_ns;
+        flow.packets += 1;
+        flow.bytes += u64::from(bytes);
+        if packet.protocol == protocol::TCP {
+            let end = packet.seq.wrapping_add(packet.payload_bytes);
+            window::advance(flow, packet, end, flow.tcp_scale);
+        }
         if !wired {
             end = forward::rewrite(headers, packet, flow, &mut checksum);
         }
@@ -167,29 +174,29 @@ fn short_way<F: Frame, E: Tables + Clock>(
     let peer = match found {
         Some(Found::Redirect) => false,
         Some(Found::RedirectPeer) => true,
-        Some(Found::Unusual) | None => return None,
+        Some(Found::Unusual) | None => return UNSETTLED,
     };
     if xdp && !forward::complete_checksum(frame, work) {
-        return Some(Verdict::drop(Reason::RewriteFailed));
+        return Verdict::drop(Reason::RewriteFailed);
     }
     if !wired && !frame.write_back(&mut work.headers, end, &checksum) {
-        return Some(Verdict::drop(Reason::RewriteFailed));
+        return Verdict::drop(Reason::RewriteFailed);
     }
     if xdp {
-        return Some(Verdict {
+        return Verdict {
             action: Action::Redirect,
             reason: Reason::EstablishedXdp,
-        });
+        };
     }
     let action = if peer {
         Action::RedirectPeer
     } else {
         Action::Redirect
     };
-    Some(Verdict {
+    Verdict {
         action,
         reason: Reason::Established,
-    })
+    }
 }
 
 /// Layer 3 and 4 header bytes, what each segment of an aggregate repeats.
@@ -207,9 +214,11 @@ pub(crate) fn header_bytes(packet: &Packet) -> u32 {
 fn ordinary(flow: &Flow, packet: &Packet) -> bool {
     match packet.protocol {
         protocol::TCP => {
-            flow.state == SessionState::TcpEstablished as u8
+            // Half-closed, the other direction may go on for hours.
+            (flow.state == SessionState::TcpEstablished as u8 || flow.state == SessionState::TcpClosing as u8)
                 && packet.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST | tcp_flags::ACK)
                     == tcp_flags::ACK
+                && window::certain(flow, packet)
         }
         protocol::UDP => flow.state == SessionState::UdpTwoWay as u8,
         protocol::ICMP | protocol::ICMPV6 => {
@@ -223,20 +232,6 @@ fn ordinary(flow: &Flow, packet: &Packet) -> bool {
 #[inline(always)]
 fn station_is_ours(headers: &HeaderBuffer, flow: &Flow) -> bool {
     headers.station() == (flow.ingress_mac_high, flow.ingress_mac_low)
-}
-
-/// Accounts a packet in its own direction.
-///
-/// Races with other CPUs carrying the same flow: a count may be lost and the TCP edges may lag by a segment; both are
-/// only read by people and by the check of resets, which then refuses a reset the peer will repeat.
-#[inline(always)]
-pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now_ns: u64, bytes: u32) {
-    flow.last_seen_ns = now_ns;
-    flow.packets += 1;
-    flow.bytes += u64::from(bytes);
-    if packet.protocol == protocol::TCP {
-        crate::tcp::track(flow, packet);
-    }
 }
 
 /// Everything that is not an established session in full flow: what belongs to a session ends here.

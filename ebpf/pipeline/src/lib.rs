@@ -99,6 +99,12 @@ pub struct Verdict {
     pub reason: Reason,
 }
 
+impl Default for Verdict {
+    fn default() -> Self {
+        Self::drop(Reason::Internal)
+    }
+}
+
 impl Verdict {
     /// The packet ends here.
     #[inline(always)]
@@ -194,6 +200,12 @@ pub struct Work {
     pub context: u32,
     /// The [`Stage`] that goes on with the packet.
     pub stage: u32,
+    /// What the first look says.
+    pub(crate) verdict: Verdict,
+    /// Number of the session's state after this packet.
+    pub(crate) next_state: u8,
+    /// What the packet leaves behind in its session.
+    pub(crate) trace: tcp::Trace,
     /// Whether [`Work::flow`] stands in the half-open table (1) or the established one (0).
     pub half_open: u32,
 

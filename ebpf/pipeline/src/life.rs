@@ -9,14 +9,12 @@
 //! * A session that is aged is marked first and collected later. A packet that goes on takes the mark away, a collector
 //!   makes the flow `DEAD`: one compare-and-exchange on the first direction's generation, which one of them wins.
 
+use crate::{Table, Tables, Work, limits, session};
 use bulkhead_abi::{
     Flow, FlowKey6, Reason, Tally, flow_flags,
     flow_generation::{DEAD, is_marked, unmarked},
     idle_timeout_ns, protocol,
 };
-use bulkhead_packet::{Packet, tcp_flags};
-
-use crate::{Table, Tables, Work, limits, session};
 
 /// How long the session of `work.flow` and `work.partner` may be idle, by the configuration in force: where the flow was
 /// permitted by an older one, its service is looked up again.
@@ -37,7 +35,7 @@ pub(crate) fn timeout_ns<E: Tables>(env: &E, work: &Work) -> u64 {
 #[inline(always)]
 pub(crate) fn service_port(original: &Flow) -> u16 {
     match original.protocol {
-        protocol::TCP | protocol::UDP => original.new_destination_port,
+        protocol if protocol::has_ports(protocol) => original.new_destination_port,
         protocol::ICMP | protocol::ICMPV6 => original.icmp_type_code as u16,
         _ => 0,
     }
@@ -48,13 +46,6 @@ pub(crate) fn service_port(original: &Flow) -> u16 {
 pub(crate) fn idle_ns(work: &Work) -> u64 {
     work.now_ns
         .saturating_sub(work.flow.last_seen_ns.max(work.partner.last_seen_ns))
-}
-
-/// Whether a packet that goes on keeps its session alive. A FIN or a reset does when it moves the session on, not when it
-/// is repeated or proves nothing: anybody who knows the tuple could send it (RFC 7857, section 7).
-#[inline(always)]
-pub(crate) fn refreshes(packet: &Packet, moves_on: bool) -> bool {
-    packet.protocol != protocol::TCP || moves_on || packet.tcp_flags & (tcp_flags::FIN | tcp_flags::RST) == 0
 }
 
 #[inline(always)]

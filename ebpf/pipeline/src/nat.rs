@@ -111,10 +111,7 @@ impl Translation {
 /// Whether sessions of a protocol are told apart by ports (or identifiers) that translation may change.
 #[inline(always)]
 pub(crate) fn has_ports(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6
-    )
+    protocol::port_may_change(protocol)
 }
 
 /// Whether a protocol has a destination port of its own and takes part in persistent mappings.

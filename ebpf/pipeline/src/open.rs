@@ -2,17 +2,16 @@
 
 use bulkhead_abi::{
     Disposition, Event, EventKind, Flow, FlowKey6, PolicyAction, Reason, RouteEntry, RouteKind, RuleSet,
-    SessionState, SlowPathKind, Tally, ZONE_SELF, flow_flags, flow_generation, protocol,
+    SessionState, SlowPathKind, Tally, ZONE_SELF, flow_flags, flow_generation, protocol, tcp_rules,
 };
-use bulkhead_packet::{IcmpKind, Packet, tcp_flags};
+use bulkhead_packet::{IcmpKind, Packet};
 
 use crate::{
     Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work, decide, expect, forward,
-    ingress::touch,
     life::{self, Taken},
     limits,
     nat::{self, Reserved},
-    syn_proxy, wire,
+    syn_proxy, tcp, wire,
 };
 
 /// Settles a packet without a session.
@@ -31,8 +30,8 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     if !wired && (!ours || group_station != group_address) {
         return Verdict::drop(Reason::NotForUs);
     }
-    if let Err(reason) = may_open(&work.packet)
-        && !syn_proxy::proves(env, work, from_zone)
+    if !syn_proxy::proves(env, work, from_zone)
+        && let Err(reason) = may_open(env, work)
     {
         return Verdict::drop(reason);
     }
@@ -102,7 +101,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         destination_be,
         generation: work.generation,
         port: match work.packet.protocol {
-            protocol::TCP | protocol::UDP => work.translation.new_destination_port,
+            number if protocol::has_ports(number) => work.translation.new_destination_port,
             _ => work.packet.service_port(),
         },
         protocol: work.packet.protocol,
@@ -191,7 +190,8 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
         forward::fill_hop(env, work);
         expect::mark_announcer(env, work);
     }
-    touch(&mut work.flow, &work.packet, work.now_ns, frame.bytes());
+    work.flow.packets = 1;
+    work.flow.bytes = u64::from(frame.bytes());
     let mut reason = Reason::SessionCreated;
     match enter(env, work) {
         Ok(true) => {
@@ -208,6 +208,9 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     }
     if !forwarded {
         return Verdict::pass(Reason::ToHost);
+    }
+    if let Err(reason) = tcp::segment::clamp(frame, env, work) {
+        return Verdict::drop(reason);
     }
     forward::send(frame, env, work, reason)
 }
@@ -234,12 +237,6 @@ fn belongs(zones: u64, zone: u8) -> bool {
 pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: Disposition) {
     let packet = &work.packet;
     let station = &work.ingress.mac;
-    let tcp = packet.protocol == protocol::TCP;
-    let scale = if tcp {
-        bulkhead_packet::tcp_window_scale(env, &work.headers, packet)
-    } else {
-        0
-    };
     // Field by field into the scratch entry: a struct expression would be built on the stack first.
     work.flow = Flow::default();
     let flow = &mut work.flow;
@@ -260,7 +257,6 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     flow.new_destination_be = work.translation.new_destination_be;
     flow.new_source_port = packet.source_port;
     flow.new_destination_port = work.translation.new_destination_port;
-    flow.tcp_scale = scale;
     flow.from_zone = work.question.from_zone;
     flow.to_zone = work.question.to_zone;
     flow.protocol = packet.protocol;
@@ -271,6 +267,10 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     flow.icmp_type_code = u32::from(packet.icmp);
     flow.session_id = env.session_id();
     flow.created_ns = work.now_ns;
+    flow.last_seen_ns = work.now_ns;
+    if packet.protocol == protocol::TCP {
+        tcp::begin(env, &work.headers, packet, flow);
+    }
 }
 
 /// Enters both flows into the half-open table, the reply first because its key is the reservation. `Ok(false)`: another
@@ -281,7 +281,7 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
 #[inline(never)]
 pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<bool, Reason> {
     let family = work.packet.family;
-    let flow = &work.flow;
+    let flow = &mut work.flow;
     work.partner_key = crate::session::partner_key(flow);
     let disposition = match flow.disposition {
         d if d == Disposition::ToHost as u8 => Disposition::FromHost,
@@ -324,6 +324,9 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<bool,
     partner.icmp_type_code = reply_type(flow.icmp_type_code);
     partner.session_id = flow.session_id;
     partner.created_ns = flow.created_ns;
+    if flow.protocol == protocol::TCP {
+        tcp::expect(&work.packet, flow, partner);
+    }
     match nat::reserve(env, work) {
         Reserved::Done => {
             let t = &work.translation;
@@ -418,7 +421,7 @@ fn replace_orphan<E: Tables>(env: &E, work: &Work) -> bool {
 fn first_state(protocol: u8) -> SessionState {
     match protocol {
         protocol::TCP => SessionState::TcpSynSent,
-        protocol::UDP => SessionState::UdpOneWay,
+        protocol::UDP | protocol::UDP_LITE => SessionState::UdpOneWay,
         protocol::ICMP | protocol::ICMPV6 => SessionState::Icmp,
         _ => SessionState::Other,
     }
@@ -444,12 +447,12 @@ pub(crate) fn icmp_fits(packet: &Packet, flow: &Flow) -> bool {
 
 /// Whether a packet may be the first of its conversation.
 #[inline(always)]
-fn may_open(packet: &Packet) -> Result<(), Reason> {
+pub(crate) fn may_open<E: Tables>(env: &E, work: &Work) -> Result<(), Reason> {
+    let packet = &work.packet;
     match packet.protocol {
         protocol::TCP => {
-            let flags =
-                packet.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN);
-            if flags == tcp_flags::SYN {
+            let midstream = env.tcp_rules(work.generation) & tcp_rules::MIDSTREAM != 0;
+            if tcp::opens(packet) || midstream && tcp::is_midstream(packet) {
                 Ok(())
             } else {
                 Err(Reason::TcpNoSession)

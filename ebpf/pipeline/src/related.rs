@@ -2,10 +2,12 @@
 //!
 //! An error never opens, refreshes or ends a session.
 
-use bulkhead_abi::{Disposition, Flow, FlowKey6, Reason, RouteKind, flow_flags, protocol};
+use bulkhead_abi::{Disposition, Flow, FlowKey6, Reason, RouteKind, flow_flags, protocol, tcp_rules};
 use bulkhead_packet::{Embedded, HeaderBuffer, checksum, parse_embedded};
 
-use crate::{Checksum, Clock, Frame, Tables, Verdict, Work, forward, life, open, session, syn_proxy, wire};
+use crate::{
+    Checksum, Clock, Frame, Tables, Verdict, Work, forward, life, open, session, syn_proxy, tcp::window, wire,
+};
 
 /// Settles an ICMP error.
 #[inline(always)]
@@ -16,7 +18,7 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         embedded,
         ..
     } = work;
-    if let Err(reason) = parse_embedded(headers, packet, embedded) {
+    if let Err(reason) = parse_embedded(env, headers, packet, embedded) {
         return Verdict::drop(reason);
     }
     if !env.wired() && !open::station_is_ours(work) {
@@ -42,6 +44,9 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         || life::idle_ns(work) > life::timeout_ns(env, work)
     {
         return Verdict::drop(Reason::IcmpNoSession);
+    }
+    if !was_sent(env, work) {
+        return Verdict::drop(Reason::IcmpQuoteOutOfWindow);
     }
     let zone = env.zone(work.generation, work.ifindex);
     if zone.is_none() || zone != env.zone(work.generation, work.flow.ingress_ifindex) {
@@ -120,6 +125,17 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     forward::leave(frame, work, end, &checksum, Reason::RelatedIcmp)
 }
 
+/// Whether the quoted TCP segment may lately have been sent: to know addresses and ports must not be enough to tell an
+/// endpoint to give up or to send small packets (RFC 5927, 4.1).
+#[inline(always)]
+fn was_sent<E: Tables>(env: &E, work: &Work) -> bool {
+    const UNCHECKED: u8 = flow_flags::LIBERAL | flow_flags::PROXIED;
+    work.embedded.protocol != protocol::TCP
+        || work.partner.flags & UNCHECKED != 0
+        || env.tcp_rules(work.generation) & tcp_rules::LIBERAL != 0
+        || window::sent_lately(work.embedded.seq, &work.partner, &work.flow)
+}
+
 /// Writes the original tuple into the quoted packet. It travelled the other way: its source is our destination.
 /// Returns the change of the ICMP message's sum.
 #[inline(always)]
@@ -166,14 +182,14 @@ fn rewrite_quoted(
     };
     // The quoted checksum, where it is quoted at all; a UDP checksum of zero means none.
     match headers.be16(l4 + checksum_at) {
-        Some(0) if embedded.protocol == protocol::UDP => data,
+        Some(0) if forward::zero_is_none(embedded.protocol) => data,
         Some(_) => checksum::add(
             data,
             change_field(
                 headers,
                 l4 + checksum_at,
                 covered,
-                embedded.protocol == protocol::UDP,
+                forward::zero_is_none(embedded.protocol),
             ),
         ),
         None => data,

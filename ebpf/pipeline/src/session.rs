@@ -7,13 +7,11 @@ use bulkhead_abi::{
     flow_generation::{self, DEAD},
     protocol,
 };
-use bulkhead_packet::tcp_flags;
 
 use crate::{
-    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
-    ingress::touch,
-    life, nat, open, syn_proxy,
-    tcp::{self, Step},
+    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward, life, nat, open,
+    syn_proxy,
+    tcp::{self, Trace, segment, window},
 };
 
 /// What came of a known session.
@@ -153,21 +151,18 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && work.injected == 0 {
         return Outcome::Verdict(expect::read_by_gateway(frame, env, work));
     }
-    let step = if work.flow.flags & flow_flags::PROXIED != 0 {
+    let judged = if work.flow.flags & flow_flags::PROXIED != 0 {
         syn_proxy::step(frame, env, work, state)
     } else {
-        step(work, state)
+        step(env, work, state)
     };
-    let next = match step {
-        Step::Refuse(reason) => return Outcome::Verdict(Verdict::drop(reason)),
-        Step::Restart => {
-            let _ended = life::end(env, work, Reason::SessionClosed);
-            return Outcome::Gone;
-        }
-        Step::Stay => state,
-        Step::Become(next) => next,
-        Step::Establish => established_state(work.packet.protocol),
-    };
+    if let Err(reason) = judged {
+        return Outcome::Verdict(Verdict::drop(reason));
+    }
+    if work.trace == Trace::Over {
+        let _ended = life::end(env, work, Reason::SessionClosed);
+        return Outcome::Gone;
+    }
     let to_host = work.flow.disposition == Disposition::ToHost as u8;
     if !to_host && let Err(reason) = forward::fits(frame, env, work, work.flow.mtu) {
         return Outcome::Verdict(Verdict::drop(reason));
@@ -175,13 +170,13 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if !life::hold(env, work) {
         return Outcome::Gone;
     }
-    store(env, work, next, frame.bytes());
+    store(env, work, frame.bytes());
     let mut reason = if work.half_open == 0 {
         Reason::Established
     } else {
         Reason::HalfOpen
     };
-    if step == Step::Establish {
+    if moves(work) {
         match promote(env, family, work) {
             Promotion::Done => reason = Reason::Established,
             Promotion::Full => return Outcome::Verdict(Verdict::drop(Reason::SessionTableFull)),
@@ -190,6 +185,9 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     }
     if to_host {
         return Outcome::Verdict(Verdict::pass(Reason::ToHost));
+    }
+    if let Err(reason) = segment::clamp(frame, env, work) {
+        return Outcome::Verdict(Verdict::drop(reason));
     }
     Outcome::Verdict(forward::send(frame, env, work, reason))
 }
@@ -207,42 +205,49 @@ fn same_zone<E: Tables>(env: &E, work: &Work) -> bool {
     now.is_some() && now == then
 }
 
-/// State of a conversation in which both sides have spoken.
+/// Whether the session is to stand in the established table and does not yet; also when that was full before.
 #[inline(always)]
-pub(crate) fn established_state(protocol: u8) -> SessionState {
-    match protocol {
-        protocol::TCP => SessionState::TcpEstablished,
-        protocol::UDP => SessionState::UdpTwoWay,
-        protocol::ICMP | protocol::ICMPV6 => SessionState::Icmp,
-        _ => SessionState::Other,
+pub(crate) fn moves(work: &Work) -> bool {
+    if work.half_open == 0 {
+        return false;
+    }
+    match SessionState::from_number(work.next_state) {
+        // Without connections, the first answer establishes.
+        Some(SessionState::UdpTwoWay) => true,
+        Some(SessionState::Icmp | SessionState::Other) => life::is_reply(&work.flow),
+        Some(state) => state.is_open_tcp(),
+        None => false,
     }
 }
 
-/// The step of any protocol. Without connections, the first answer establishes.
+/// What any protocol's packet does to its session; see [`tcp::step`].
+///
+/// # Errors
+/// The reason for which the packet is refused.
 #[inline(always)]
-pub(crate) fn step(work: &Work, state: SessionState) -> Step {
-    if work.packet.is_later_fragment() {
+pub(crate) fn step<E: Tables>(env: &E, work: &mut Work, state: SessionState) -> Result<(), Reason> {
+    if work.packet.is_later_fragment() && work.packet.protocol != protocol::TCP {
         // What its datagram does to the session the first fragment did.
-        return Step::Stay;
+        work.trace = Trace::Life;
+        work.next_state = state as u8;
+        return Ok(());
     }
     if work.packet.protocol == protocol::TCP {
-        return match tcp::step(&work.packet, &work.flow, &work.partner, state) {
-            // The table was full when the handshake completed: try again, rather than stay where sessions are evicted.
-            Step::Stay if work.half_open != 0 && state == SessionState::TcpEstablished => Step::Establish,
-            step => step,
-        };
+        return tcp::step(env, work, state);
     }
     if matches!(work.packet.protocol, protocol::ICMP | protocol::ICMPV6)
         && !open::icmp_fits(&work.packet, &work.flow)
     {
-        return Step::Refuse(Reason::IcmpNotRequest);
+        return Err(Reason::IcmpNotRequest);
     }
-    let both_spoke = work.flow.flags & flow_flags::REPLY != 0 || state == SessionState::UdpTwoWay;
-    if work.half_open != 0 && both_spoke {
-        Step::Establish
+    let answered = state == SessionState::UdpOneWay && life::is_reply(&work.flow);
+    work.trace = Trace::Life;
+    work.next_state = if answered {
+        SessionState::UdpTwoWay as u8
     } else {
-        Step::Stay
-    }
+        state as u8
+    };
+    Ok(())
 }
 
 /// Finds the way of this direction again.
@@ -323,7 +328,7 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
     // As it goes on after destination translation, like the first packet.
     let port = match original.protocol {
         protocol::ICMP | protocol::ICMPV6 => original.icmp_type_code as u16,
-        protocol::TCP | protocol::UDP => original.new_destination_port,
+        protocol if protocol::has_ports(protocol) => original.new_destination_port,
         _ => 0,
     };
     work.question = Question {
@@ -378,31 +383,45 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
 ///
 /// The generation is not among the fields: [`life::hold`] has entered it.
 #[inline(always)]
-pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, bytes: u32) {
+pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, bytes: u32) {
     let family = work.packet.family;
-    let seen_ns = if life::refreshes(&work.packet, work.flow.state != next as u8) {
-        work.now_ns
-    } else {
-        work.flow.last_seen_ns
-    };
-    touch(&mut work.flow, &work.packet, seen_ns, bytes);
-    if work.packet.protocol == protocol::TCP {
-        if work.packet.tcp_flags & tcp_flags::FIN != 0 {
-            work.flow.flags |= flow_flags::FIN_SENT;
-        }
-        if work.packet.tcp_flags & tcp_flags::SYN != 0 {
-            work.flow.tcp_scale = bulkhead_packet::tcp_window_scale(env, &work.headers, &work.packet);
-        }
+    let next = work.next_state;
+    if work.packet.protocol == protocol::TCP && moves(work) {
+        tcp::settle(&mut work.flow, &mut work.partner);
+        work.trace = Trace::Both;
     }
-    work.flow.state = next as u8;
+    let trace = work.trace;
+    let scale = window::scale_of(&work.flow, &work.partner);
+    let lives = matches!(trace, Trace::Edges | Trace::Both | Trace::Life);
+    if lives {
+        work.flow.last_seen_ns = work.now_ns;
+    }
+    if matches!(trace, Trace::Edges | Trace::Both | Trace::Quiet) {
+        window::follow(&mut work.flow, &work.packet, scale);
+    }
+    work.flow.packets += 1;
+    work.flow.bytes += u64::from(bytes);
+    work.flow.state = next;
     let own = &work.flow;
-    let packet = &work.packet;
+    let (packet, now_ns) = (&work.packet, work.now_ns);
     env.with_flow(table_of(work), family, &work.key, |flow| {
         if flow.session_id != own.session_id {
             return;
         }
-        touch(flow, packet, seen_ns, bytes);
-        flow.tcp_scale = own.tcp_scale;
+        flow.packets += 1;
+        flow.bytes += u64::from(bytes);
+        if lives {
+            flow.last_seen_ns = now_ns;
+        }
+        if matches!(trace, Trace::Edges | Trace::Quiet) {
+            window::follow(flow, packet, scale);
+            if window::after(own.tcp_limit, flow.tcp_limit) {
+                flow.tcp_limit = own.tcp_limit;
+            }
+        } else if trace == Trace::Both {
+            tcp::copy_edges(flow, own);
+            flow.tcp_end = own.tcp_end;
+        }
         flow.next_hop_mac = own.next_hop_mac;
         flow.egress_mac = own.egress_mac;
         flow.egress_ifindex = own.egress_ifindex;
@@ -421,11 +440,16 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, byt
         flow.fib_epoch = own.fib_epoch;
         flow.timeout_s = own.timeout_s;
     });
-    if work.partner.state != next as u8 {
-        work.partner.state = next as u8;
+    let both = trace == Trace::Both;
+    if both || work.partner.state != next {
+        work.partner.state = next;
+        let partner = &work.partner;
         env.with_flow(table(work.partner_half_open), family, &work.partner_key, |flow| {
-            if flow.session_id == own.session_id {
-                flow.state = next as u8;
+            if flow.session_id == partner.session_id {
+                flow.state = next;
+                if both {
+                    tcp::copy_edges(flow, partner);
+                }
             }
         });
     }

@@ -15,12 +15,12 @@
 //! handshake: the kernel makes cookies over plain headers.
 
 use bulkhead_abi::{Flow, Reason, SessionState, SynGuardKey, flow_flags, protocol};
-use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, Packet, checksum, tcp_flags};
+use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, Packet, SynOptions, checksum, tcp_flags};
 
 use crate::{
     Action, Checksum, Frame, NO_COOKIE, Tables, Verdict, Work, related,
     session::{self, table_of},
-    tcp::Step,
+    tcp::{self, Step},
 };
 
 /// How long after an attack acknowledgements are still looked at: longer than a client takes to answer.
@@ -220,57 +220,64 @@ pub(crate) fn step<F: Frame, E: Tables>(
     env: &E,
     work: &mut Work,
     state: SessionState,
-) -> Step {
+) -> Result<(), Reason> {
     let flags = work.packet.tcp_flags & CONTROL;
     let waiting = state == SessionState::TcpSynSent;
     if work.flow.flags & flow_flags::REPLY == 0 {
         if waiting && flags & tcp_flags::RST == 0 {
-            return repeat(frame, env, work, flags);
+            repeat(frame, env, work, flags)?;
+            return Step::Stay.write(work, state);
         }
         work.packet.ack = work.packet.ack.wrapping_add(work.flow.tcp_delta);
-        return session::step(work, state);
+        return session::step(env, work, state);
     }
     if waiting && flags == tcp_flags::ACK && work.packet.ack != work.partner.tcp_end {
         return if refuse(frame, work) {
-            Step::Refuse(Reason::SynProxyReset)
+            Err(Reason::SynProxyReset)
         } else {
-            Step::Refuse(Reason::RewriteFailed)
+            Err(Reason::RewriteFailed)
         };
     }
     if flags == tcp_flags::SYN | tcp_flags::ACK {
         // A server that repeats its SYN+ACK has sent nothing else yet.
         let again = work.packet.seq.wrapping_add(1) == work.flow.tcp_end;
         if work.packet.ack != work.partner.tcp_end && waiting || !waiting && !again {
-            return Step::Refuse(Reason::TcpStateInvalid);
+            return Err(Reason::TcpStateInvalid);
         }
         if !acknowledge(frame, work) {
-            return Step::Refuse(Reason::RewriteFailed);
+            return Err(Reason::RewriteFailed);
         }
         if !waiting {
-            return session::step(work, state);
+            return session::step(env, work, state);
         }
         learn(env, work);
-        return Step::Establish;
+        tcp::answer(
+            &work.packet,
+            &mut work.flow,
+            &mut work.partner,
+            SynOptions::default(),
+        );
+        return Step::Become(SessionState::TcpEstablished).write(work, state);
     }
     if waiting && flags & tcp_flags::RST == 0 {
-        return Step::Refuse(Reason::TcpStateInvalid);
+        return Err(Reason::TcpStateInvalid);
     }
-    session::step(work, state)
+    session::step(env, work, state)
 }
 
 /// A client's packet before the server has answered: whatever acknowledges our SYN+ACK repeats the SYN, which may have
 /// been lost; nobody else would.
 #[inline(always)]
-fn repeat<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work, flags: u8) -> Step {
+fn repeat<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work, flags: u8) -> Result<(), Reason> {
     let expected = 0u32.wrapping_sub(work.flow.tcp_delta);
     if flags != tcp_flags::ACK || work.packet.ack != expected || !is_plain(&work.packet) {
-        return Step::Refuse(Reason::SynProxyWaiting);
+        return Err(Reason::SynProxyWaiting);
     }
     work.packet.seq = work.flow.tcp_end;
     if become_syn(frame, env, work) {
-        Step::Stay
+        Ok(())
     } else {
-        Step::Refuse(Reason::RewriteFailed)
+        Err(Reason::RewriteFailed)
     }
 }
 

@@ -156,6 +156,11 @@ pub trait Tables: Repeat {
     fn route(&self, family: u8, address_be: &[u32; 4], to: &mut RouteEntry) -> bool;
     /// MAC of a neighbour, first byte lowest.
     fn neighbour(&self, key: &NeighbourKey) -> Option<u64>;
+    // TCP.
+    /// The rules for TCP in force (`abi::tcp_rules`).
+    fn tcp_rules(&self, generation: u32) -> u32;
+    /// [`bulkhead_abi::Settings::tcp_mss`] of a generation.
+    fn tcp_mss(&self, generation: u32) -> u32;
     // Gateways.
     /// The gateways in use (`abi::gateways`).
     fn gateways(&self, generation: u32) -> u32;

@@ -295,6 +295,20 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn tcp_rules(&self, generation: u32) -> u32 {
+        maps::SETTINGS
+            .get(generation & 1)
+            .map_or(0, |settings| settings.tcp_rules)
+    }
+
+    #[inline(always)]
+    fn tcp_mss(&self, generation: u32) -> u32 {
+        maps::SETTINGS
+            .get(generation & 1)
+            .map_or(bulkhead_abi::Settings::MSS_KEEP, |settings| settings.tcp_mss)
+    }
+
+    #[inline(always)]
     fn gateways(&self, generation: u32) -> u32 {
         maps::SETTINGS
             .get(generation & 1)

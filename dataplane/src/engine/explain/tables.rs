@@ -272,6 +272,12 @@ impl Tables for ReadOnly<'_> {
     }
     fn set_datagram(&self, _: &FragmentKey, _: &Datagram) {}
     fn remove_datagram(&self, _: &FragmentKey) {}
+    fn tcp_rules(&self, _: u32) -> u32 {
+        0
+    }
+    fn tcp_mss(&self, _: u32) -> u32 {
+        0
+    }
 }
 
 /// A question has no time, and nothing is left to chance: of several addresses the first is named.

@@ -5,11 +5,14 @@
 
 use bulkhead_packet::{
     Embedded, HEADER_BYTES, HeaderBuffer, IcmpKind, Kind, Packet, PlainLoop, Reason, fragment_flags, parse,
-    parse_embedded, tcp_window_scale,
+    parse_embedded, syn_options,
 };
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const DCCP: u8 = 33;
+const SCTP: u8 = 132;
+const UDP_LITE: u8 = 136;
 
 /// Parses `frame` as every hook would see it and checks what comes out.
 pub fn check(frame: &[u8]) {
@@ -95,15 +98,26 @@ fn accepted(headers: &HeaderBuffer, frame_bytes: u32, gso: bool, packet: &Packet
             assert!((20..=60).contains(&header) && header <= l4_bytes && l4 + 20 <= valid);
             assert_eq!(packet.payload_bytes as usize, l4_bytes - header);
             assert_ne!(packet.tcp_flags & 0x3f, 0);
-            assert!(tcp_window_scale(&PlainLoop, headers, packet) <= 14);
+            let options = syn_options(&PlainLoop, headers, packet);
+            assert!(options.scale().is_none_or(|scale| scale <= 14));
+            assert!(
+                options
+                    .segment_at()
+                    .is_none_or(|at| at >= l4 + 22 && at + 2 <= l4 + header)
+            );
         }
         UDP => {
             assert!(l4_bytes >= 8 && l4 + 8 <= valid);
             assert_eq!(packet.payload_bytes as usize, l4_bytes - 8);
         }
+        DCCP | SCTP | UDP_LITE => {
+            let header = if packet.protocol == UDP_LITE { 8 } else { 12 };
+            assert!(l4_bytes >= header && l4 + 8 <= valid);
+            assert_eq!(packet.payload_bytes as usize, l4_bytes - header);
+        }
         _ => assert_eq!(packet.tcp_header_bytes, 0),
     }
-    if matches!(packet.protocol, TCP | UDP) {
+    if matches!(packet.protocol, TCP | UDP | DCCP | SCTP | UDP_LITE) {
         let port = |at: usize| u16::from_be_bytes([headers.to_bytes()[at], headers.to_bytes()[at + 1]]);
         assert_eq!(
             (packet.source_port, packet.destination_port),
@@ -146,7 +160,7 @@ fn fragment(packet: &Packet, l4_bytes: usize) {
 
 fn quoted(headers: &HeaderBuffer, packet: &Packet) {
     let mut embedded = Embedded::default();
-    match parse_embedded(headers, packet, &mut embedded) {
+    match parse_embedded(&PlainLoop, headers, packet, &mut embedded) {
         Ok(()) => {
             let (l3, l4, valid) = (
                 usize::from(embedded.l3),
@@ -155,12 +169,15 @@ fn quoted(headers: &HeaderBuffer, packet: &Packet) {
             );
             assert_eq!(l3, usize::from(packet.l4) + 8);
             assert!(l4 >= l3 + if packet.family == 4 { 20 } else { 40 });
-            if matches!(embedded.protocol, TCP | UDP) {
+            if matches!(embedded.protocol, TCP | UDP | DCCP | SCTP | UDP_LITE) {
                 assert!(l4 + 8 <= valid, "ports quoted at {l4} of {valid} valid bytes");
             }
         }
         Err(reason) => assert!(
-            matches!(reason, Reason::Truncated | Reason::IcmpNoSession),
+            matches!(
+                reason,
+                Reason::Truncated | Reason::IcmpNoSession | Reason::IcmpQuoteInvalid
+            ),
             "{reason:?}"
         ),
     }

@@ -158,6 +158,23 @@ impl Frame {
         self
     }
 
+    /// Built with so many bytes of zeros for payload, without a layer 4 checksum: for what only looks at headers.
+    pub fn lengthened(&self, payload_bytes: u32) -> Vec<u8> {
+        let mut frame = self.build();
+        let payload_bytes = payload_bytes as usize;
+        let at = if self.is_v4() { 16 } else { 18 };
+        let length = usize::from(u16::from_be_bytes([frame[at], frame[at + 1]])) + payload_bytes;
+        let length = u16::try_from(length).expect("a length that fits").to_be_bytes();
+        frame[at..at + 2].copy_from_slice(&length);
+        if self.is_v4() {
+            frame[24..26].fill(0);
+            let sum = !crate::verify::ones_complement(0, &frame[14..34]);
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
+        frame.resize(frame.len() + payload_bytes, 0);
+        frame
+    }
+
     pub fn build(&self) -> Vec<u8> {
         let mut segment = [&self.header[..], &self.payload].concat();
         if self.protocol == UDP {

@@ -11,6 +11,7 @@ mod datagram;
 mod fragments;
 mod gateway;
 mod limits;
+mod model;
 mod nat;
 mod own;
 mod policy;

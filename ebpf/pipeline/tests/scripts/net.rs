@@ -263,6 +263,10 @@ impl Net {
             (SessionState::UdpTwoWay, 300),
             (SessionState::Icmp, 60),
             (SessionState::Other, 600),
+            (SessionState::TcpSynCrossed, 240),
+            (SessionState::TcpLastAck, 240),
+            (SessionState::TcpTimeWait, 240),
+            (SessionState::TcpMidstream, 240),
         ] {
             timeouts_ns[state as usize] = seconds * SECOND;
         }

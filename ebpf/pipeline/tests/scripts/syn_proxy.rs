@@ -397,7 +397,9 @@ fn a_connection_completes_and_carries_data_both_ways() {
             (got.flags, got.seq, got.ack),
             (ACK, client.wrapping_add(1), server.wrapping_add(1))
         );
-        // The tuple may be used again, and is challenged again.
+        // The tuple may be used again (after a while: its numbers begin no higher), and is challenged again.
+        case.net.advance(60 * SECOND);
+        case.attack(SECOND);
         case.challenged();
         assert_eq!(case.net.flows(), (0, 0));
     }

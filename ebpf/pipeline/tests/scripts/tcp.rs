@@ -9,26 +9,26 @@ use crate::{
     net::{DMZ, INSIDE, INSIDE_TOO, MISS, Net, OUTSIDE, SECOND, ZONE_INSIDE, ZONE_OUTSIDE, mac, permit},
 };
 
-const ESTABLISHED: (&str, u64) = ("sessions_established", 1);
+pub const ESTABLISHED: (&str, u64) = ("sessions_established", 1);
 
 /// A client at sequence 1000 and a server at sequence 9000, ports 40000 and 80.
-struct Pair {
-    client: &'static str,
-    server: &'static str,
-    router: &'static str,
+pub struct Pair {
+    pub client: &'static str,
+    pub server: &'static str,
+    pub router: &'static str,
 }
 
 impl Pair {
-    fn client(&self, flags: u8, seq: u32, ack: u32) -> Frame {
+    pub fn client(&self, flags: u8, seq: u32, ack: u32) -> Frame {
         Frame::new(self.client, self.server).tcp(40000, 80, flags, seq, ack)
     }
 
-    fn server(&self, flags: u8, seq: u32, ack: u32) -> Frame {
+    pub fn server(&self, flags: u8, seq: u32, ack: u32) -> Frame {
         Frame::new(self.server, self.client).tcp(80, 40000, flags, seq, ack)
     }
 }
 
-fn pairs() -> [Pair; 2] {
+pub fn pairs() -> [Pair; 2] {
     FAMILIES.map(|(client, server, router)| Pair {
         client,
         server,
@@ -37,7 +37,7 @@ fn pairs() -> [Pair; 2] {
 }
 
 /// Three-way handshake; afterwards the client stands at 1001 and the server at 9001.
-fn open(net: &mut Net, pair: &Pair) {
+pub fn open(net: &mut Net, pair: &Pair) {
     let syn = net.receive(INSIDE, &pair.client(SYN, 1000, 0));
     let others: &[_] = if syn.outcome.delta.contains_key(MISS.0) {
         &[MISS]
@@ -63,7 +63,7 @@ fn open(net: &mut Net, pair: &Pair) {
     assert_eq!(net.flows().0 % 2, 0);
 }
 
-fn outbound() -> Net {
+pub fn outbound() -> Net {
     Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)])
 }
 
@@ -130,13 +130,11 @@ fn a_simultaneous_open_establishes() {
         .forwarded(INSIDE, Reason::HalfOpen, &[]);
     net.receive(INSIDE, &pair.client(SYN | ACK, 1000, 9001))
         .forwarded(OUTSIDE, Reason::HalfOpen, &[]);
+    // Both SYNs are acknowledged: nothing else need come (RFC 9293, figure 8).
     net.receive(OUTSIDE, &pair.server(SYN | ACK, 9000, 1001))
-        .forwarded(INSIDE, Reason::HalfOpen, &[]);
-    net.receive(INSIDE, &pair.client(ACK, 1001, 9001)).forwarded(
-        OUTSIDE,
-        Reason::Established,
-        &[ESTABLISHED],
-    );
+        .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
+    net.receive(INSIDE, &pair.client(ACK, 1001, 9001))
+        .forwarded(OUTSIDE, Reason::Established, &[]);
 }
 
 #[test]
@@ -215,13 +213,14 @@ fn the_window_counts_with_its_scale() {
     let options = [2, 4, 5, 0xb4, 1, 3, 3, 7];
     net.receive(INSIDE, &pair.client(SYN, 1000, 0).tcp_options(&options))
         .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
-    net.receive(OUTSIDE, &pair.server(SYN | ACK, 9000, 1001))
+    let options = [3, 3, 2, 0];
+    net.receive(OUTSIDE, &pair.server(SYN | ACK, 9000, 1001).tcp_options(&options))
         .forwarded(INSIDE, Reason::HalfOpen, &[]);
-    net.receive(INSIDE, &pair.client(ACK, 1001, 9001).window(100))
+    net.receive(INSIDE, &pair.client(ACK, 1001, 9001).window(1000))
         .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
-    net.receive(OUTSIDE, &pair.server(RST, 9001 + 100 * 128 - 1, 0))
+    net.receive(OUTSIDE, &pair.server(RST, 9001 + 1000 * 128 - 1, 0))
         .forwarded(INSIDE, Reason::Established, &[]);
-    net.receive(OUTSIDE, &pair.server(RST, 9001 + 100 * 128, 0))
+    net.receive(OUTSIDE, &pair.server(RST, 9001 + 1000 * 128, 0))
         .dropped(Reason::TcpResetOutOfWindow, &[]);
 }
 
@@ -265,8 +264,8 @@ fn a_reset_behind_unacknowledged_data_ends_the_session() {
         .dropped(Reason::SessionClosed, &[]);
 }
 
-/// RFC 5961: knowing the addresses and ports must not be enough. A blind attacker's segment is delivered (the receiver
-/// drops it), but its sequence number must not become one that a reset may have.
+/// RFC 5961: knowing the addresses and ports must not be enough. The sequence number of a blind attacker's segment must
+/// not become one that a reset may have.
 #[test]
 fn a_forged_segment_does_not_make_a_forged_reset_exact() {
     for pair in pairs() {
@@ -274,7 +273,7 @@ fn a_forged_segment_does_not_make_a_forged_reset_exact() {
         open(&mut net, &pair);
         let forged = 9001 + 0x1000_0000;
         net.receive(OUTSIDE, &pair.server(ACK, forged, 1001))
-            .forwarded(INSIDE, Reason::Established, &[]);
+            .dropped(Reason::TcpOutOfWindow, &[]);
         net.receive(OUTSIDE, &pair.server(RST, forged, 0))
             .dropped(Reason::TcpResetOutOfWindow, &[]);
         net.receive(INSIDE, &pair.client(ACK, 1001, 9001))
@@ -346,7 +345,7 @@ fn the_same_ports_are_used_again_after_a_reset() {
         .forwarded(INSIDE, Reason::Established, &[]);
     // Not by the server, which policy does not let open one.
     net.receive(OUTSIDE, &pair.server(SYN, 1, 0))
-        .dropped(Reason::SessionClosed, &[]);
+        .dropped(Reason::DefaultDeny, &[MISS]);
     open(&mut net, pair);
 }
 
