@@ -13,7 +13,7 @@ mod traffic;
 #[path = "prog_run_differential/twins.rs"]
 mod twins;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bulkhead_abi::Reason;
 use bulkhead_dataplane::{bpf::Program, netlink::VethSpec};
@@ -122,8 +122,11 @@ fn differential(nat: bool, seed: u64) {
                 keys.sort_by_key(sortable);
                 if !keys.is_empty() {
                     let key = keys[random.below(keys.len())];
-                    // One ms: nearly every session has been idle for that long.
+                    // One ms, and a pause of some ticks of the clock: every session has been idle for that long.
                     let early_ms = u32::from(random.one_in(2));
+                    if early_ms != 0 {
+                        std::thread::sleep(Duration::from_millis(15));
+                    }
                     let ageing = match random.below(4) {
                         0 => Ageing::Clear,
                         1 => Ageing::Collect(early_ms),

@@ -380,7 +380,7 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
 #[inline(always)]
 pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, next: SessionState, bytes: u32) {
     let family = work.packet.family;
-    let seen_ns = if life::refreshes(&work.packet, work.flow.state != next as u8) {
+    let seen_ns = if life::refreshes(&work.packet, &work.flow, next) {
         work.now_ns
     } else {
         work.flow.last_seen_ns
