@@ -5,8 +5,8 @@
 //! kernel. A session is marked at one sweep and collected at a later one, with a grace period in between; the argument is
 //! in `deploy/docs/decisions/0004-ageing.md`.
 //!
-//! The period follows what there is to do (the next session that can be over), what the last sweep cost (at most two per
-//! cent of a CPU) and, where early ageing is configured, how full the table is.
+//! The period follows what there is to do (the next session that can be over), what the last sweep cost (at most five
+//! per cent of a CPU) and, where early ageing is configured, how full the table is.
 
 mod census;
 mod early;
@@ -33,10 +33,12 @@ pub(super) use view::Timeouts;
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Between two sweeps when nothing can be over sooner: sessions change their state, and their timeout with it.
 const LONGEST: Duration = Duration::from_secs(10);
+/// The same where the sweep keeps an eye on more: how full the table is, how many sessions an address has.
+const LONGEST_WATCHING: Duration = Duration::from_secs(2);
 /// Between two sweeps when the table is filling up and early ageing is to empty it.
 const URGENT: Duration = Duration::from_millis(250);
 /// One part in so many of a CPU is what sweeps may take; when it is urgent, [`URGENT_SHARE`].
-const SHARE: u32 = 50;
+const SHARE: u32 = 20;
 const URGENT_SHARE: u32 = 4;
 /// However long a sweep takes, there is another one after this long.
 const ANYWAY: Duration = Duration::from_secs(60);
@@ -248,6 +250,7 @@ impl Ager {
             soonest_ns,
             ..
         } = sweep;
+        let watching = census.is_some() || self.early.idle_ms() != 0;
         match census {
             Some(census) => report.corrected = census.end(shared, &mut self.drift)?,
             None => self.drift = census::Drift::default(),
@@ -260,16 +263,19 @@ impl Ager {
         report.cpu_time = cpu_time().saturating_sub(began);
         self.report = report;
         *lock(&shared.ageing) = report;
-        Ok(if self.early.urgent() {
-            URGENT.max(report.cpu_time * URGENT_SHARE)
+        if self.early.urgent() {
+            return Ok(URGENT.max(report.cpu_time * URGENT_SHARE));
+        }
+        let longest = if report.marked != 0 || self.drift.is_some() {
+            SHORTEST
+        } else if watching {
+            LONGEST_WATCHING
         } else {
-            let soonest = Duration::from_nanos(soonest_ns).min(timeouts.shortest());
-            let soonest = if report.marked == 0 { soonest } else { SHORTEST };
-            soonest
-                .clamp(SHORTEST, LONGEST)
-                .max(report.cpu_time * SHARE)
-                .min(ANYWAY)
-        })
+            LONGEST
+        };
+        let soonest = Duration::from_nanos(soonest_ns).min(timeouts.shortest());
+        let pause = soonest.clamp(SHORTEST, longest);
+        Ok(pause.max(report.cpu_time * SHARE).min(ANYWAY))
     }
 }
 

@@ -28,6 +28,13 @@ type Counts = HashMap<LimitKey, SessionCount>;
 #[derive(Default)]
 pub(super) struct Drift(HashMap<LimitKey, i64>);
 
+impl Drift {
+    /// Whether there was anything: then the next sweep, which may correct it, should be soon.
+    pub(super) fn is_some(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
 /// One sweep's count.
 pub(super) struct Census {
     rules: HashMap<u8, LimitRule>,
