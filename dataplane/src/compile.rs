@@ -10,15 +10,18 @@ mod nat;
 mod screens;
 mod tcp;
 
+pub(crate) mod timeouts;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
 use bulkhead_abi::{
-    Dimension, HostKey4, HostKey6, MAX_ZONES, NatPool, NatRule, NatRuleKey, POOL_RANGES, PolicyAction,
-    PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ScanLimit,
-    ScreenProfile, ServiceKey, Settings, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
+    Dimension, HostKey4, HostKey6, LimitRule, LimitRuleKey, MAX_ZONES, NatPool, NatRule, NatRuleKey,
+    POOL_RANGES, PolicyAction, PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RULES_PER_PAGE,
+    RulePage, RuleSet, ScanLimit, ScreenProfile, ServiceKey, Settings, TimeoutKey, VectorKey, WORDS_PER_PAGE,
+    ZoneKey, log_flags,
 };
 
 use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch};
@@ -112,6 +115,11 @@ pub struct CompiledRuleset {
     // Screens.
     /// Screen profiles, by index.
     pub screens: Vec<(u32, ScreenProfile)>,
+    // Ageing and limits.
+    /// Timeouts of services, s.
+    pub service_timeouts: Vec<(TimeoutKey, u32)>,
+    /// Limits of sessions by zone.
+    pub limit_rules: Vec<(LimitRuleKey, LimitRule)>,
 }
 
 /// Numbers the distinct sets of groups (or services) that occur. Class 0 is the empty set.
@@ -288,6 +296,7 @@ pub fn compile(
     compile_rules(ruleset, &classes, &mut vectors, &mut compiled);
     nat::compile(ruleset, &classes, &mut vectors, &mut compiled)?;
     vectors.finish(&mut compiled);
+    timeouts::compile(ruleset, &classes.services, &mut compiled);
     Ok(compiled)
 }
 

@@ -47,7 +47,10 @@ pub fn stage(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), TableE
     write(&maps.nat_addresses4, &compiled.nat_addresses4)?;
     write(&maps.nat_addresses6, &compiled.nat_addresses6)?;
     // As the settings: two slots.
-    write(&maps.screens, &compiled.screens)
+    write(&maps.screens, &compiled.screens)?;
+    // Ageing and limits.
+    write(&maps.service_timeouts, &compiled.service_timeouts)?;
+    write(&maps.limit_rules, &compiled.limit_rules)
 }
 
 /// Removes every entry of `compiled`, which must not be live. Remembered decisions of it age out of their cache.
@@ -68,5 +71,8 @@ pub fn remove(maps: &KernelMaps, compiled: &CompiledRuleset) -> Result<(), Table
     erase(&maps.nat_rules, &compiled.nat_rules)?;
     erase(&maps.pools, &compiled.pools)?;
     erase(&maps.nat_addresses4, &compiled.nat_addresses4)?;
-    erase(&maps.nat_addresses6, &compiled.nat_addresses6)
+    erase(&maps.nat_addresses6, &compiled.nat_addresses6)?;
+    // Ageing and limits.
+    erase(&maps.service_timeouts, &compiled.service_timeouts)?;
+    erase(&maps.limit_rules, &compiled.limit_rules)
 }

@@ -13,7 +13,7 @@ mod traffic;
 #[path = "prog_run_differential/twins.rs"]
 mod twins;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bulkhead_abi::Reason;
 use bulkhead_dataplane::{bpf::Program, netlink::VethSpec};
@@ -22,7 +22,7 @@ use bulkhead_testkit::{Namespace, privileged};
 
 use crate::{
     traffic::{Input, Random, Traffic},
-    twins::{Twins, sortable},
+    twins::{Ageing, Twins, sortable},
 };
 
 /// Packets per run.
@@ -104,7 +104,7 @@ fn differential(nat: bool, seed: u64) {
                 open = !open;
                 twins.commit(open);
             }
-            if turn.is_multiple_of(53) {
+            if turn.is_multiple_of(23) {
                 let family = if random.one_in(2) { 4 } else { 6 };
                 let table = if random.one_in(2) {
                     Table::Established
@@ -122,7 +122,20 @@ fn differential(nat: bool, seed: u64) {
                 keys.sort_by_key(sortable);
                 if !keys.is_empty() {
                     let key = keys[random.below(keys.len())];
-                    twins.expire(family, &key, random.one_in(2));
+                    // One ms, and a pause of some ticks of the clock: every session has been idle for that long.
+                    let early_ms = u32::from(random.one_in(2));
+                    if early_ms != 0 {
+                        std::thread::sleep(Duration::from_millis(15));
+                    }
+                    let ageing = match random.below(4) {
+                        0 => Ageing::Clear,
+                        1 => Ageing::Collect(early_ms),
+                        _ => Ageing::Mark(early_ms),
+                    };
+                    twins.age(family, &key, ageing);
+                    if random.one_in(2) {
+                        twins.age(family, &key, Ageing::Collect(early_ms));
+                    }
                 }
             }
             if turn.is_multiple_of(250) {
@@ -164,6 +177,7 @@ fn differential(nat: bool, seed: u64) {
             Reason::FragmentOverlap,
             Reason::Fragmented,
             Reason::NotForUs,
+            Reason::SessionLimitSource,
         ] {
             assert!(
                 seen.contains_key(&reason),

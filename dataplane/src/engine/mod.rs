@@ -27,6 +27,7 @@ use std::{
 use bulkhead_abi::{ControlRequest, STATIC_RULE};
 use crossbeam::channel::Receiver;
 
+pub use ageing::AgeingReport;
 pub use events::{EventKind, FlowEvent};
 pub use explain::{Explain, Explanation};
 pub use sessions::{Direction, Session, SessionList};
@@ -129,6 +130,10 @@ struct Shared {
     /// The programs were loaded for wire mode.
     wired: bool,
     stop: AtomicBool,
+    /// What the tables were made for.
+    sizes: Sizes,
+    /// What the last sweep came to.
+    ageing: Mutex<AgeingReport>,
 }
 
 /// Generations whose rulesets are remembered for naming.
@@ -194,6 +199,8 @@ impl Engine {
             tried: AtomicU32::new(0),
             wired,
             stop: AtomicBool::new(false),
+            sizes: options.sizes,
+            ageing: Mutex::new(AgeingReport::default()),
         });
         let engine = Self {
             shared,

@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bulkhead_abi::{Flow, FlowKey4, FlowKey6, SessionState, Settings, flow_flags};
+use bulkhead_abi::{Flow, FlowKey6, SessionState, flow_flags, flow_generation};
 
 use super::{
     Engine, EngineError, Shared,
-    ageing::{now_ns, request4, request6},
+    ageing::{AnyKey as _, Operation, Timeouts, now_ns},
     destination_rule_name, rule_name, source_rule_name, zone_name,
 };
 use crate::{address::address, table::TableError};
@@ -75,7 +75,7 @@ pub struct SessionList {
 /// Everything needed to name one flow.
 struct View<'a> {
     shared: &'a Shared,
-    settings: Settings,
+    timeouts: Timeouts,
     now_ns: u64,
 }
 
@@ -99,7 +99,7 @@ impl View<'_> {
         reply: Option<&Flow>,
         established: bool,
     ) -> Session {
-        let ruleset = self.shared.ruleset_of(flow.generation);
+        let ruleset = self.shared.ruleset_of(flow_generation::unmarked(flow.generation));
         let end = |words: &[u32; 4], port| SocketAddr::new(address(family, words), port);
         let last_seen_ns = reply.map_or(0, |reply| reply.last_seen_ns).max(flow.last_seen_ns);
         Session {
@@ -130,45 +130,32 @@ impl View<'_> {
             to_zone: zone_name(&ruleset, flow.to_zone),
             age: Duration::from_nanos(self.now_ns.saturating_sub(flow.created_ns)),
             idle: Duration::from_nanos(self.now_ns.saturating_sub(last_seen_ns)),
-            timeout: Duration::from_nanos(
-                self.settings
-                    .timeouts_ns
-                    .get(usize::from(flow.state))
-                    .copied()
-                    .unwrap_or(0),
-            ),
+            timeout: Duration::from_nanos(self.timeouts.of_flow(key, flow)),
         }
     }
 }
 
-fn wide(key: &FlowKey4) -> FlowKey6 {
-    FlowKey6 {
-        source_be: [key.source_be, 0, 0, 0],
-        destination_be: [key.destination_be, 0, 0, 0],
-        source_port: key.source_port,
-        destination_port: key.destination_port,
-        protocol: key.protocol,
-    }
+/// A session is shown by its first direction, while it lives.
+fn to_be_shown(flow: &Flow) -> bool {
+    flow.flags & flow_flags::REPLY == 0 && flow.generation != flow_generation::DEAD
 }
 
 /// Visits every session once, by its original direction.
 fn for_each(shared: &Shared, visit: Visit<'_>) -> Result<(), TableError> {
-    let generation = shared.generation.load(std::sync::atomic::Ordering::Acquire);
-    let settings = shared.maps.settings.get(&(generation & 1))?.unwrap_or_default();
     let view = View {
         shared,
-        settings,
+        timeouts: Timeouts::in_force(shared)?,
         now_ns: now_ns(),
     };
     let maps = &shared.maps;
     for (table, established) in [(&maps.flows4, true), (&maps.half_open4, false)] {
         let mut failed = None;
         table.for_each(|key, flow| {
-            if flow.flags & flow_flags::REPLY == 0 && failed.is_none() {
+            if to_be_shown(flow) && failed.is_none() {
                 match table.get(&flow.partner4()) {
                     Ok(reply) => {
-                        let session = view.session(4, &wide(key), flow, reply.as_ref(), established);
-                        visit(session, request4(key, true));
+                        let session = view.session(4, &key.wide(), flow, reply.as_ref(), established);
+                        visit(session, key.target().request(Operation::Clear, 0));
                     }
                     Err(error) => failed = Some(error),
                 }
@@ -179,11 +166,11 @@ fn for_each(shared: &Shared, visit: Visit<'_>) -> Result<(), TableError> {
     for (table, established) in [(&maps.flows6, true), (&maps.half_open6, false)] {
         let mut failed = None;
         table.for_each(|key, flow| {
-            if flow.flags & flow_flags::REPLY == 0 && failed.is_none() {
+            if to_be_shown(flow) && failed.is_none() {
                 match table.get(&flow.partner6()) {
                     Ok(reply) => visit(
                         view.session(6, key, flow, reply.as_ref(), established),
-                        request6(key, true),
+                        key.target().request(Operation::Clear, 0),
                     ),
                     Err(error) => failed = Some(error),
                 }

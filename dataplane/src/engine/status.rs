@@ -115,6 +115,8 @@ impl Engine {
             .map(|(slot, name)| ((*name).to_owned(), value(*slot)));
         let mut counters: BTreeMap<String, u64> = reasons.chain(extra).collect();
         counters.insert("observer_events_lost".to_owned(), self.shared.events.lost());
+        // As of the last sweep.
+        counters.insert("sessions_evicted".to_owned(), self.ageing().evicted);
         Ok(counters)
     }
 

@@ -1,8 +1,10 @@
 //! The ruleset of the differential test: something of everything.
 
+use std::time::Duration;
+
 use bulkhead_dataplane::ruleset::{
-    Action as Act, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Service, ServiceMatch, SourceNat,
-    SourceTranslation, Zone,
+    Action as Act, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Screen, Service, ServiceMatch,
+    SourceNat, SourceTranslation, Zone,
 };
 
 /// With or without source NAT from inside to outside; `open` permits more than its opposite.
@@ -72,12 +74,21 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
             ..Policy::default()
         });
     }
+    let mut services = vec![
+        service("web", vec![ports(6, 80, 80), ports(6, 8000, 8007)]),
+        service("dns", vec![ports(17, 53, 53)]),
+        service("ping", vec![icmp(1, 8), icmp(58, 128)]),
+        service("forbidden", vec![ports(6, 9999, 9999), ports(17, 9999, 9999)]),
+        service("gre", vec![ServiceMatch::Protocol(47)]),
+    ];
+    // Another with each generation, so that a session's own follows.
+    services[0].timeout = Some(Duration::from_secs(if open { 3600 } else { 1800 }));
     Ruleset {
         zones: vec![
             Zone {
                 name: "inside".into(),
                 host_inbound: vec![0, 2],
-                ..Zone::default()
+                screen: Some(0),
             },
             Zone {
                 name: "outside".into(),
@@ -101,13 +112,15 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
                 members: vec![prefix("10.1.0.4", 32), prefix("2001:db8:1::4", 128)],
             },
         ],
-        services: vec![
-            service("web", vec![ports(6, 80, 80), ports(6, 8000, 8007)]),
-            service("dns", vec![ports(17, 53, 53)]),
-            service("ping", vec![icmp(1, 8), icmp(58, 128)]),
-            service("forbidden", vec![ports(6, 9999, 9999), ports(17, 9999, 9999)]),
-            service("gre", vec![ServiceMatch::Protocol(47)]),
-        ],
+        services,
+        screens: vec![Screen {
+            // Some of the traffic gets there.
+            session_limit_source: Some(30),
+            session_limit_destination: Some(20),
+            syn_ack_ack: Some(12),
+            alarm_without_drop: !open,
+            ..Screen::default()
+        }],
         policies,
         source_nat: if nat {
             vec![SourceNat {

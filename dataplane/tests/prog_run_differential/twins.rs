@@ -3,7 +3,10 @@
 //! Every comparison that a packet allows is made where it runs: return code, bytes, counters, events, slow-path
 //! requests. The session tables are compared when asked.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use bulkhead_abi::{
     ControlRequest, Datagram, Disposition, Event, Flow, FlowKey4, FlowKey6, FrameHeader, FrameKind,
@@ -37,6 +40,15 @@ fn code(program: Program, action: Action) -> u32 {
         (_, Action::Pass) => 0,
         (_, Action::Redirect | Action::RedirectPeer | Action::RedirectNeighbour) => 7,
     }
+}
+
+/// What user space asks of a session.
+#[derive(Clone, Copy, Debug)]
+pub enum Ageing {
+    Clear,
+    /// If idle for so many ms; 0: its own timeout.
+    Mark(u32),
+    Collect(u32),
 }
 
 /// Both worlds.
@@ -202,6 +214,8 @@ impl Twins {
         tables.pools.load(compiled.pools);
         tables.nat_addresses4.load(compiled.nat_addresses4);
         tables.nat_addresses6.load(compiled.nat_addresses6);
+        tables.service_timeouts.load(compiled.service_timeouts);
+        tables.limit_rules.load(compiled.limit_rules);
         self.go_live();
     }
 
@@ -227,8 +241,8 @@ impl Twins {
         self.host.tables.live.set(live);
     }
 
-    /// Ends a session in both worlds; both must agree whether there was one.
-    pub fn expire(&mut self, family: u8, key: &FlowKey6, force: bool) {
+    /// Asks for something to be done to a session in both worlds; both must agree whether it was.
+    pub fn age(&mut self, family: u8, key: &FlowKey6, ageing: Ageing) {
         let mut words = [0; 10];
         let ports = u32::from(key.destination_port) << 16 | u32::from(key.source_port);
         if family == 4 {
@@ -238,19 +252,24 @@ impl Twins {
             words[4..8].copy_from_slice(&key.destination_be);
             (words[8], words[9]) = (ports, key.protocol);
         }
-        let operation = if family == 4 { 3 } else { 4 } + if force { 2 } else { 0 };
+        let (operation, argument) = match ageing {
+            Ageing::Clear => (5, 0),
+            Ageing::Mark(early_ms) => (40, early_ms),
+            Ageing::Collect(early_ms) => (42, early_ms),
+        };
         let request = ControlRequest {
-            operation,
-            argument: 0,
+            operation: operation + u32::from(family == 6),
+            argument,
             key: words,
         };
-        let ended = self.object.control(&request).expect("the control program runs");
+        let done = self.object.control(&request).expect("the control program runs");
         self.synchronise();
-        assert_eq!(
-            self.host.expire(family, key, force),
-            ended,
-            "expire {key:?}, force: {force}"
-        );
+        let host = match ageing {
+            Ageing::Clear => self.host.expire(family, key, true),
+            Ageing::Mark(early_ms) => self.host.mark(family, key, early_ms),
+            Ageing::Collect(early_ms) => self.host.collect(family, key, early_ms),
+        };
+        assert_eq!(host, done, "{ageing:?} {key:?}");
         // Events and counters of both.
         let kernel = self.kernel_events();
         assert_eq!(
@@ -391,9 +410,18 @@ impl Twins {
         host
     }
 
-    /// Compares the session tables.
+    /// Compares the session tables, and the counts of sessions per address.
     pub fn compare_flows(&self) -> usize {
         let mut count = 0;
+        let mut limits = HashMap::new();
+        self.object
+            .maps
+            .limits
+            .for_each(|key, count| {
+                limits.insert(*key, *count);
+            })
+            .unwrap();
+        assert_eq!(limits, self.host.tables.limits.entries().into_iter().collect());
         for table in [Table::Established, Table::HalfOpen] {
             let maps = &self.object.maps;
             let (map4, map6) = match table {

@@ -10,7 +10,7 @@ use bulkhead_abi::{
     flow_generation::{DEAD, MARK, is_marked},
 };
 
-use crate::{Clock, Tables, Work, ingress::SILENCE_NS, life, nat, session};
+use crate::{Clock, Tables, Work, life, nat, session};
 
 /// What a key of user space's stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,9 +67,7 @@ pub fn mark<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowK
     match find(env, work, family, key) {
         Found::Nothing => return false,
         Found::Half => {
-            // The other half may be just being entered.
-            let ended =
-                work.now_ns.saturating_sub(work.flow.created_ns) > SILENCE_NS && life::end_half(env, work);
+            let ended = life::end_half(env, work);
             if ended {
                 env.count(Reason::SLOT_SESSIONS_EXPIRED);
             }
@@ -155,12 +153,16 @@ pub fn bury<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowK
     if found == Found::Nothing || work.found_generation != DEAD {
         return false;
     }
-    if found == Found::Session && !life::is_reply(&work.flow) {
-        let half_open = work.half_open;
-        life::clear_away(env, work, half_open, Reason::SessionClosed);
-    } else {
-        env.remove_flow(session::table_of(work), family, key);
+    if found == Found::Session {
+        if life::is_reply(&work.flow) {
+            // Without its answers the first direction must not live on.
+            let _ended = life::end(env, work, Reason::SessionClosed);
+        } else {
+            let half_open = work.half_open;
+            life::clear_away(env, work, half_open, Reason::SessionClosed);
+        }
     }
+    env.remove_flow(session::table_of(work), family, key);
     env.count(Reason::SLOT_SESSIONS_EXPIRED);
     true
 }

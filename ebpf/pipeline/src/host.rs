@@ -14,7 +14,7 @@ mod firewall;
 mod frame;
 mod map;
 
-pub use firewall::{HostFirewall, Outcome};
+pub use firewall::{HostFirewall, Outcome, ingress_elsewhere};
 pub use frame::{Asked, Handed, Hook, HostFrame};
 pub use map::{FlowTable, HostMap, HostTrie, TrieKey};
 

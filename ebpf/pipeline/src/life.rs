@@ -9,7 +9,7 @@
 //! * A session that is aged is marked first and collected later. A packet that goes on takes the mark away, a collector
 //!   makes the flow `DEAD`: one compare-and-exchange on the first direction's generation, which one of them wins.
 
-use crate::{Table, Tables, Work, limits, session};
+use crate::{Table, Tables, Work, ingress::SILENCE_NS, limits, session};
 use bulkhead_abi::{
     Flow, FlowKey6, Reason, Tally, flow_flags,
     flow_generation::{DEAD, is_marked, unmarked},
@@ -132,52 +132,68 @@ pub(crate) fn end<E: Tables>(env: &E, work: &mut Work, reason: Reason) -> bool {
     } else {
         &work.key
     };
-    // The first direction decides. Where it stands in both tables the session is just moving to the established one, and
-    // whoever moves it looks whether it is still alive when that is done.
-    let (half_open, ended) = match env.end_flow(Table::Established, family, first, id) {
-        None => (1, env.end_flow(Table::HalfOpen, family, first, id)),
-        ended => (0, ended),
-    };
-    if ended != Some(true) {
-        return false;
+    // The first direction decides, and where it stands in both tables, because the session is just moving to the
+    // established one, its half-open flow. Both are dead before one is removed, and that one is removed first: whoever
+    // misses it finds the other dead.
+    match env.end_flow(Table::HalfOpen, family, first, id) {
+        Some(true) => {
+            let copied = env.end_flow(Table::Established, family, first, id);
+            env.remove_flow(Table::HalfOpen, family, first);
+            if copied == Some(true) {
+                env.remove_flow(Table::Established, family, first);
+            }
+        }
+        Some(false) => return false,
+        None => {
+            if take(env, 0, family, first, id) != Taken::Here {
+                return false;
+            }
+        }
     }
-    clear_away(env, work, half_open, reason);
+    finish(env, work, reason);
     true
 }
 
 /// Removes the session in `work`, whose first direction the caller has made dead in this table, and says so.
 #[inline(never)]
 pub(crate) fn clear_away<E: Tables>(env: &E, work: &mut Work, half_open: u32, reason: Reason) {
-    let family = work.packet.family;
-    let id = work.flow.session_id;
-    let reply = is_reply(&work.flow);
-    let (first, second) = if reply {
-        (&work.partner_key, &work.key)
+    let first = if is_reply(&work.flow) {
+        &work.partner_key
     } else {
-        (&work.key, &work.partner_key)
+        &work.key
     };
+    let (family, id) = (work.packet.family, work.flow.session_id);
     env.remove_flow(session::table(half_open), family, first);
     let _copy = take(env, 1 - half_open, family, first, id);
-    let _reply = take(env, 0, family, second, id);
-    let _reply = take(env, 1, family, second, id);
+    finish(env, work, reason);
+}
+
+/// The rest of the end, when the first direction's flow is gone: its answers, what it counted for, the event.
+#[inline(never)]
+fn finish<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
+    let (family, id) = (work.packet.family, work.flow.session_id);
+    let reply = is_reply(&work.flow);
+    let second = if reply { &work.key } else { &work.partner_key };
+    let _half_open = take(env, 1, family, second, id);
+    let _established = take(env, 0, family, second, id);
     limits::give_back(env, work);
     env.tally(Tally::Ended);
     session::describe_close(work, reply, reason);
     env.emit(&work.event);
 }
 
-/// Removes the flow in `work`, whose other half is gone: it must not live on with a port that is no longer reserved.
+/// Removes the flow in `work`, whose other half is gone: it must not live on with a port that is no longer reserved. A
+/// young reply flow may be that of a session which another CPU is just entering, its first direction last, and stays.
 #[inline(never)]
 pub(crate) fn end_half<E: Tables>(env: &E, work: &mut Work) -> bool {
-    let ended = take(
-        env,
-        work.half_open,
-        work.packet.family,
-        &work.key,
-        work.flow.session_id,
-    );
-    if ended == Taken::Here && !is_reply(&work.flow) {
+    let reply = is_reply(&work.flow);
+    if reply && work.now_ns.saturating_sub(work.flow.created_ns) < SILENCE_NS {
+        return false;
+    }
+    let (family, id) = (work.packet.family, work.flow.session_id);
+    let ended = take(env, work.half_open, family, &work.key, id) == Taken::Here;
+    if ended && !reply {
         limits::give_back(env, work);
     }
-    ended == Taken::Here
+    ended
 }

@@ -178,6 +178,18 @@ impl HostFirewall {
     }
 }
 
+/// The TCX ingress program on another CPU over the same tables, for [`HostTables::interrupt`] and its like: what becomes of
+/// the frame, and its bytes.
+pub fn ingress_elsewhere(tables: &HostTables, ifindex: u32, bytes: &[u8]) -> (Verdict, Vec<u8>) {
+    let mut work: Box<Work> = Box::default();
+    let mut frame = HostFrame::new(Hook::Tcx, bytes);
+    load(&mut work.headers, &frame.bytes);
+    work.ifindex = ifindex;
+    let verdict = all_stages(&mut frame, tables, &mut work);
+    tables.count(verdict.reason as u32);
+    (verdict, frame.bytes)
+}
+
 /// The ingress program and the tail calls behind it.
 fn all_stages(frame: &mut HostFrame, tables: &HostTables, work: &mut Work) -> Verdict {
     let mut verdict = ingress(frame, tables, work);

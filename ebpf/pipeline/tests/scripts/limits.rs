@@ -139,6 +139,7 @@ fn a_reply_to_half_a_session_goes_nowhere() {
             .receive(INSIDE, &ask)
             .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
         evict(&mut net, false);
+        net.advance(2 * SECOND);
         let error = Frame::new("192.0.2.80", own).error(&sent.bytes, false);
         net.receive(OUTSIDE, &error).dropped(Reason::IcmpNoSession, &[]);
         let answer = Frame::new("192.0.2.80", own).udp(53, 5000);

@@ -11,9 +11,10 @@
 use std::net::IpAddr;
 
 use bulkhead_abi::{
-    Dimension, Interface, Live, NeighbourKey, PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6,
-    Route4Key, Route6Key, RouteEntry, RouteKind, RulePage, RuleSet, ServiceKey, SessionState, Settings,
-    VectorKey, WORDS_PER_PAGE, ZoneKey, interface_flags,
+    Dimension, Flow, FlowKey6, Interface, LimitRule, LimitRuleKey, Live, NeighbourKey, PolicyAction,
+    PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Route4Key, Route6Key, RouteEntry, RouteKind, RulePage,
+    RuleSet, ServiceKey, SessionState, Settings, TimeoutKey, VectorKey, WORDS_PER_PAGE, ZoneKey, flow_flags,
+    interface_flags,
 };
 use bulkhead_pipeline::{
     Table,
@@ -417,6 +418,49 @@ impl Net {
     pub fn flows(&self) -> (usize, usize) {
         let count = |table| self.tables().flows(table, 4).len() + self.tables().flows(table, 6).len();
         (count(Table::Established), count(Table::HalfOpen))
+    }
+
+    /// Gives a service of the generation in force a timeout.
+    pub fn service_timeout(&mut self, service: u32, seconds: u32) {
+        let generation = self.generation;
+        let key = TimeoutKey { generation, service };
+        self.tables().service_timeouts.set(&key, &seconds);
+    }
+
+    /// Limits the sessions that come from a zone, in the generation in force.
+    pub fn limit(&mut self, zone: u32, rule: LimitRule) {
+        let generation = self.generation;
+        self.tables()
+            .limit_rules
+            .set(&LimitRuleKey { generation, zone }, &rule);
+    }
+
+    /// Puts an interface into another zone, in the generation in force.
+    pub fn move_interface(&mut self, ifindex: u32, zone: u32) {
+        let generation = self.generation;
+        self.tables().zones.set(&ZoneKey { generation, ifindex }, &zone);
+    }
+
+    /// Takes an interface out of its zone, in the generation in force.
+    pub fn leave_zones(&mut self, ifindex: u32) {
+        let generation = self.generation;
+        assert!(self.tables().zones.remove(&ZoneKey { generation, ifindex }));
+    }
+
+    /// Key and flow of the only session's first direction, and the table it is in.
+    pub fn only(&self) -> (u8, Table, FlowKey6, Flow) {
+        let mut found = Vec::new();
+        for family in [4, 6] {
+            for table in [Table::Established, Table::HalfOpen] {
+                for (key, flow) in self.tables().flows(table, family).entries() {
+                    if flow.flags & flow_flags::REPLY == 0 {
+                        found.push((family, table, key, flow));
+                    }
+                }
+            }
+        }
+        assert_eq!(found.len(), 1, "sessions");
+        found[0]
     }
 
     /// Ages every session, as user space does; how many ended.
