@@ -14,7 +14,7 @@
 //! Assumes that the caller knows whether policy permits. Refuses IPv4 options and IPv6 extension headers during the
 //! handshake: the kernel makes cookies over plain headers.
 
-use bulkhead_abi::{Flow, Reason, SessionState, SynGuardKey, flow_flags, protocol};
+use bulkhead_abi::{Flow, Reason, Screen, ScreenKey, SessionState, flow_flags, protocol};
 use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, Packet, checksum, tcp_flags};
 
 use crate::{
@@ -23,8 +23,12 @@ use crate::{
     tcp::Step,
 };
 
-/// How long after an attack acknowledgements are still looked at: longer than a client takes to answer.
-const GRACE_NS: u64 = 60_000_000_000;
+/// How long a destination counts as under attack after the last second in which too many SYNs came. Acknowledgements that
+/// may prove a cookie are looked at that long.
+const ATTACK_NS: u64 = 60_000_000_000;
+
+/// How long SYNs are still challenged after that second.
+const LINGER_NS: u64 = 2_000_000_000;
 
 /// Hop limit of what this module sends in somebody's place.
 const OWN_TTL: u8 = 64;
@@ -35,15 +39,17 @@ const SYN_BYTES: u8 = 24;
 /// Flags that say what a segment is.
 const CONTROL: u8 = tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
 
-/// Whether SYNs from a zone to the packet's destination are challenged, or were until `grace_ns` ago.
+/// Whether the packet's destination is under attack from a zone, and would be `ahead_ns` from now.
 #[inline(always)]
-fn under_attack<E: Tables>(env: &E, work: &Work, zone: u8, grace_ns: u64) -> bool {
-    let until_ns = env.syn_guard(&SynGuardKey {
+fn under_attack<E: Tables>(env: &E, work: &Work, zone: u8, ahead_ns: u64) -> bool {
+    let key = ScreenKey {
+        subject: ScreenKey::subject(Screen::SynFlood, zone, work.packet.family),
         address_be: work.packet.destination_be,
-        family: u16::from(work.packet.family),
-        zone: u16::from(zone),
-    });
-    until_ns != 0 && work.now_ns < until_ns.saturating_add(grace_ns)
+    };
+    match env.rate_state(&key) {
+        Some(state) => work.now_ns + ahead_ns < state.until_ns,
+        None => false,
+    }
 }
 
 /// Bytes of layers 3 and 4 in front of the options.
@@ -79,7 +85,7 @@ fn segment_bytes(mss: u32, mtu: u32, family: u8) -> u32 {
 #[inline(always)]
 pub(crate) fn challenge<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work) -> Option<Verdict> {
     let is_syn = work.packet.protocol == protocol::TCP && work.packet.tcp_flags & CONTROL == tcp_flags::SYN;
-    if is_syn && under_attack(env, work, work.question.from_zone, 0) {
+    if is_syn && under_attack(env, work, work.question.from_zone, ATTACK_NS - LINGER_NS) {
         Some(answer_syn(frame, env, work))
     } else {
         None
@@ -125,7 +131,7 @@ fn answer_syn<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work) -> V
 #[inline(always)]
 pub(crate) fn proves<E: Tables>(env: &E, work: &mut Work, from_zone: u8) -> bool {
     let is_ack = work.packet.protocol == protocol::TCP && work.packet.tcp_flags & CONTROL == tcp_flags::ACK;
-    is_ack && under_attack(env, work, from_zone, GRACE_NS) && check(env, work)
+    is_ack && under_attack(env, work, from_zone, 0) && check(env, work)
 }
 
 #[inline(never)]

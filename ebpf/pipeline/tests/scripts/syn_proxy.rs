@@ -1,6 +1,6 @@
 //! SYN cookies: a destination under attack, the whole handshake on both sides, and the numbers in between.
 
-use bulkhead_abi::{Reason, SynGuardKey};
+use bulkhead_abi::{RateState, Reason, Screen, ScreenKey};
 use bulkhead_pipeline::{Action, Clock as _};
 
 use crate::{
@@ -190,14 +190,22 @@ fn frame_ports(frame: &Frame) -> (u16, u16) {
     (at(0), at(2))
 }
 
+/// SYNs from `zone` to `address` are challenged until then, and acknowledgements looked at for 58 s more.
 fn guard(net: &Net, zone: u32, address: &str, until_ns: u64) {
     let address = ip(address);
-    let key = SynGuardKey {
+    let key = ScreenKey {
+        subject: ScreenKey::subject(
+            Screen::SynFlood,
+            zone as u8,
+            if address.is_ipv4() { 4 } else { 6 },
+        ),
         address_be: words(address),
-        family: if address.is_ipv4() { 4 } else { 6 },
-        zone: zone as u16,
     };
-    net.tables().syn_guard.set(&key, &until_ns);
+    let state = RateState {
+        until_ns: until_ns.saturating_add(58 * SECOND),
+        ..RateState::default()
+    };
+    net.tables().screen_rates.set(&key, &state);
 }
 
 /// Both families, with and without translation.
@@ -603,10 +611,10 @@ fn case_ack(case: &Case, expected: u32) -> Frame {
 }
 
 #[test]
-fn a_cookie_is_good_for_a_minute_and_for_a_minute_after_the_attack() {
+fn a_cookie_is_good_for_a_minute_and_as_long_after_the_attack() {
     for mut case in cases() {
         // The clock stands at ten seconds: a cookie of the first minute lives until the end of the second.
-        case.attack(40 * SECOND);
+        case.attack(50 * SECOND);
         let expected = case.challenged();
         case.net.advance(99 * SECOND);
         let ack = case_ack(&case, expected);
@@ -623,7 +631,7 @@ fn a_cookie_is_good_for_a_minute_and_for_a_minute_after_the_attack() {
     for mut case in cases() {
         case.attack(SECOND);
         let expected = case.challenged();
-        case.net.advance(61 * SECOND);
+        case.net.advance(59 * SECOND);
         let ack = case_ack(&case, expected);
         case.net.receive(INSIDE, &ack).dropped(Reason::TcpNoSession, &[]);
     }
