@@ -243,16 +243,21 @@ pub(crate) fn step<F: Frame, E: Tables>(
             Step::Refuse(Reason::RewriteFailed)
         };
     }
-    if flags == tcp_flags::SYN | tcp_flags::ACK {
-        // A server that repeats its SYN+ACK has sent nothing else yet.
-        let again = work.packet.seq.wrapping_add(1) == work.flow.tcp_end;
-        if work.packet.ack != work.partner.tcp_end && waiting || !waiting && !again {
+    let open = matches!(state, SessionState::TcpEstablished | SessionState::TcpClosing);
+    if flags == tcp_flags::SYN | tcp_flags::ACK && (waiting || open) {
+        let ours = if waiting {
+            work.packet.ack == work.partner.tcp_end
+        } else {
+            // A server that repeats its SYN+ACK has sent nothing else yet.
+            work.packet.seq.wrapping_add(1) == work.flow.tcp_end
+        };
+        if !ours {
             return Step::Refuse(Reason::TcpStateInvalid);
         }
         if !acknowledge(frame, work) {
             return Step::Refuse(Reason::RewriteFailed);
         }
-        if !waiting {
+        if open {
             return session::step(work, state);
         }
         learn(env, work);
@@ -349,7 +354,7 @@ fn refuse<F: Frame>(frame: &mut F, work: &mut Work) -> bool {
 
 /// Writes the number that differs between the two sides into a packet of a proxied session: the server's sequence
 /// number as the client knows it, or the client's acknowledgement as the server does. Returns how many bytes of the
-/// buffer have changed, at least `end`.
+/// buffer have changed; before, it was `end`, no further than the ports.
 #[inline(always)]
 pub(crate) fn renumber(
     headers: &mut HeaderBuffer,
@@ -373,7 +378,7 @@ pub(crate) fn renumber(
     checksum.data = checksum::replace32(checksum.data, before, number.to_be());
     checksum.at = l4 + 16;
     checksum.ipv6 = packet.family == 6;
-    end.max(at + 4)
+    at + 4
 }
 
 /// As [`renumber`], in the frame at once: on a wire nothing else changes.

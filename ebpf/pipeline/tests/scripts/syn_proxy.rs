@@ -1,7 +1,7 @@
 //! SYN cookies: a destination under attack, the whole handshake on both sides, and the numbers in between.
 
 use bulkhead_abi::{RateState, Reason, Screen, ScreenKey};
-use bulkhead_pipeline::{Action, Clock as _};
+use bulkhead_pipeline::{Action, Clock as _, Table};
 
 use crate::{
     FAMILIES,
@@ -133,7 +133,8 @@ impl Case {
         let frame = self
             .to_client(SYN | ACK, SERVER, CLIENT.wrapping_add(1))
             .tcp_options(&mss_option(1460))
-            .window(6000);
+            .window(6000)
+            .ttl(57);
         let step = self.net.receive(OUTSIDE, &frame);
         let [(ifindex, copy)] = &step.outcome.copies[..] else {
             panic!("{:?}", step.outcome)
@@ -661,6 +662,11 @@ fn headers_that_a_cookie_does_not_cover_end_in_a_reason_of_their_own() {
         case.net
             .receive(INSIDE, &syn)
             .dropped(Reason::SynCookieImpossible, &[MISS]);
+        // Though a header could be read where it would stand without them.
+        let disguised = with(case.to_server(SYN, 0x5000_0000, 0x5000_0000));
+        case.net
+            .receive(INSIDE, &disguised)
+            .dropped(Reason::SynCookieImpossible, &[HIT]);
         let expected = case.challenged();
         let ack = with(case_ack(&case, expected));
         case.net
@@ -833,4 +839,148 @@ fn crossed(step: &Step, out: u32, reason: Reason) -> Segment {
         (then.source, then.destination, then.ttl)
     );
     segment(&now)
+}
+
+#[test]
+fn a_probe_is_told_from_an_acknowledgement_whatever_the_segment_size() {
+    for mut case in cases() {
+        case.attack(SECOND);
+        let sizes: &[u16] = if case.is_v4() {
+            &[536, 1300, 1440, 1460]
+        } else {
+            &[1220, 1420, 1440]
+        };
+        for (number, mss) in sizes.iter().enumerate() {
+            for (port, below) in [(50_000, 0), (51_000, 1)] {
+                let frame = |flags, seq, ack| {
+                    let port = port + number as u16;
+                    Frame::new(case.client, case.server).tcp(port, 80, flags, seq, ack)
+                };
+                let syn = frame(SYN, CLIENT, 0).tcp_options(&mss_option(*mss));
+                let first = number == 0 && below == 0;
+                let others = if first { [MISS] } else { [HIT] };
+                let answer = segment(&challenged(case.net.receive(INSIDE, &syn), INSIDE, &others));
+                let proof = frame(ACK, CLIENT.wrapping_add(1 - below), answer.seq.wrapping_add(1));
+                let sent = case.net.receive(INSIDE, &proof).forwarded(
+                    OUTSIDE,
+                    Reason::SessionCreated,
+                    &[HIT, ACCEPTED],
+                );
+                let expected = Segment {
+                    options: mss_option(*mss),
+                    ..bare(SYN, CLIENT, 0, 8192)
+                };
+                assert_eq!(segment(&sent.seen), expected, "{mss}, {below} below");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_may_give_up_before_the_server_answers() {
+    for mut case in cases() {
+        case.attack(SECOND);
+        let expected = case.challenged();
+        case.admitted(expected);
+        let next = CLIENT.wrapping_add(1);
+        let reset = case.to_server(RST, next, 0);
+        assert_eq!(case.out(&reset, Reason::HalfOpen), bare(RST, next, 0, 8192));
+        let late = case.to_client(SYN | ACK, SERVER, next);
+        case.net
+            .receive(OUTSIDE, &late)
+            .dropped(Reason::SessionClosed, &[]);
+    }
+}
+
+#[test]
+fn a_server_answers_with_a_syn_or_not_at_all() {
+    for mut case in cases() {
+        case.attack(SECOND);
+        let expected = case.challenged();
+        case.admitted(expected);
+        let next = CLIENT.wrapping_add(1);
+        for frame in [
+            case.to_client(ACK, SERVER, next),
+            case.to_client(SYN, SERVER, 0),
+            case.to_client(SYN | ACK, SERVER, next.wrapping_add(1)),
+            case.to_client(FIN | ACK, SERVER, next),
+        ] {
+            case.net
+                .receive(OUTSIDE, &frame)
+                .dropped(Reason::TcpStateInvalid, &[]);
+        }
+        case.answered(expected);
+    }
+}
+
+#[test]
+fn an_error_about_the_syn_quotes_a_syn() {
+    for mut case in cases() {
+        case.attack(SECOND);
+        let expected = case.challenged();
+        let ack = case_ack(&case, expected);
+        let sent =
+            case.net
+                .receive(INSIDE, &ack)
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, ACCEPTED]);
+        let router = if case.is_v4() {
+            "198.51.100.77"
+        } else {
+            "2001:db8:2::77"
+        };
+        let error = Frame::new(router, case.own).error(&sent.bytes, false);
+        let got = case
+            .net
+            .receive(OUTSIDE, &error)
+            .forwarded(INSIDE, Reason::RelatedIcmp, &[]);
+        let quoted = got.seen.segment[8..].to_vec();
+        verify::check(&quoted, true).unwrap();
+        let header = if case.is_v4() { 20 } else { 40 };
+        assert_eq!(
+            quoted[header + 4..header + 12],
+            [0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 0]
+        );
+    }
+}
+
+#[test]
+fn a_full_table_is_tried_again_with_the_numbers_learnt() {
+    for (client, server, router) in FAMILIES {
+        let mut net = Net::with_room(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)], 1, 1000);
+        let family = if ip(client).is_ipv4() { 4 } else { 6 };
+        let ask = Frame::new(client, server).udp(5000, 53);
+        net.receive(INSIDE, &ask)
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+        let answer = Frame::new(server, client).udp(53, 5000);
+        net.receive(OUTSIDE, &answer)
+            .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
+        let mut case = Case {
+            client,
+            server,
+            router,
+            own: client,
+            net,
+        };
+        case.attack(SECOND);
+        let expected = case.challenged();
+        case.admitted(expected);
+        let next = CLIENT.wrapping_add(1);
+        let syn_ack = case.to_client(SYN | ACK, SERVER, next);
+        case.net
+            .receive(OUTSIDE, &syn_ack)
+            .dropped_after_copies(Reason::SessionTableFull, 1);
+        let entries = case.net.tables().flows(Table::Established, family).entries();
+        assert!(case.net.firewall.expire(family, &entries[0].0, true));
+        let probe = case.to_server(ACK, CLIENT, expected);
+        let sent = case
+            .net
+            .receive(INSIDE, &probe)
+            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+        assert_eq!(
+            segment(&sent.seen),
+            bare(ACK, CLIENT, SERVER.wrapping_add(1), 8192)
+        );
+        let window = case.to_client(ACK, SERVER.wrapping_add(1), next);
+        assert_eq!(case.back(&window, Reason::Established).seq, expected);
+    }
 }
