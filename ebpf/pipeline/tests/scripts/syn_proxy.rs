@@ -11,6 +11,7 @@ use crate::{
         permit, words,
     },
     step::{Sent, Step},
+    translation::{Pool, destination},
     verify::{self, verify},
 };
 
@@ -982,5 +983,64 @@ fn a_full_table_is_tried_again_with_the_numbers_learnt() {
         );
         let window = case.to_client(ACK, SERVER.wrapping_add(1), next);
         assert_eq!(case.back(&window, Reason::Established).seq, expected);
+    }
+}
+
+/// The client talks to the address it knows; the server sees its own.
+#[test]
+fn a_published_server_is_answered_for_under_the_address_that_is_attacked() {
+    for (client, known, server) in [
+        ("192.0.2.80", "198.51.100.9", "10.3.0.2"),
+        ("2001:db8:80::80", "2001:db8:2::9", "2001:db8:3::2"),
+    ] {
+        let mut net = Net::new(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
+        net.address_class(4, known, if ip(known).is_ipv4() { 32 } else { 128 });
+        net.pool(
+            3,
+            &Pool {
+                port: 8080,
+                ..Pool::of(&[(server, 1)])
+            },
+        );
+        net.nat(destination(ZONE_OUTSIDE).to(4).pool(3));
+        guard(&net, ZONE_OUTSIDE, known, u64::MAX);
+        let up = |flags, seq, ack| Frame::new(client, known).tcp(40_000, 443, flags, seq, ack);
+        let down = |flags, seq, ack| Frame::new(server, client).tcp(8080, 40_000, flags, seq, ack);
+        let next = CLIENT.wrapping_add(1);
+        let others = [net.miss()];
+        let answer = net.receive(OUTSIDE, &up(SYN, CLIENT, 0).tcp_options(OPTIONS));
+        let answer = segment(&challenged(answer, OUTSIDE, &others));
+        let expected = answer.seq.wrapping_add(1);
+        let others = [net.hit(), ACCEPTED];
+        let opened = net
+            .receive(OUTSIDE, &up(ACK, next, expected))
+            .forwarded(DMZ, Reason::SessionCreated, &others)
+            .between(client, server);
+        assert_eq!((opened.seen.word(0), opened.seen.word(2)), (40_000, 8080));
+        let step = net.receive(DMZ, &down(SYN | ACK, SERVER, next));
+        let copy = &step.outcome.copies[0].1;
+        verify(copy);
+        let seen = Seen::read(copy);
+        assert_eq!((seen.source, seen.destination), (ip(client), ip(server)));
+        assert_eq!((seen.word(0), seen.word(2)), (40_000, 8080));
+        let update = step
+            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED])
+            .between(known, client);
+        assert_eq!((update.seen.word(0), update.seen.word(2)), (443, 40_000));
+        assert_eq!(segment(&update.seen), bare(ACK, expected, next, 8192));
+        let data = net
+            .receive(OUTSIDE, &up(ACK, next, expected).payload(b"odd"))
+            .forwarded(DMZ, Reason::Established, &[])
+            .between(client, server);
+        let got = segment(&data.seen);
+        assert_eq!((got.seq, got.ack), (next, SERVER.wrapping_add(1)));
+        let data = net
+            .receive(
+                DMZ,
+                &down(ACK, SERVER.wrapping_add(1), next.wrapping_add(3)).payload(b"odd"),
+            )
+            .forwarded(OUTSIDE, Reason::Established, &[])
+            .between(known, client);
+        assert_eq!(segment(&data.seen).seq, expected);
     }
 }
