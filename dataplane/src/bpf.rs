@@ -140,9 +140,6 @@ pub struct KernelMaps {
     pub screen_rates: TypedMap<abi::ScreenKey, abi::RateState>,
     /// Scans that screens count.
     pub screen_scans: TypedMap<abi::ScreenKey, abi::ScanState>,
-    // SYN cookies
-    /// Destinations under attack, and until when (ns of the monotonic clock).
-    pub syn_guard: TypedMap<abi::SynGuardKey, u64>,
 
     // Address translation.
     /// NAT rules.
@@ -366,8 +363,6 @@ impl Object {
             // Screens: as many addresses at a time as are told apart.
             ("SCREEN_RATES", 32_768),
             ("SCREEN_SCANS", 16_384),
-            // SYN cookies
-            ("SYN_GUARD", 4096),
             // Address translation.
             ("NAT_RULES", 65_536),
             ("POOLS", 4_096),
@@ -423,7 +418,6 @@ impl Object {
             screens: open(&ebpf, "SCREENS")?,
             screen_rates: open(&ebpf, "SCREEN_RATES")?,
             screen_scans: open(&ebpf, "SCREEN_SCANS")?,
-            syn_guard: open(&ebpf, "SYN_GUARD")?,
             nat_rules: open(&ebpf, "NAT_RULES")?,
             pools: open(&ebpf, "POOLS")?,
             nat_addresses4: open(&ebpf, "NAT_ADDRESSES4")?,

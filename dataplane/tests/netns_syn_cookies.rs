@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use bulkhead_abi::SynGuardKey;
+use bulkhead_abi::{RateState, Screen, ScreenKey};
 use bulkhead_dataplane::{
     engine::Engine,
     ruleset::{HookMode, InterfaceRule, Prefix, Ruleset, Wire},
@@ -27,7 +27,7 @@ const GREETING: u16 = 5001;
 /// A permitted port without a server.
 const CLOSED: u16 = 5002;
 /// Table number of the zone `inside`.
-const INSIDE: u16 = 1;
+const INSIDE: u8 = 1;
 /// SYNs per family that one test sends at most.
 const MOST_SYNS: u64 = 40_000;
 
@@ -41,7 +41,7 @@ fn rules(hook: HookMode, nat: bool) -> Ruleset {
     rules
 }
 
-fn key(address: IpAddr) -> SynGuardKey {
+fn key(address: IpAddr) -> ScreenKey {
     let mut address_be = [0; 4];
     let octets = match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -50,10 +50,9 @@ fn key(address: IpAddr) -> SynGuardKey {
     for (word, bytes) in address_be.iter_mut().zip(octets.as_chunks::<4>().0) {
         *word = u32::from_ne_bytes(*bytes);
     }
-    SynGuardKey {
+    ScreenKey {
+        subject: ScreenKey::subject(Screen::SynFlood, INSIDE, if address.is_ipv4() { 4 } else { 6 }),
         address_be,
-        family: if address.is_ipv4() { 4 } else { 6 },
-        zone: INSIDE,
     }
 }
 
@@ -61,9 +60,13 @@ fn key(address: IpAddr) -> SynGuardKey {
 fn attack(engine: &Engine, address: IpAddr, on: bool) -> Result<()> {
     engine.with_object(|object| {
         if on {
-            object.maps.syn_guard.set(&key(address), &u64::MAX)?;
+            let state = RateState {
+                until_ns: u64::MAX,
+                ..RateState::default()
+            };
+            object.maps.screen_rates.set(&key(address), &state)?;
         } else {
-            object.maps.syn_guard.remove(&key(address))?;
+            object.maps.screen_rates.remove(&key(address))?;
         }
         Ok(())
     })

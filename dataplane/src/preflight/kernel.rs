@@ -22,6 +22,7 @@ const XDP_FRAGMENTS: Release = Release(5, 18);
 const CHARGED_TO_CGROUP: Release = Release(5, 11);
 
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+const SYN_COOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
 const JIT_ENABLE: &str = "/proc/sys/net/core/bpf_jit_enable";
 const JIT_REMEDY: &str = "on the node: `sysctl -w net.core.bpf_jit_enable=1`, and the same line without -w in \
                           /etc/sysctl.d";
@@ -109,6 +110,28 @@ pub(super) fn btf() -> Check {
             format!("{VMLINUX_BTF}: {error}"),
             "the programs load without it, but bpftool shows less of them; a kernel with CONFIG_DEBUG_INFO_BTF has it, \
              and a container sees it where /sys is mounted",
+        ),
+    }
+}
+
+/// The helpers behind SYN cookies, which the programs call and a kernel without them refuses to load.
+pub(super) fn syn_cookies() -> Check {
+    syn_cookies_from(std::fs::read_to_string(SYN_COOKIES))
+}
+
+fn syn_cookies_from(setting: io::Result<String>) -> Check {
+    match setting {
+        // Whether the kernel uses them for its own listeners makes no difference to the helpers.
+        Ok(_) => Check::ok("syn_cookies", "the kernel can make them"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Check::fail(
+            "syn_cookies",
+            format!("no {SYN_COOKIES}: a kernel without SYN cookies does not load the programs"),
+            "run a kernel with CONFIG_SYN_COOKIES, as those of all distributions have",
+        ),
+        Err(error) => Check::warn(
+            "syn_cookies",
+            format!("{SYN_COOKIES}: {error}"),
+            "make sure that the kernel has CONFIG_SYN_COOKIES",
         ),
     }
 }
@@ -282,6 +305,21 @@ mod tests {
             jit_from(Err(io::ErrorKind::PermissionDenied.into())).status,
             Status::Warn
         );
+    }
+
+    #[test]
+    fn a_kernel_without_syn_cookies_is_told_from_one_that_hides_them() {
+        let setting = |text: &str| syn_cookies_from(Ok(text.to_owned())).status;
+        assert_eq!((setting("1\n"), setting("0\n")), (Status::Ok, Status::Ok));
+        let without = syn_cookies_from(Err(io::ErrorKind::NotFound.into()));
+        assert_eq!(without.status, Status::Fail);
+        assert!(
+            without
+                .remedy
+                .is_some_and(|remedy| remedy.contains("CONFIG_SYN_COOKIES"))
+        );
+        let hidden = syn_cookies_from(Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(hidden.status, Status::Warn);
     }
 
     #[test]

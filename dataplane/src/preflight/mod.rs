@@ -175,6 +175,7 @@ impl Preflight {
             kernel::bpf(&proc("uid_map")),
             kernel::jit(),
             kernel::btf(),
+            kernel::syn_cookies(),
             kernel::bpffs(&proc("mounts")),
             memory::check(sizes),
             network::policy_routing(netlink.as_mut().map_err(|error| &*error)),

@@ -387,6 +387,7 @@ fn netns_looking_finds_this_machine_able_and_changes_nothing() {
             "bpf",
             "jit",
             "btf",
+            "syn_cookies",
             "bpffs",
             "memory",
             "policy_routing",

@@ -13,7 +13,6 @@ mod flow;
 mod fragment;
 mod frame;
 mod gateway;
-mod guard;
 mod limit;
 mod nat;
 mod policy;
@@ -31,7 +30,6 @@ pub use fragment::{
 };
 pub use frame::{FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES};
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
-pub use guard::SynGuardKey;
 pub use limit::{LimitKey, LimitKind, LimitRule, LimitRuleKey, SessionCount, Tally, TimeoutKey, limit_flags};
 pub use nat::{
     Mapping, MappingKey, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES, PermitKey,

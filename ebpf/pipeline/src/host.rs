@@ -30,7 +30,7 @@ use bulkhead_abi::{
     HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule,
     NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState,
     Reason, Route4Key, Route6Key, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile,
-    ServiceKey, SessionCount, Settings, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
+    ServiceKey, SessionCount, Settings, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 
@@ -110,8 +110,6 @@ pub struct HostTables {
     pub screen_rates: HostMap<ScreenKey, RateState>,
     /// Scans. Nothing is evicted.
     pub screen_scans: HostMap<ScreenKey, ScanState>,
-    /// Destinations under attack.
-    pub syn_guard: HostMap<SynGuardKey, u64>,
     /// Datagrams in fragments.
     pub fragments: HostMap<FragmentKey, Datagram>,
     datagrams: Cell<u32>,
@@ -645,16 +643,6 @@ impl Tables for HostTables {
             self.screen_scans.set(key, fresh);
         }
         self.screen_scans.update(key, f)
-    }
-
-    fn syn_guard(&self, key: &SynGuardKey) -> u64 {
-        self.alone();
-        self.syn_guard.get(key).unwrap_or(0)
-    }
-
-    fn set_syn_guard(&self, key: &SynGuardKey, until_ns: u64) {
-        self.alone();
-        self.syn_guard.set(key, &until_ns);
     }
 
     fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64 {

@@ -14,7 +14,7 @@
 //! Assumes that the caller knows whether policy permits. Refuses IPv4 options and IPv6 extension headers during the
 //! handshake: the kernel makes cookies over plain headers.
 
-use bulkhead_abi::{Flow, Reason, SessionState, SynGuardKey, flow_flags, protocol};
+use bulkhead_abi::{Flow, Reason, Screen, ScreenKey, SessionState, flow_flags, protocol};
 use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, Packet, SynOptions, checksum, tcp_flags};
 
 use crate::{
@@ -23,8 +23,12 @@ use crate::{
     tcp::{self, Step},
 };
 
-/// How long after an attack acknowledgements are still looked at: longer than a client takes to answer.
-const GRACE_NS: u64 = 60_000_000_000;
+/// How long a destination counts as under attack after the last second in which too many SYNs came. Acknowledgements that
+/// may prove a cookie are looked at that long.
+const ATTACK_NS: u64 = 60_000_000_000;
+
+/// How long SYNs are still challenged after that second.
+const LINGER_NS: u64 = 2_000_000_000;
 
 /// Hop limit of what this module sends in somebody's place.
 const OWN_TTL: u8 = 64;
@@ -35,15 +39,17 @@ const SYN_BYTES: u8 = 24;
 /// Flags that say what a segment is.
 const CONTROL: u8 = tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
 
-/// Whether SYNs from a zone to the packet's destination are challenged, or were until `grace_ns` ago.
+/// Whether the packet's destination is under attack from a zone, and would be `ahead_ns` from now.
 #[inline(always)]
-fn under_attack<E: Tables>(env: &E, work: &Work, zone: u8, grace_ns: u64) -> bool {
-    let until_ns = env.syn_guard(&SynGuardKey {
+fn under_attack<E: Tables>(env: &E, work: &Work, zone: u8, ahead_ns: u64) -> bool {
+    let key = ScreenKey {
+        subject: ScreenKey::subject(Screen::SynFlood, zone, work.packet.family),
         address_be: work.packet.destination_be,
-        family: u16::from(work.packet.family),
-        zone: u16::from(zone),
-    });
-    until_ns != 0 && work.now_ns < until_ns.saturating_add(grace_ns)
+    };
+    match env.rate_state(&key) {
+        Some(state) => work.now_ns + ahead_ns < state.until_ns,
+        None => false,
+    }
 }
 
 /// Bytes of layers 3 and 4 in front of the options.
@@ -79,7 +85,7 @@ fn segment_bytes(mss: u32, mtu: u32, family: u8) -> u32 {
 #[inline(always)]
 pub(crate) fn challenge<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work) -> Option<Verdict> {
     let is_syn = work.packet.protocol == protocol::TCP && work.packet.tcp_flags & CONTROL == tcp_flags::SYN;
-    if is_syn && under_attack(env, work, work.question.from_zone, 0) {
+    if is_syn && under_attack(env, work, work.question.from_zone, ATTACK_NS - LINGER_NS) {
         Some(answer_syn(frame, env, work))
     } else {
         None
@@ -125,7 +131,7 @@ fn answer_syn<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work) -> V
 #[inline(always)]
 pub(crate) fn proves<E: Tables>(env: &E, work: &mut Work, from_zone: u8) -> bool {
     let is_ack = work.packet.protocol == protocol::TCP && work.packet.tcp_flags & CONTROL == tcp_flags::ACK;
-    is_ack && under_attack(env, work, from_zone, GRACE_NS) && check(env, work)
+    is_ack && under_attack(env, work, from_zone, 0) && check(env, work)
 }
 
 #[inline(never)]
@@ -228,6 +234,15 @@ pub(crate) fn step<F: Frame, E: Tables>(
             repeat(frame, env, work, flags)?;
             return Step::Stay.write(work, state);
         }
+        if waiting {
+            // A client that believes to be connected gives up; one that is still opening would answer a challenge, which it
+            // never sees.
+            return if work.packet.seq == work.flow.tcp_end {
+                Step::Become(SessionState::TcpClosed).write(work, state)
+            } else {
+                Err(Reason::TcpResetOutOfWindow)
+            };
+        }
         work.packet.ack = work.packet.ack.wrapping_add(work.flow.tcp_delta);
         return session::step(env, work, state);
     }
@@ -238,16 +253,21 @@ pub(crate) fn step<F: Frame, E: Tables>(
             Err(Reason::RewriteFailed)
         };
     }
-    if flags == tcp_flags::SYN | tcp_flags::ACK {
-        // A server that repeats its SYN+ACK has sent nothing else yet.
-        let again = work.packet.seq.wrapping_add(1) == work.flow.tcp_end;
-        if work.packet.ack != work.partner.tcp_end && waiting || !waiting && !again {
+    let open = matches!(state, SessionState::TcpEstablished | SessionState::TcpClosing);
+    if flags == tcp_flags::SYN | tcp_flags::ACK && (waiting || open) {
+        let ours = if waiting {
+            work.packet.ack == work.partner.tcp_end
+        } else {
+            // A server that repeats its SYN+ACK has sent nothing else yet.
+            work.packet.seq.wrapping_add(1) == work.flow.tcp_end
+        };
+        if !ours {
             return Err(Reason::TcpStateInvalid);
         }
         if !acknowledge(frame, work) {
             return Err(Reason::RewriteFailed);
         }
-        if !waiting {
+        if open {
             return session::step(env, work, state);
         }
         learn(env, work);
@@ -350,7 +370,7 @@ fn refuse<F: Frame>(frame: &mut F, work: &mut Work) -> bool {
 
 /// Writes the number that differs between the two sides into a packet of a proxied session: the server's sequence
 /// number as the client knows it, or the client's acknowledgement as the server does. Returns how many bytes of the
-/// buffer have changed, at least `end`.
+/// buffer have changed; before, it was `end`, no further than the ports.
 #[inline(always)]
 pub(crate) fn renumber(
     headers: &mut HeaderBuffer,
@@ -374,7 +394,7 @@ pub(crate) fn renumber(
     checksum.data = checksum::replace32(checksum.data, before, number.to_be());
     checksum.at = l4 + 16;
     checksum.ipv6 = packet.family == 6;
-    end.max(at + 4)
+    at + 4
 }
 
 /// As [`renumber`], in the frame at once: on a wire nothing else changes.

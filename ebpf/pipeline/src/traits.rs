@@ -4,7 +4,7 @@ use bulkhead_abi::{
     Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, FrameKind,
     Interface, LimitKey, LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey,
     PermitKey, PolicyRule, PoolKey, RateState, RouteEntry, ScanState, ScreenKey, ScreenProfile, SlowPathKind,
-    SynGuardKey, Tally, VectorKey,
+    Tally, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -223,10 +223,6 @@ pub trait Tables: Repeat {
         f: impl FnOnce(&mut ScanState) -> R,
     ) -> Option<R>;
     // SYN cookies
-    /// Until when a destination counts as under attack, ns; 0: it does not.
-    fn syn_guard(&self, key: &SynGuardKey) -> u64;
-    /// Makes a destination count as under attack.
-    fn set_syn_guard(&self, key: &SynGuardKey, until_ns: u64);
     /// The cookie for the SYN in `headers` (low half) and the segment size it remembers (above); [`NO_COOKIE`] if there
     /// is none. No IPv4 options, no extension headers; the TCP header has `tcp_bytes` bytes and says so itself.
     fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64;

@@ -11,8 +11,8 @@ use bulkhead_abi::{
     Datagram, Decision, DecisionKey, ExpectKey, Expectation, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6,
     FragmentKey, HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey,
     NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, Reason,
-    RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings,
-    SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
+    RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings, Tally,
+    TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -155,11 +155,6 @@ pub static SCREEN_RATES: LruHashMap<ScreenKey, RateState> = LruHashMap::with_max
 /// Scans by screen, zone and source.
 #[map]
 pub static SCREEN_SCANS: LruHashMap<ScreenKey, ScanState> = LruHashMap::with_max_entries(1024, 0);
-
-// SYN cookies
-/// Destinations under attack, and until when (ns).
-#[map]
-pub static SYN_GUARD: LruHashMap<SynGuardKey, u64> = LruHashMap::with_max_entries(1024, 0);
 
 // Address translation.
 

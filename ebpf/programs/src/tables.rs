@@ -14,8 +14,8 @@ use bulkhead_abi::{
     Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, FragmentKey,
     HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool,
     NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, RouteEntry,
-    ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, SynGuardKey, Tally, TimeoutKey,
-    VectorKey, ZoneKey, flow_generation,
+    ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Tally, TimeoutKey, VectorKey, ZoneKey,
+    flow_generation,
 };
 use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, LEAD_BYTES, Repeat};
 use bulkhead_pipeline::{
@@ -520,18 +520,6 @@ impl Tables for Kernel {
             .map(|state| f(unsafe { &mut *state }))
     }
     // SYN cookies
-
-    #[inline(always)]
-    fn syn_guard(&self, key: &SynGuardKey) -> u64 {
-        // A recycled entry's time is another destination's: one SYN too many or too few is challenged.
-        copied_lru(&maps::SYN_GUARD, key).unwrap_or_else(absent)
-    }
-
-    #[inline(always)]
-    fn set_syn_guard(&self, key: &SynGuardKey, until_ns: u64) {
-        // The next SYN over the rate tries again.
-        let _set = maps::SYN_GUARD.insert(key, until_ns, 0);
-    }
 
     #[inline(always)]
     fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64 {

@@ -4,7 +4,7 @@ use bulkhead_abi::{
     Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, Interface,
     LimitKey, LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey,
     PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState, Route4Key, Route6Key, RouteEntry,
-    ScanState, ScreenKey, ScreenProfile, ServiceKey, SynGuardKey, Tally, TimeoutKey, VectorKey, ZoneKey,
+    ScanState, ScreenKey, ScreenProfile, ServiceKey, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 use bulkhead_pipeline::{Clock, Insert, Limiter, NO_COOKIE, Table, Tables};
@@ -250,10 +250,6 @@ impl Tables for ReadOnly<'_> {
     }
 
     // SYN cookies
-    fn syn_guard(&self, key: &SynGuardKey) -> u64 {
-        present(self.maps.syn_guard.get(key)).unwrap_or(0)
-    }
-    fn set_syn_guard(&self, _: &SynGuardKey, _: u64) {}
     fn make_cookie(&self, _: &mut HeaderBuffer, _: u8, _: u32) -> u64 {
         NO_COOKIE
     }

@@ -1,7 +1,7 @@
 //! SYN cookies of the host's world: they stand in for the kernel's, whose secret nobody can read.
 //!
-//! The same shape (RFC 4987, section 3.6; net/ipv4/syncookies.c): a hash of the tuple, the minute and a secret, plus the
-//! client's sequence number, with the index of a segment size in it. Not for use on a network.
+//! The same shape (RFC 4987, section 3.6; net/ipv4/syncookies.c): hashes of tuple, minute and a secret, plus the client's
+//! sequence number and the index of a segment size. Not for use on a network.
 
 use super::std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -41,11 +41,16 @@ fn tuple(headers: &HeaderBuffer, family: u8) -> Option<(usize, DefaultHasher)> {
     Some((l4, hasher))
 }
 
-/// The cookie of a tuple, made in this minute for a client that began with `isn`.
-fn cookie(mut hasher: DefaultHasher, isn: u32, minute: u64, index: u32) -> u32 {
-    (isn, minute).hash(&mut hasher);
-    let hash = hasher.finish() as u32;
-    (hash & 0x00ff_fffc | index | (minute as u32) << 24).wrapping_add(isn)
+/// The cookie of a tuple, made in this minute for a client that began with `isn`: one sum, as in the kernel
+/// (`secure_tcp_syn_cookie`), so that what passes there by mistake passes here too.
+fn cookie(hasher: &DefaultHasher, isn: u32, minute: u64, index: u32) -> u32 {
+    let mut with_minute = hasher.clone();
+    minute.hash(&mut with_minute);
+    let low = (with_minute.finish() as u32).wrapping_add(index) & 0x00ff_ffff;
+    (hasher.finish() as u32)
+        .wrapping_add(isn)
+        .wrapping_add((minute as u32) << 24)
+        .wrapping_add(low)
 }
 
 /// The cookie and the segment size that it remembers, as the kernel's helper returns them.
@@ -59,7 +64,7 @@ pub(super) fn make(headers: &HeaderBuffer, family: u8, tcp_bytes: u32, now_ns: u
         .iter()
         .rposition(|size| *size <= offered)
         .unwrap_or(0);
-    let cookie = cookie(hasher, headers.be32(l4 + 4)?, now_ns / MINUTE_NS, index as u32);
+    let cookie = cookie(&hasher, headers.be32(l4 + 4)?, now_ns / MINUTE_NS, index as u32);
     Some(u64::from(sizes(family)[index]) << 32 | u64::from(cookie))
 }
 
@@ -83,6 +88,6 @@ pub(super) fn proves(headers: &HeaderBuffer, family: u8, now_ns: u64) -> Option<
     let isn = headers.be32(l4 + 4)?.wrapping_sub(1);
     let proof = headers.be32(l4 + 8)?.wrapping_sub(1);
     let now = now_ns / MINUTE_NS;
-    let proven = |age| (0..4).any(|index| cookie(hasher.clone(), isn, now.wrapping_sub(age), index) == proof);
+    let proven = |age| (0..4).any(|index| cookie(&hasher, isn, now.wrapping_sub(age), index) == proof);
     Some((0..MINUTES).any(proven))
 }

@@ -129,6 +129,14 @@ impl Step {
         assert!(self.outcome.asked.is_empty() && self.outcome.copies.is_empty());
     }
 
+    /// Dropped, but after so many copies of what it had become were sent.
+    #[track_caller]
+    pub fn dropped_after_copies(self, reason: Reason, copies: usize) {
+        self.counts(reason, &[]);
+        assert_eq!(self.outcome.verdict.action, Action::Drop);
+        assert_eq!(self.outcome.copies.len(), copies);
+    }
+
     /// Dropped, perhaps with a request to the slow path.
     #[track_caller]
     pub fn dropped_and(self, reason: Reason, others: &[(&'static str, u64)]) -> Outcome {

@@ -1,7 +1,7 @@
 //! SYN cookies: a destination under attack, the whole handshake on both sides, and the numbers in between.
 
-use bulkhead_abi::{Reason, SynGuardKey};
-use bulkhead_pipeline::{Action, Clock as _};
+use bulkhead_abi::{RateState, Reason, Screen, ScreenKey};
+use bulkhead_pipeline::{Action, Clock as _, Table};
 
 use crate::{
     FAMILIES,
@@ -11,6 +11,7 @@ use crate::{
         permit, words,
     },
     step::{Sent, Step},
+    translation::{Pool, destination},
     verify::{self, verify},
 };
 
@@ -133,7 +134,8 @@ impl Case {
         let frame = self
             .to_client(SYN | ACK, SERVER, CLIENT.wrapping_add(1))
             .tcp_options(&mss_option(1460))
-            .window(6000);
+            .window(6000)
+            .ttl(57);
         let step = self.net.receive(OUTSIDE, &frame);
         let [(ifindex, copy)] = &step.outcome.copies[..] else {
             panic!("{:?}", step.outcome)
@@ -190,14 +192,22 @@ fn frame_ports(frame: &Frame) -> (u16, u16) {
     (at(0), at(2))
 }
 
+/// SYNs from `zone` to `address` are challenged until then, and acknowledgements looked at for 58 s more.
 fn guard(net: &Net, zone: u32, address: &str, until_ns: u64) {
     let address = ip(address);
-    let key = SynGuardKey {
+    let key = ScreenKey {
+        subject: ScreenKey::subject(
+            Screen::SynFlood,
+            zone as u8,
+            if address.is_ipv4() { 4 } else { 6 },
+        ),
         address_be: words(address),
-        family: if address.is_ipv4() { 4 } else { 6 },
-        zone: zone as u16,
     };
-    net.tables().syn_guard.set(&key, &until_ns);
+    let state = RateState {
+        until_ns: until_ns.saturating_add(58 * SECOND),
+        ..RateState::default()
+    };
+    net.tables().screen_rates.set(&key, &state);
 }
 
 /// Both families, with and without translation.
@@ -605,10 +615,10 @@ fn case_ack(case: &Case, expected: u32) -> Frame {
 }
 
 #[test]
-fn a_cookie_is_good_for_a_minute_and_for_a_minute_after_the_attack() {
+fn a_cookie_is_good_for_a_minute_and_as_long_after_the_attack() {
     for mut case in cases() {
         // The clock stands at ten seconds: a cookie of the first minute lives until the end of the second.
-        case.attack(40 * SECOND);
+        case.attack(50 * SECOND);
         let expected = case.challenged();
         case.net.advance(99 * SECOND);
         let ack = case_ack(&case, expected);
@@ -625,7 +635,7 @@ fn a_cookie_is_good_for_a_minute_and_for_a_minute_after_the_attack() {
     for mut case in cases() {
         case.attack(SECOND);
         let expected = case.challenged();
-        case.net.advance(61 * SECOND);
+        case.net.advance(59 * SECOND);
         let ack = case_ack(&case, expected);
         case.net.receive(INSIDE, &ack).dropped(Reason::TcpNoSession, &[]);
     }
@@ -655,6 +665,11 @@ fn headers_that_a_cookie_does_not_cover_end_in_a_reason_of_their_own() {
         case.net
             .receive(INSIDE, &syn)
             .dropped(Reason::SynCookieImpossible, &[MISS]);
+        // Though a header could be read where it would stand without them.
+        let disguised = with(case.to_server(SYN, 0x5000_0000, 0x5000_0000));
+        case.net
+            .receive(INSIDE, &disguised)
+            .dropped(Reason::SynCookieImpossible, &[HIT]);
         let expected = case.challenged();
         let ack = with(case_ack(&case, expected));
         case.net
@@ -827,4 +842,207 @@ fn crossed(step: &Step, out: u32, reason: Reason) -> Segment {
         (then.source, then.destination, then.ttl)
     );
     segment(&now)
+}
+
+#[test]
+fn a_probe_is_told_from_an_acknowledgement_whatever_the_segment_size() {
+    for mut case in cases() {
+        case.attack(SECOND);
+        let sizes: &[u16] = if case.is_v4() {
+            &[536, 1300, 1440, 1460]
+        } else {
+            &[1220, 1420, 1440]
+        };
+        for (number, mss) in sizes.iter().enumerate() {
+            for (port, below) in [(50_000, 0), (51_000, 1)] {
+                let frame = |flags, seq, ack| {
+                    let port = port + number as u16;
+                    Frame::new(case.client, case.server).tcp(port, 80, flags, seq, ack)
+                };
+                let syn = frame(SYN, CLIENT, 0).tcp_options(&mss_option(*mss));
+                let first = number == 0 && below == 0;
+                let others = if first { [MISS] } else { [HIT] };
+                let answer = segment(&challenged(case.net.receive(INSIDE, &syn), INSIDE, &others));
+                let proof = frame(ACK, CLIENT.wrapping_add(1 - below), answer.seq.wrapping_add(1));
+                let sent = case.net.receive(INSIDE, &proof).forwarded(
+                    OUTSIDE,
+                    Reason::SessionCreated,
+                    &[HIT, ACCEPTED],
+                );
+                let expected = Segment {
+                    options: mss_option(*mss),
+                    ..bare(SYN, CLIENT, 0, 8192)
+                };
+                assert_eq!(segment(&sent.seen), expected, "{mss}, {below} below");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_may_give_up_before_the_server_answers() {
+    for mut case in cases() {
+        case.attack(SECOND);
+        let expected = case.challenged();
+        case.admitted(expected);
+        let next = CLIENT.wrapping_add(1);
+        let reset = case.to_server(RST, next, 0);
+        assert_eq!(case.out(&reset, Reason::HalfOpen), bare(RST, next, 0, 8192));
+        let late = case.to_client(SYN | ACK, SERVER, next);
+        case.net
+            .receive(OUTSIDE, &late)
+            .dropped(Reason::SessionClosed, &[]);
+    }
+}
+
+#[test]
+fn a_server_answers_with_a_syn_or_not_at_all() {
+    for mut case in cases() {
+        case.attack(SECOND);
+        let expected = case.challenged();
+        case.admitted(expected);
+        let next = CLIENT.wrapping_add(1);
+        for frame in [
+            case.to_client(ACK, SERVER, next),
+            case.to_client(SYN, SERVER, 0),
+            case.to_client(SYN | ACK, SERVER, next.wrapping_add(1)),
+            case.to_client(FIN | ACK, SERVER, next),
+        ] {
+            case.net
+                .receive(OUTSIDE, &frame)
+                .dropped(Reason::TcpStateInvalid, &[]);
+        }
+        case.answered(expected);
+    }
+}
+
+#[test]
+fn an_error_about_the_syn_quotes_a_syn() {
+    for mut case in cases() {
+        case.attack(SECOND);
+        let expected = case.challenged();
+        let ack = case_ack(&case, expected);
+        let sent =
+            case.net
+                .receive(INSIDE, &ack)
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, ACCEPTED]);
+        let router = if case.is_v4() {
+            "198.51.100.77"
+        } else {
+            "2001:db8:2::77"
+        };
+        let error = Frame::new(router, case.own).error(&sent.bytes, false);
+        let got = case
+            .net
+            .receive(OUTSIDE, &error)
+            .forwarded(INSIDE, Reason::RelatedIcmp, &[]);
+        let quoted = got.seen.segment[8..].to_vec();
+        verify::check(&quoted, true).unwrap();
+        let header = if case.is_v4() { 20 } else { 40 };
+        assert_eq!(
+            quoted[header + 4..header + 12],
+            [0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 0]
+        );
+    }
+}
+
+#[test]
+fn a_full_table_is_tried_again_with_the_numbers_learnt() {
+    for (client, server, router) in FAMILIES {
+        let mut net = Net::with_room(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)], 1, 1000);
+        let family = if ip(client).is_ipv4() { 4 } else { 6 };
+        let ask = Frame::new(client, server).udp(5000, 53);
+        net.receive(INSIDE, &ask)
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+        let answer = Frame::new(server, client).udp(53, 5000);
+        net.receive(OUTSIDE, &answer)
+            .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
+        let mut case = Case {
+            client,
+            server,
+            router,
+            own: client,
+            net,
+        };
+        case.attack(SECOND);
+        let expected = case.challenged();
+        case.admitted(expected);
+        let next = CLIENT.wrapping_add(1);
+        let syn_ack = case.to_client(SYN | ACK, SERVER, next);
+        case.net
+            .receive(OUTSIDE, &syn_ack)
+            .dropped_after_copies(Reason::SessionTableFull, 1);
+        let entries = case.net.tables().flows(Table::Established, family).entries();
+        assert!(case.net.firewall.expire(family, &entries[0].0, true));
+        let probe = case.to_server(ACK, CLIENT, expected);
+        let sent = case
+            .net
+            .receive(INSIDE, &probe)
+            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+        assert_eq!(
+            segment(&sent.seen),
+            bare(ACK, CLIENT, SERVER.wrapping_add(1), 8192)
+        );
+        let window = case.to_client(ACK, SERVER.wrapping_add(1), next);
+        assert_eq!(case.back(&window, Reason::Established).seq, expected);
+    }
+}
+
+/// The client talks to the address it knows; the server sees its own.
+#[test]
+fn a_published_server_is_answered_for_under_the_address_that_is_attacked() {
+    for (client, known, server) in [
+        ("192.0.2.80", "198.51.100.9", "10.3.0.2"),
+        ("2001:db8:80::80", "2001:db8:2::9", "2001:db8:3::2"),
+    ] {
+        let mut net = Net::new(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
+        net.address_class(4, known, if ip(known).is_ipv4() { 32 } else { 128 });
+        net.pool(
+            3,
+            &Pool {
+                port: 8080,
+                ..Pool::of(&[(server, 1)])
+            },
+        );
+        net.nat(destination(ZONE_OUTSIDE).to(4).pool(3));
+        guard(&net, ZONE_OUTSIDE, known, u64::MAX);
+        let up = |flags, seq, ack| Frame::new(client, known).tcp(40_000, 443, flags, seq, ack);
+        let down = |flags, seq, ack| Frame::new(server, client).tcp(8080, 40_000, flags, seq, ack);
+        let next = CLIENT.wrapping_add(1);
+        let others = [net.miss()];
+        let answer = net.receive(OUTSIDE, &up(SYN, CLIENT, 0).tcp_options(OPTIONS));
+        let answer = segment(&challenged(answer, OUTSIDE, &others));
+        let expected = answer.seq.wrapping_add(1);
+        let others = [net.hit(), ACCEPTED];
+        let opened = net
+            .receive(OUTSIDE, &up(ACK, next, expected))
+            .forwarded(DMZ, Reason::SessionCreated, &others)
+            .between(client, server);
+        assert_eq!((opened.seen.word(0), opened.seen.word(2)), (40_000, 8080));
+        let step = net.receive(DMZ, &down(SYN | ACK, SERVER, next));
+        let copy = &step.outcome.copies[0].1;
+        verify(copy);
+        let seen = Seen::read(copy);
+        assert_eq!((seen.source, seen.destination), (ip(client), ip(server)));
+        assert_eq!((seen.word(0), seen.word(2)), (40_000, 8080));
+        let update = step
+            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED])
+            .between(known, client);
+        assert_eq!((update.seen.word(0), update.seen.word(2)), (443, 40_000));
+        assert_eq!(segment(&update.seen), bare(ACK, expected, next, 8192));
+        let data = net
+            .receive(OUTSIDE, &up(ACK, next, expected).payload(b"odd"))
+            .forwarded(DMZ, Reason::Established, &[])
+            .between(client, server);
+        let got = segment(&data.seen);
+        assert_eq!((got.seq, got.ack), (next, SERVER.wrapping_add(1)));
+        let data = net
+            .receive(
+                DMZ,
+                &down(ACK, SERVER.wrapping_add(1), next.wrapping_add(3)).payload(b"odd"),
+            )
+            .forwarded(OUTSIDE, Reason::Established, &[])
+            .between(known, client);
+        assert_eq!(segment(&data.seen).seq, expected);
+    }
 }
