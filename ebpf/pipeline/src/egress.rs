@@ -9,6 +9,7 @@ use bulkhead_packet::{IcmpKind, Kind, parse, tcp_flags};
 
 use crate::{
     Clock, Frame, Question, Tables, Verdict, Work,
+    addresses::is_group,
     ingress::touch,
     life, nat, open,
     session::{self, step},
@@ -129,7 +130,7 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     let Some(to_zone) = env.zone(work.generation, work.ifindex) else {
         return;
     };
-    if !opens || open::is_group(packet.family, &packet.destination_be) {
+    if !opens || is_group(packet.family, &packet.destination_be) {
         return;
     }
     work.question = Question {

@@ -5,7 +5,7 @@ use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
 use crate::{
     Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, fragment, open, related,
-    session, wire,
+    screens, session, wire,
 };
 
 /// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
@@ -34,6 +34,9 @@ pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
     };
     if work.packet.fragment != 0 && verdict.action != Action::Stage {
         fragment::settle(env, work, verdict);
+        if verdict.reason == Reason::FragmentOverlap {
+            return Verdict::drop(screens::refused(env, work, verdict.reason));
+        }
     }
     verdict
 }
@@ -43,19 +46,24 @@ pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
 pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     if env.wired() {
         // A tag that the device took off would be lost here: wires are TCX's.
-        return Verdict {
-            action: Action::NextHook,
-            reason: Reason::Established,
-        };
+        return NEXT_HOOK;
     }
-    match first_look(frame, env, work, true) {
-        Some(verdict) => verdict,
-        None => Verdict {
-            action: Action::NextHook,
-            reason: Reason::Established,
-        },
+    if let Some(verdict) = first_look(frame, env, work, true) {
+        return verdict;
     }
+    if work.packet.kind == Kind::Ip
+        && let Err(reason) = screens::early(frame, env, work)
+    {
+        return Verdict::drop(reason);
+    }
+    NEXT_HOOK
 }
+
+/// XDP: not settled here.
+const NEXT_HOOK: Verdict = Verdict {
+    action: Action::NextHook,
+    reason: Reason::Established,
+};
 
 /// Parses, and settles what is the kernel's, what is malformed and what is an established session in full flow.
 ///
@@ -76,8 +84,14 @@ fn first_look<F: Frame, E: Tables + Clock>(
     let gso = frame.gso_segment_bytes() != 0;
     match parse(env, &work.headers, frame.bytes(), gso, &mut work.packet) {
         Ok(()) => {}
-        Err(reason) if env.wired() => return Some(wire::refused(env, work, reason)),
-        Err(reason) => return Some(Verdict::drop(reason)),
+        Err(reason) => {
+            let reason = screens::refused(env, work, reason);
+            return Some(if env.wired() {
+                wire::refused(env, work, reason)
+            } else {
+                Verdict::drop(reason)
+            });
+        }
     }
     match work.packet.kind {
         Kind::Ip => short_way(frame, env, work, xdp),
@@ -94,6 +108,8 @@ fn first_look<F: Frame, E: Tables + Clock>(
 enum Found {
     /// Anything out of the ordinary.
     Unusual,
+    /// XDP: an ordinary packet that leaves where no frame can be redirected to.
+    Elsewhere,
     Redirect,
     RedirectPeer,
 }
@@ -144,14 +160,17 @@ fn short_way<F: Frame, E: Tables + Clock>(
             && flow.hop != Hop::Unresolved as u8
             && flow.disposition == Disposition::Forward as u8
             && flow.flags & flow_flags::LONG_WAY == 0
+            && packet.options == 0
             && ordinary(flow, packet)
             && flow.mtu >= l3_bytes
             && (wired || packet.ttl > 1)
             && now_ns.wrapping_sub(flow.last_seen_ns) < SILENCE_NS
-            && (wired || station_is_ours(headers, flow))
-            && (!xdp || flow.flags & flow_flags::XDP_EGRESS != 0);
+            && (wired || station_is_ours(headers, flow));
         if !ready {
             return Found::Unusual;
+        }
+        if xdp && flow.flags & flow_flags::XDP_EGRESS == 0 {
+            return Found::Elsewhere;
         }
         touch(flow, packet, *now_ns, bytes);
         if !wired {
@@ -167,6 +186,8 @@ fn short_way<F: Frame, E: Tables + Clock>(
     let peer = match found {
         Some(Found::Redirect) => false,
         Some(Found::RedirectPeer) => true,
+        // The socket buffer takes the short way.
+        Some(Found::Elsewhere) => return Some(NEXT_HOOK),
         Some(Found::Unusual) | None => return None,
     };
     if xdp && !forward::complete_checksum(frame, work) {
@@ -244,6 +265,12 @@ pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now_ns: u64, bytes: u32) {
 fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     if work.generation == 0 || !env.interface(work.ifindex, &mut work.ingress) {
         return Verdict::drop(Reason::NotConfigured);
+    }
+    // What user space puts back was screened when it came.
+    if work.injected == 0
+        && let Err(reason) = screens::inspect(frame, env, work)
+    {
+        return Verdict::drop(reason);
     }
     if work.packet.fragment != 0
         && let Some(verdict) = fragment::look(frame, env, work)

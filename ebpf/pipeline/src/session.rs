@@ -12,7 +12,7 @@ use bulkhead_packet::tcp_flags;
 use crate::{
     Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
     ingress::touch,
-    life, nat, open, syn_proxy,
+    life, nat, open, screens, syn_proxy,
     tcp::{self, Step},
 };
 
@@ -295,6 +295,18 @@ pub(crate) fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason>
         work.flow.timeout_s = env.service_timeout_s(work.generation, service);
     } else {
         judge(env, work, reply, forwarded)?;
+    }
+    let zone = work.flow.from_zone;
+    if screens::counts(
+        env,
+        work.generation,
+        zone,
+        work.packet.protocol,
+        &mut work.screens,
+    ) {
+        work.flow.flags |= flow_flags::COUNTED;
+    } else {
+        work.flow.flags &= !flow_flags::COUNTED;
     }
     work.flow.fib_epoch = work.fib_epoch;
     work.flow.generation = work.generation;
