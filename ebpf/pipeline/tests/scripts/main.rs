@@ -16,6 +16,8 @@ mod own;
 mod policy;
 mod properties;
 mod related;
+mod screen_rates;
+mod screen_shapes;
 mod screens;
 mod syn_proxy;
 mod tcp;
