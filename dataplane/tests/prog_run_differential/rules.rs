@@ -1,12 +1,45 @@
 //! The ruleset of the differential test: something of everything.
 
 use bulkhead_dataplane::ruleset::{
-    Action as Act, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Service, ServiceMatch, SourceNat,
-    SourceTranslation, Zone,
+    Action as Act, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Screen, Service, ServiceMatch,
+    SourceNat, SourceTranslation, Zone,
 };
 
-/// With or without source NAT from inside to outside; `open` permits more than its opposite.
-pub fn ruleset(nat: bool, open: bool) -> Ruleset {
+/// Every screen but those of scans, which go by a clock that the two worlds do not share; and thresholds low enough to be met
+/// within the seconds that the packets take.
+fn screen(alarm_without_drop: bool) -> Screen {
+    Screen {
+        alarm_without_drop,
+        icmp_flood: Some(12),
+        icmp_fragment: true,
+        icmp_large: true,
+        ip_bad_option: true,
+        ip_source_route: true,
+        ip_record_route: true,
+        ip_timestamp: true,
+        ip_security: true,
+        ip_stream: true,
+        ip_spoofing: true,
+        unknown_protocol: true,
+        extension_headers: true,
+        land: true,
+        tcp_no_flags: true,
+        tcp_syn_fin: true,
+        tcp_fin_no_ack: true,
+        winnuke: true,
+        syn_fragment: true,
+        syn_flood_attack: Some(1),
+        syn_flood_alarm: Some(1),
+        syn_flood_source: Some(4),
+        syn_flood_destination: Some(2),
+        udp_flood: Some(12),
+        ..Screen::default()
+    }
+}
+
+/// With or without source NAT from inside to outside and screens; `open` permits more than its opposite.
+pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
+    let screen_of = |index| screens.then_some(index);
     let ports = |protocol, first, last| ServiceMatch::Ports {
         protocol,
         first,
@@ -77,12 +110,12 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
             Zone {
                 name: "inside".into(),
                 host_inbound: vec![0, 2],
-                ..Zone::default()
+                screen: screen_of(0),
             },
             Zone {
                 name: "outside".into(),
                 host_inbound: vec![2],
-                ..Zone::default()
+                screen: screen_of(usize::from(open)),
             },
             Zone {
                 name: "dmz".into(),
@@ -120,6 +153,7 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
         } else {
             vec![]
         },
+        screens: vec![screen(false), screen(true)],
         // Out of the way: the kernel counts tokens per CPU.
         answers_per_second: 1_000_000,
         deny_events_per_second: 1_000_000,
