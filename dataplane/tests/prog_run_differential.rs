@@ -75,7 +75,6 @@ const SCREENED: &[Reason] = &[
     Reason::ToHost,
     Reason::ScreenIcmpFlood,
     Reason::ScreenUdpFlood,
-    Reason::ScreenSynFlood,
     Reason::ScreenSynFloodSource,
     Reason::ScreenSynFloodDestination,
     Reason::ScreenIcmpLarge,
