@@ -12,6 +12,8 @@ use crate::{Action, Stage, Table, Tables, Verdict, Work, control, established, h
 pub struct HostFirewall {
     /// Its tables.
     pub tables: HostTables,
+    /// Frames that reach XDP have no place for its notes to TCX, as with drivers without metadata.
+    pub no_notes: bool,
     work: Box<Work>,
     vlan: u32,
 }
@@ -43,6 +45,7 @@ impl HostFirewall {
     pub fn new(tables: HostTables) -> Self {
         Self {
             tables,
+            no_notes: false,
             work: Box::default(),
             vlan: 0,
         }
@@ -88,6 +91,34 @@ impl HostFirewall {
     /// The XDP program.
     pub fn established(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
         self.run(HostFrame::new(Hook::Xdp, bytes), ifindex, established)
+    }
+
+    /// The XDP program and, if it leaves the frame to it, the TCX program behind it.
+    pub fn both_hooks(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
+        let mut screened = None;
+        let frame = HostFrame {
+            no_notes: self.no_notes,
+            ..HostFrame::new(Hook::Xdp, bytes)
+        };
+        let mut first = self.run(frame, ifindex, |frame, tables, work| {
+            let verdict = established(frame, tables, work);
+            screened = frame.screened;
+            verdict
+        });
+        if first.verdict.action != Action::NextHook {
+            return first;
+        }
+        let frame = HostFrame {
+            screened,
+            ..HostFrame::new(Hook::Tcx, &first.bytes)
+        };
+        let mut both = self.run(frame, ifindex, all_stages);
+        for (name, by) in first.delta {
+            *both.delta.entry(name).or_insert(0) += by;
+        }
+        first.events.append(&mut both.events);
+        both.events = first.events;
+        both
     }
 
     /// The TCX egress program.
