@@ -14,7 +14,7 @@
 //! Assumes that the caller knows whether policy permits. Refuses IPv4 options and IPv6 extension headers during the
 //! handshake: the kernel makes cookies over plain headers.
 
-use bulkhead_abi::{Flow, Reason, Screen, ScreenKey, SessionState, flow_flags, protocol};
+use bulkhead_abi::{Flow, Reason, Screen, ScreenKey, SessionState, Settings, flow_flags, protocol};
 use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, Packet, SynOptions, checksum, tcp_flags};
 
 use crate::{
@@ -106,7 +106,12 @@ fn answer_syn<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work) -> V
         return Verdict::drop(Reason::SynCookieImpossible);
     }
     // What the client may send; what it can receive is in the cookie.
-    let mss = segment_bytes((made >> 32) as u32, work.egress.mtu, family);
+    let mut mss = segment_bytes((made >> 32) as u32, work.egress.mtu.min(work.ingress.mtu), family);
+    match env.tcp_mss(work.generation) {
+        Settings::MSS_KEEP | Settings::MSS_PATH => {}
+        most if most < mss && !env.wired() => mss = most,
+        _ => {}
+    }
     let packet = &mut work.packet;
     turn_round(packet);
     packet.ack = packet.seq.wrapping_add(1);
@@ -143,6 +148,12 @@ fn check<E: Tables>(env: &E, work: &mut Work) -> bool {
         if !proven && work.packet.payload_bytes <= 1 {
             work.packet.seq = seq.wrapping_add(1);
             proven = holds(env, work, seq);
+        }
+        if !proven {
+            // It may still be a segment from the middle of a connection.
+            work.packet.seq = seq;
+            let at = tcp_at(work.packet.family) + 4;
+            work.headers.set_word(at, seq.to_be());
         }
     }
     if proven {
@@ -253,7 +264,7 @@ pub(crate) fn step<F: Frame, E: Tables>(
             Err(Reason::RewriteFailed)
         };
     }
-    let open = matches!(state, SessionState::TcpEstablished | SessionState::TcpClosing);
+    let open = state.is_open_tcp();
     if flags == tcp_flags::SYN | tcp_flags::ACK && (waiting || open) {
         let ours = if waiting {
             work.packet.ack == work.partner.tcp_end
@@ -264,7 +275,13 @@ pub(crate) fn step<F: Frame, E: Tables>(
         if !ours {
             return Err(Reason::TcpStateInvalid);
         }
-        if !acknowledge(frame, work) {
+        // The client's window: that of the SYN, later what it has offered since.
+        let window = if waiting {
+            u32::from(work.partner.tcp_window)
+        } else {
+            work.partner.tcp_offer.wrapping_sub(work.partner.tcp_ack)
+        };
+        if !acknowledge(frame, work, window.min(u32::from(u16::MAX))) {
             return Err(Reason::RewriteFailed);
         }
         if open {
@@ -321,9 +338,10 @@ fn learn<E: Tables>(env: &E, work: &mut Work) {
     });
 }
 
-/// Acknowledges the server's SYN+ACK in the client's place, and makes it the update of the client's window.
+/// Acknowledges the server's SYN+ACK in the client's place, whose window is `offered`, and makes it the update of the client's
+/// window.
 #[inline(never)]
-fn acknowledge<F: Frame>(frame: &mut F, work: &mut Work) -> bool {
+fn acknowledge<F: Frame>(frame: &mut F, work: &mut Work, offered: u32) -> bool {
     if !is_plain(&work.packet) {
         return false;
     }
@@ -334,7 +352,7 @@ fn acknowledge<F: Frame>(frame: &mut F, work: &mut Work) -> bool {
     packet.seq = ack;
     packet.ack = seq;
     packet.tcp_flags = tcp_flags::ACK;
-    packet.window = work.partner.tcp_window;
+    packet.window = offered as u16;
     packet.ttl = OWN_TTL;
     work.headers.swap_stations();
     if !write(frame, work, 0) || !frame.send_copy(work.ifindex) {

@@ -121,14 +121,6 @@ impl Step {
         let _outcome = self.dropped_and(reason, others);
     }
 
-    /// Dropped after the pipeline had worked on it: only that it goes nowhere counts.
-    #[track_caller]
-    pub fn dropped_and_changed(self, reason: Reason, others: &[(&'static str, u64)]) {
-        self.counts(reason, others);
-        assert_eq!(self.outcome.verdict.action, Action::Drop);
-        assert!(self.outcome.asked.is_empty() && self.outcome.copies.is_empty());
-    }
-
     /// Dropped, but after so many copies of what it had become were sent.
     #[track_caller]
     pub fn dropped_after_copies(self, reason: Reason, copies: usize) {

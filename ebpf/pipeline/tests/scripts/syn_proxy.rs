@@ -1,6 +1,6 @@
 //! SYN cookies: a destination under attack, the whole handshake on both sides, and the numbers in between.
 
-use bulkhead_abi::{RateState, Reason, Screen, ScreenKey};
+use bulkhead_abi::{RateState, Reason, Screen, ScreenKey, tcp_rules};
 use bulkhead_pipeline::{Action, Clock as _, Table};
 
 use crate::{
@@ -593,7 +593,7 @@ fn what_proves_no_cookie_opens_nothing() {
         ] {
             case.net
                 .receive(INSIDE, &frame)
-                .dropped_and_changed(Reason::TcpNoSession, &[REFUSED]);
+                .dropped(Reason::TcpNoSession, &[REFUSED]);
         }
         for flags in [SYN | ACK, RST | ACK, FIN | ACK] {
             let frame = case.to_server(flags, next, expected);
@@ -646,7 +646,7 @@ fn a_cookie_is_good_for_a_minute_and_as_long_after_the_attack() {
         let ack = case_ack(&case, expected);
         case.net
             .receive(INSIDE, &ack)
-            .dropped_and_changed(Reason::TcpNoSession, &[REFUSED]);
+            .dropped(Reason::TcpNoSession, &[REFUSED]);
     }
 }
 
@@ -985,6 +985,42 @@ fn a_full_table_is_tried_again_with_the_numbers_learnt() {
         );
         let window = case.to_client(ACK, SERVER.wrapping_add(1), next);
         assert_eq!(case.back(&window, Reason::Established).seq, expected);
+    }
+}
+
+/// Where connections may be picked up in mid-stream, a proof is still a proof, and what is none is picked up as it is.
+#[test]
+fn a_proof_is_not_taken_for_the_middle_of_a_connection() {
+    for mut case in cases() {
+        case.net
+            .settings(|settings| settings.tcp_rules = tcp_rules::MIDSTREAM);
+        case.attack(SECOND);
+        let expected = case.challenged();
+        case.admitted(expected);
+        case.answered(expected);
+        let other = Frame::new(case.client, case.server).tcp(40_001, 80, ACK, 1000, 9000);
+        let sent =
+            case.net
+                .receive(INSIDE, &other)
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, REFUSED]);
+        assert_eq!(segment(&sent.seen), bare(ACK, 1000, 9000, 8192));
+    }
+}
+
+#[test]
+fn a_configured_segment_size_holds_for_both_handshakes() {
+    for mut case in cases() {
+        case.net.settings(|settings| settings.tcp_mss = 1000);
+        case.attack(SECOND);
+        let syn = case.syn();
+        let answer = segment(&challenged(case.net.receive(INSIDE, &syn), INSIDE, &[MISS]));
+        assert_eq!(answer.options, mss_option(1000));
+        let ack = case_ack(&case, answer.seq.wrapping_add(1));
+        let sent =
+            case.net
+                .receive(INSIDE, &ack)
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, ACCEPTED]);
+        assert_eq!(segment(&sent.seen).options, mss_option(1000));
     }
 }
 
