@@ -169,7 +169,8 @@ impl HostTables {
         self.scripted.borrow_mut().extend(numbers);
     }
 
-    /// Runs `f` right before the `insertion`th (from 0) insertion of a flow from now on: another CPU's turn.
+    /// Runs `f` right before the `insertion`th (from 0) insertion of a flow or of a mapping's inside end from now on:
+    /// another CPU's turn.
     pub fn interrupt(&self, insertion: u32, f: impl FnOnce(&Self) + 'static) {
         *self.interruption.borrow_mut() = Some((insertion, Box::new(f)));
     }
@@ -708,6 +709,7 @@ impl Tables for HostTables {
 
     fn insert_mapping_end(&self, inside: &MappingKey, outside: &MappingKey) -> Insert {
         self.alone();
+        self.another_turn(&self.interruption);
         self.mapping_ends.insert(inside, outside)
     }
 
