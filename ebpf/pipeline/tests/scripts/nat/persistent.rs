@@ -217,7 +217,7 @@ fn rfc4787_9_rfc5382_8_hairpin() {
             // The one that listens has made itself known outside; its port had to change there.
             let known = 6000;
             let _taken = net.receive(INSIDE, &segment(other, server, 5000, 53, SYN, 1, 0));
-            net.tables().script_random([towards_port(known)]);
+            net.tables().script_random([1, towards_port(known)]);
             let sent = net
                 .receive(INSIDE, &segment(host, server, 5000, 53, SYN, 1, 0))
                 .outcome;
@@ -339,7 +339,7 @@ fn a_mapping_does_not_take_a_sessions_answers() {
     net.nat(source(ZONE_INSIDE, ZONE_OUTSIDE).pool(1));
     net.pool(1, &Pool::of(&[(own, 1)]));
     let _first = net.receive(INSIDE, &Frame::new(other, server).udp(5000, 53));
-    net.tables().script_random([towards_port(7000)]);
+    net.tables().script_random([1, towards_port(7000)]);
     let sent = net
         .receive(INSIDE, &Frame::new(host, server).udp(5000, 53))
         .outcome;
@@ -412,6 +412,24 @@ fn a_mapping_that_was_used_since_stays() {
     // By force, whenever it was used.
     let _again = net.receive(INSIDE, &Frame::new(host, elsewhere).udp(5000, 53));
     assert!(net.firewall.expire_mapping(&key, 0, true));
+}
+
+/// Whom the inside of an earlier mapping sent to is nobody to the next owner of its outside end.
+#[test]
+fn permissions_end_with_their_mapping() {
+    let [host, other, server, elsewhere, own] = FAMILIES[0];
+    let mut net = mapping(&BOTH_WAYS, NatFiltering::TargetHost);
+    let _first = net.receive(INSIDE, &Frame::new(host, server).udp(5000, 53));
+    assert!(net.firewall.expire_mapping(&outside(own, 5000), 0, true));
+    net.advance(31 * SECOND);
+    let sent = net
+        .receive(INSIDE, &Frame::new(other, elsewhere).udp(5000, 53))
+        .outcome;
+    assert_eq!(Seen::read(&sent.bytes).word(0), 5000, "the same outside end");
+    for (from, reason) in [(server, Reason::NatFiltered), (elsewhere, Reason::SessionCreated)] {
+        let outcome = net.receive(OUTSIDE, &Frame::new(from, own).udp(99, 5000)).outcome;
+        assert_eq!(outcome.verdict.reason, reason);
+    }
 }
 
 /// A new generation with the same rules changes nothing for the outside, wherever the rule stands now.
