@@ -388,6 +388,41 @@ fn rfc5508_3_4_5_errors_are_translated_inside_and_out() {
     }
 }
 
+/// RFC 792 quotes eight bytes of layer 4, and a short frame is padded: what stands behind the message is nobody's checksum.
+#[test]
+fn rfc5508_3_padding_behind_a_short_quote_stays_as_it_is() {
+    for (client, known, server) in FAMILIES {
+        let l3 = if known.contains(':') { 40 } else { 20 };
+        for (quoted, reason) in [
+            (8, Reason::RelatedIcmp),
+            (17, Reason::RelatedIcmp),
+            (7, Reason::Truncated),
+        ] {
+            let mut net = published(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
+            let miss = net.miss();
+            let syn = Frame::new(client, known).tcp(40000, 443, SYN, 1000, 0);
+            let sent = net
+                .receive(OUTSIDE, &syn)
+                .forwarded(DMZ, Reason::SessionCreated, &[miss]);
+            let error = Frame::new(server, client).error(&sent.bytes[..14 + l3 + quoted], true);
+            let mut bytes = error.to(crate::net::mac(DMZ)).build();
+            bytes.extend([0; 20]);
+            let step = net.receive_bytes(DMZ, &bytes);
+            if reason.is_drop() {
+                step.dropped(reason, &[]);
+                continue;
+            }
+            let back = step.forwarded(OUTSIDE, reason, &[]).between(known, client);
+            assert_eq!(back.bytes[back.bytes.len() - 20..], [0; 20], "padding");
+            assert_eq!(
+                back.seen.segment[8 + l3..][..4],
+                [0x9c, 0x40, 0x01, 0xbb],
+                "the client's ports"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_denied_port_of_a_published_address_stays_closed() {
     let (client, known, _) = FAMILIES[0];
