@@ -164,9 +164,12 @@ impl HostTables {
         self.now_ns.set(self.now_ns.get() + by_ns);
     }
 
-    /// The next random numbers, before the fixed sequence goes on.
+    /// The next random numbers, before the fixed sequence goes on; those of an earlier script that nobody drew are
+    /// forgotten.
     pub fn script_random(&self, numbers: impl IntoIterator<Item = u32>) {
-        self.scripted.borrow_mut().extend(numbers);
+        let mut scripted = self.scripted.borrow_mut();
+        scripted.clear();
+        scripted.extend(numbers);
     }
 
     /// Runs `f` right before the `insertion`th (from 0) insertion of a flow or of a mapping's inside end from now on:
