@@ -6,11 +6,11 @@
 //! NAT rules are rule sets of one kind.
 
 mod nat;
-
 mod screens;
 mod tcp;
-
 pub(crate) mod timeouts;
+
+pub(crate) use nat::addresses;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -13,16 +13,16 @@ mod traffic;
 #[path = "prog_run_differential/twins.rs"]
 mod twins;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use bulkhead_abi::Reason;
 use bulkhead_dataplane::{bpf::Program, netlink::VethSpec};
 use bulkhead_pipeline::{Action, Table};
-use bulkhead_testkit::{Namespace, privileged};
+use bulkhead_testkit::{Frame, Namespace, privileged};
 
 use crate::{
-    traffic::{Input, Random, Traffic},
-    twins::{Ageing, Twins, sortable},
+    traffic::{Input, Random, Traffic, address, mac},
+    twins::{Ageing, Twins, headers, sortable},
 };
 
 /// Packets per run.
@@ -85,6 +85,38 @@ const SCREENED: &[Reason] = &[
     Reason::ScreenTcpSynFin,
 ];
 
+/// What random traffic seldom does by itself: a stranger at a mapping, a way in by one, and a hairpin.
+fn rehearse(twins: &mut Twins, seen: &mut BTreeMap<Reason, usize>) {
+    let mut run = |number: usize, from: &str, to: &str, ports: (u16, u16), expected: Reason| {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let frame = Frame::ip(ip(from), ip(to));
+        let frame = frame.macs([2, 9, 9, 9, 9, 9], mac(number as u8));
+        let outcome = twins.run(Program::Ingress, number, &frame.udp(ports.0, ports.1).build());
+        assert_eq!(outcome.verdict.reason, expected, "{from} to {to}");
+        *seen.entry(expected).or_default() += 1;
+        headers(&outcome.bytes)
+    };
+    for (targets, anyone, other, server, stranger) in [
+        ("10.1.0.3", "10.1.0.9", "10.1.0.2", "192.0.2.80", "192.0.2.81"),
+        (
+            "2001:db8:1::3",
+            "2001:db8:1::9",
+            "2001:db8:1::2",
+            "2001:db8:80::80",
+            "2001:db8:80::81",
+        ),
+    ] {
+        for (host, reason) in [(targets, Reason::NatFiltered), (anyone, Reason::SessionCreated)] {
+            let sent = run(0, host, server, (40_000, 53), Reason::SessionCreated).expect("a packet");
+            let known = address(sent.family, sent.source_be).to_string();
+            run(1, stranger, &known, (99, sent.source_port), reason);
+            // In the host's own name, and under its own mapping.
+            run(0, other, &known, (40_000, sent.source_port), reason);
+            run(0, anyone, &known, (40_001, sent.source_port), reason);
+        }
+    }
+}
+
 /// Runs random traffic through both worlds.
 fn differential(nat: bool, screens: bool, seed: u64) {
     let namespace = Namespace::new("bhdiff").expect("a network namespace");
@@ -110,6 +142,9 @@ fn differential(nat: bool, screens: bool, seed: u64) {
         let mut seen: BTreeMap<Reason, usize> = BTreeMap::new();
         let mut open = true;
         let mut held = 0;
+        if nat && !screens {
+            rehearse(&mut twins, &mut seen);
+        }
         for turn in 1..=PACKETS {
             let Input {
                 number,
@@ -186,6 +221,14 @@ fn differential(nat: bool, screens: bool, seed: u64) {
                     }
                 }
             }
+            if turn.is_multiple_of(149) {
+                let mut mappings: Vec<_> = twins.host.tables.mappings.entries();
+                mappings.sort_by_key(|(key, _)| (key.address_be, key.port, key.protocol));
+                if !mappings.is_empty() {
+                    let (outside, _) = mappings[random.below(mappings.len())];
+                    twins.expire_mapping(&outside);
+                }
+            }
             if turn.is_multiple_of(250) {
                 twins.compare_flows();
                 twins.compare_datagrams();
@@ -206,6 +249,26 @@ fn differential(nat: bool, screens: bool, seed: u64) {
                 "no packet ended as {}: {seen:?}",
                 reason.name()
             );
+        }
+        if nat && !screens {
+            for reason in [Reason::NatNoMapping, Reason::NatFiltered, Reason::NatUnsupported] {
+                assert!(
+                    seen.contains_key(&reason),
+                    "no packet ended as {}: {seen:?}",
+                    reason.name()
+                );
+            }
+            let counters = twins.host.tables.counters();
+            for counter in [
+                "nat_mappings_created",
+                "nat_mappings_used",
+                "nat_mappings_removed",
+            ] {
+                assert!(
+                    counters.get(counter).is_some_and(|count| *count > 10),
+                    "{counter}: {counters:?}"
+                );
+            }
         }
     });
 }

@@ -1,9 +1,9 @@
 //! The running data plane of one network namespace.
 //!
-//! Owns the loaded programs, their attachments, the live generation, the mirror of the kernel's routes, and five threads
-//! (netlink monitor, session ageing, events, slow path, frames put back). Assumes that it is started in the namespace of
-//! its interfaces and that nobody else attaches programs to them. Fails closed: the routing-policy rules that forbid the
-//! kernel to forward from a data interface are set before anything else and stay when the engine goes.
+//! Owns the loaded programs, their attachments, the live generation, the mirror of the kernel's routes, and six threads
+//! (netlink monitor, session ageing, translation, events, slow path, frames put back). Assumes that it is started in the
+//! namespace of its interfaces and that nobody else attaches programs to them. Fails closed: the routing-policy rules that
+//! forbid the kernel to forward from a data interface are set before anything else and stay when the engine goes.
 
 mod ageing;
 mod attach;
@@ -11,10 +11,15 @@ mod events;
 mod explain;
 mod frames;
 mod gateway;
+mod mappings;
+mod pools;
 mod screens;
 mod sessions;
 mod status;
+mod translation;
 
+pub use mappings::PersistentMapping;
+pub use pools::PoolStatus;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -127,6 +132,8 @@ struct Shared {
     /// Interface names by index.
     names: RwLock<HashMap<u32, String>>,
     events: events::Hub,
+    /// How full NAT pools are.
+    pools: Mutex<pools::Watch>,
     generation: AtomicU32,
     /// The last generation that was tried; numbers of failed ones are not used again.
     tried: AtomicU32,
@@ -199,6 +206,7 @@ impl Engine {
             history: RwLock::new(BTreeMap::new()),
             names: RwLock::new(HashMap::new()),
             events: events::Hub::default(),
+            pools: Mutex::default(),
             generation: AtomicU32::new(0),
             tried: AtomicU32::new(0),
             wired,
@@ -213,6 +221,7 @@ impl Engine {
         engine.shared.commit((*ruleset).clone())?;
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
         engine.spawn("bulkhead-ageing", ageing::run)?;
+        engine.spawn("bulkhead-nat", translation::run)?;
         engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
         engine.spawn("bulkhead-answers", move |shared| {
             events::answer(shared, slow_path, &sender)

@@ -117,6 +117,7 @@ impl Engine {
         counters.insert("observer_events_lost".to_owned(), self.shared.events.lost());
         // As of the last sweep.
         counters.insert("sessions_evicted".to_owned(), self.ageing().evicted);
+        counters.insert("nat_pool_alarms".to_owned(), self.shared.pool_alarms());
         Ok(counters)
     }
 

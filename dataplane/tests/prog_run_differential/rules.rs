@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bulkhead_dataplane::ruleset::{
-    Action as Act, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Screen, Service, ServiceMatch,
-    SourceNat, SourceTranslation, Zone,
+    Action as Act, DestinationNat, Filtering, Group, HookMode, InterfaceRule, Policy, Pool, Prefix, Ruleset,
+    Screen, Service, ServiceMatch, SourceNat, SourceTranslation, StaticNat, Zone,
 };
 
 /// Every screen but those of scans, which go by a clock that the two worlds do not share; and thresholds low enough to be met
@@ -40,7 +40,10 @@ fn screen(alarm_without_drop: bool) -> Screen {
     }
 }
 
-/// With or without source NAT from inside to outside and screens; `open` permits more than its opposite.
+/// First address and number of addresses of the pool that does not pair.
+pub const UNPAIRED: [(&str, u32); 2] = [("10.3.0.64", 4), ("2001:db8:3::40", 4)];
+
+/// With or without translation of every kind, and screens; `open` permits more than its opposite.
 pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
     let screen_of = |index| screens.then_some(index);
     let ports = |protocol, first, last| ServiceMatch::Ports {
@@ -108,6 +111,29 @@ pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
             ..Policy::default()
         });
     }
+    if nat {
+        policies.push(Policy {
+            name: "to-mappings".into(),
+            from: vec![1],
+            to: vec![0],
+            action: Act::Permit,
+            ..Policy::default()
+        });
+        policies.push(Policy {
+            name: "inside".into(),
+            from: vec![0],
+            to: vec![0],
+            action: Act::Permit,
+            ..Policy::default()
+        });
+        policies.push(Policy {
+            name: "from-servers".into(),
+            from: vec![2],
+            to: vec![1],
+            action: Act::Permit,
+            ..Policy::default()
+        });
+    }
     let mut services = vec![
         service("web", vec![ports(6, 80, 80), ports(6, 8000, 8007)]),
         service("dns", vec![ports(17, 53, 53)]),
@@ -117,7 +143,7 @@ pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
     ];
     // Another with each generation, so that a session's own follows.
     services[0].timeout = Some(Duration::from_secs(if open { 3600 } else { 1800 }));
-    Ruleset {
+    let mut ruleset = Ruleset {
         zones: vec![
             Zone {
                 name: "inside".into(),
@@ -160,20 +186,158 @@ pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
             }]
         },
         policies,
-        source_nat: if nat {
-            vec![SourceNat {
-                name: "out".into(),
-                from: vec![0],
-                to: vec![1],
-                translation: SourceTranslation::Interface,
-                ..SourceNat::default()
-            }]
-        } else {
-            vec![]
-        },
         // Out of the way: the kernel counts tokens per CPU.
         answers_per_second: 1_000_000,
         deny_events_per_second: 1_000_000,
         ..Ruleset::default()
+    };
+    if nat {
+        translate(&mut ruleset, open);
+    }
+    ruleset
+}
+
+/// Every kind of translation, each for some of the traffic. Which comes first is not the same for `open` and its opposite.
+fn translate(ruleset: &mut Ruleset, open: bool) {
+    let prefix = |address: &str, length| Prefix {
+        address: address.parse().unwrap(),
+        length,
+    };
+    let group = |name: &str, members| Group {
+        name: name.into(),
+        members,
+    };
+    let hosts = |v4: &str, v6: &str| vec![prefix(v4, 32), prefix(v6, 128)];
+    ruleset.groups.extend([
+        group("anyone", hosts("10.1.0.9", "2001:db8:1::9")),
+        group("targets", hosts("10.1.0.3", "2001:db8:1::3")),
+        group("published", hosts("198.51.100.20", "2001:db8:2::20")),
+        group("strangers", hosts("192.0.2.81", "2001:db8:80::81")),
+    ]);
+    let (anyone, targets, published, strangers) = (2, 3, 4, 5);
+    let range = |(first, count): (&str, u32)| {
+        let first: std::net::IpAddr = first.parse().unwrap();
+        let last = match first {
+            std::net::IpAddr::V4(first) => (u32::from(first) + count - 1).to_be_bytes().into(),
+            std::net::IpAddr::V6(first) => (u128::from(first) + u128::from(count) - 1).to_be_bytes().into(),
+        };
+        (first, last)
+    };
+    let pool = |name: &str, ranges: &[(&str, u32)], paired| Pool {
+        name: name.into(),
+        ranges: ranges.iter().copied().map(range).collect(),
+        ports: Some((1024, 65_535)),
+        port: None,
+        paired,
+        alarm: None,
+    };
+    ruleset.pools = vec![
+        pool(
+            "paired",
+            &[("192.0.3.16", 2), ("192.0.3.40", 1), ("2001:db8:f:f::fffe", 4)],
+            true,
+        ),
+        pool("unpaired", &UNPAIRED, false),
+        Pool {
+            ports: None,
+            port: Some(80),
+            ..pool("servers", &[("10.3.0.2", 2), ("2001:db8:3::2", 2)], true)
+        },
+    ];
+    let minutes = Duration::from_secs(300);
+    let out = SourceNat {
+        name: "out".into(),
+        from: vec![0],
+        to: vec![1],
+        translation: SourceTranslation::Interface,
+        ..SourceNat::default()
+    };
+    ruleset.source_nat = vec![
+        SourceNat {
+            name: "anyone".into(),
+            source: vec![anyone],
+            translation: SourceTranslation::Pool(0),
+            persistent: Some((Filtering::AnyRemoteHost, minutes)),
+            ..out.clone()
+        },
+        SourceNat {
+            name: "targets".into(),
+            source: vec![targets],
+            persistent: Some((
+                if open {
+                    Filtering::TargetHost
+                } else {
+                    Filtering::TargetHostPort
+                },
+                minutes,
+            )),
+            ..out.clone()
+        },
+        SourceNat {
+            name: "off".into(),
+            service: vec![4],
+            translation: SourceTranslation::Off,
+            ..out.clone()
+        },
+        SourceNat {
+            name: "pooled".into(),
+            service: vec![0, 2],
+            translation: SourceTranslation::Pool(0),
+            ..out.clone()
+        },
+        SourceNat {
+            name: "to-servers".into(),
+            to: vec![2],
+            translation: SourceTranslation::Pool(1),
+            ..out.clone()
+        },
+        out,
+    ];
+    let known = DestinationNat {
+        name: "published".into(),
+        destination: vec![published],
+        pool: Some(2),
+        ..DestinationNat::default()
+    };
+    ruleset.destination_nat = vec![
+        DestinationNat {
+            name: "not-for-strangers".into(),
+            source: vec![strangers],
+            pool: None,
+            ..known.clone()
+        },
+        known,
+    ];
+    let fixed = |name: &str, outside, inside, npt| StaticNat {
+        name: name.into(),
+        from: vec![1],
+        outside,
+        inside,
+        npt,
+    };
+    ruleset.static_nat = vec![
+        fixed(
+            "static",
+            prefix("198.51.100.32", 29),
+            prefix("10.3.0.0", 29),
+            false,
+        ),
+        fixed(
+            "npt",
+            prefix("2001:db8:f::", 64),
+            prefix("2001:db8:3::", 64),
+            true,
+        ),
+    ];
+    if !open {
+        // Another order of rules and pools, so that what refers to them must be looked up again.
+        ruleset.source_nat.swap(0, 1);
+        ruleset.pools.swap(0, 1);
+        for rule in &mut ruleset.source_nat {
+            rule.translation = match rule.translation {
+                SourceTranslation::Pool(number) => SourceTranslation::Pool(1 - number),
+                other => other,
+            };
+        }
     }
 }

@@ -29,7 +29,8 @@ pub fn words(address: IpAddr) -> [u32; 4] {
     words
 }
 
-fn address(family: u8, words: [u32; 4]) -> IpAddr {
+/// An address that the tables hold.
+pub fn address(family: u8, words: [u32; 4]) -> IpAddr {
     let mut octets = [0; 16];
     for (bytes, word) in octets.chunks_exact_mut(4).zip(words) {
         bytes.copy_from_slice(&word.to_ne_bytes());
@@ -121,6 +122,30 @@ const OWN: [[&str; 3]; 2] = [
     ["10.1.0.1", "198.51.100.1", "10.3.0.1"],
     ["2001:db8:1::1", "2001:db8:2::1", "2001:db8:3::1"],
 ];
+/// What translation answers for: published, static, and addresses of pools.
+const TRANSLATED: [[&str; 8]; 2] = [
+    [
+        "198.51.100.20",
+        "198.51.100.34",
+        "198.51.100.33",
+        "192.0.3.16",
+        "192.0.3.17",
+        "192.0.3.40",
+        "198.51.100.1",
+        "198.51.100.1",
+    ],
+    [
+        "2001:db8:2::20",
+        // 2001:db8:3::2 and ::3 under RFC 6296.
+        "2001:db8:f:0:fff4::2",
+        "2001:db8:f:0:fff4::3",
+        "2001:db8:f:f::fffe",
+        "2001:db8:f:f::ffff",
+        "2001:db8:f:f::1:1",
+        "2001:db8:2::1",
+        "2001:db8:2::1",
+    ],
+];
 const STRANGE: [[&str; 6]; 2] = [
     [
         "127.0.0.1",
@@ -151,8 +176,9 @@ impl Traffic {
             };
         }
         let mut input = match random.below(100) {
-            0..30 => self.opener(random),
-            30..70 => self.answer(random),
+            0..12 => Self::to_translated(random),
+            12..34 => self.opener(random),
+            34..70 => self.answer(random),
             70..80 => self.error(random),
             80..85 => Self::to_host(random),
             85..92 => self.own(random),
@@ -217,6 +243,25 @@ impl Traffic {
             self.cut(random, number, &frame);
         }
         input(number, frame)
+    }
+
+    /// To an address that translation answers for, from any side; often to a port that an inside host uses.
+    fn to_translated(random: &mut Random) -> Input {
+        let number = random.pick(&[1, 1, 1, 0, 2]);
+        let family = random.below(2);
+        let zones = [&INSIDE, &OUTSIDE, &DMZ];
+        let frame = Frame::ip(
+            parsed(random.pick(&zones[number][family])),
+            parsed(random.pick(&TRANSLATED[family])),
+        );
+        if random.one_in(2) {
+            let (source, destination) = (random.pick(&[53, 80, 40_000]), random.pick(&[40_000, 40_001]));
+            return input(
+                number,
+                frame.udp(source, destination).payload_bytes(random.below(9)),
+            );
+        }
+        input(number, transport(random, frame, None))
     }
 
     fn to_host(random: &mut Random) -> Input {

@@ -3,6 +3,7 @@
 //! Every comparison that a packet allows is made where it runs: return code, bytes, counters, events, slow-path
 //! requests. The session tables are compared when asked.
 
+use bulkhead_testkit::verify_checksums;
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
@@ -10,8 +11,8 @@ use std::{
 
 use bulkhead_abi::{
     ControlRequest, Datagram, Disposition, Event, Flow, FlowKey4, FlowKey6, FrameHeader, FrameKind,
-    Interface, Live, NeighbourKey, RateState, Reason, Route4Key, Route6Key, RouteEntry, RouteKind,
-    SLOW_PATH_BYTES, Screen, ScreenCount, ScreenKey, SlowPathRequest, interface_flags,
+    Interface, Live, Mapping, MappingKey, NeighbourKey, PermitKey, RateState, Reason, Route4Key, Route6Key,
+    RouteEntry, RouteKind, SLOW_PATH_BYTES, Screen, ScreenCount, ScreenKey, SlowPathRequest, interface_flags,
 };
 use bulkhead_dataplane::{
     bpf::{Object, Program, Sizes},
@@ -26,7 +27,7 @@ use bulkhead_pipeline::{
 use zerocopy::FromBytes as _;
 
 use crate::{
-    rules::ruleset,
+    rules::{UNPAIRED, ruleset},
     traffic::{self, mac, words},
 };
 
@@ -64,6 +65,8 @@ pub struct Twins {
     nat: bool,
     screens: bool,
     epoch: u32,
+    /// Persistent mappings made so far.
+    mappings: u32,
 }
 
 impl Twins {
@@ -94,6 +97,7 @@ impl Twins {
             nat,
             screens,
             epoch: 0,
+            mappings: 0,
         };
         twins.topology();
         twins.commit(true);
@@ -374,11 +378,8 @@ impl Twins {
             .map(|(now, before)| now - before)
             .collect();
         self.counters = counters;
-        if moved[Reason::SLOT_NAT_PORTS_CHANGED as usize] != 0 {
-            self.host
-                .tables
-                .script_random([towards(translated_port(&kernel.packet))]);
-        }
+        let draws = self.draws(&kernel.packet, &moved);
+        self.host.tables.script_random(draws);
         let ifindex = self.interfaces[number];
         let host = match program {
             Program::Xdp => self.host.established(ifindex, bytes),
@@ -408,6 +409,15 @@ impl Twins {
             );
         }
         self.compare_rates();
+        let forwarded = matches!(
+            host.verdict.action,
+            Action::Redirect | Action::RedirectPeer | Action::RedirectNeighbour
+        );
+        // What was right when it came is right when it goes, says code that is neither world's.
+        if forwarded && verify_checksums(bytes).is_ok() {
+            let verified = verify_checksums(&kernel.packet);
+            assert_eq!(verified, Ok(()), "checksums; {}", what());
+        }
         assert_eq!(self.kernel_requests(), host.asked, "slow path; {}", what());
         assert_eq!(
             self.kernel_frames(),
@@ -462,8 +472,118 @@ impl Twins {
         }
     }
 
-    /// Compares the session tables, and the counts of sessions per address.
+    /// The random numbers that lead the host where chance has led the kernel.
+    fn draws(&mut self, packet: &[u8], moved: &[u64]) -> Vec<u32> {
+        let mut draws = Vec::new();
+        let translated = headers(packet);
+        let made = moved[Reason::SLOT_NAT_MAPPINGS_CREATED as usize] != 0;
+        let changed = moved[Reason::SLOT_NAT_PORTS_CHANGED as usize] != 0;
+        let mut port = translated.map_or(0, |packet| packet.source_port);
+        if made {
+            // Its number, which only compares with itself; and it may be there although its session is not.
+            self.mappings += 1;
+            draws.push(self.mappings);
+            let host = &self.host.tables.mappings;
+            self.object
+                .maps
+                .mappings
+                .for_each(|key, mapping| {
+                    if host.get(key).is_none() {
+                        port = mapping.outside_port;
+                    }
+                })
+                .unwrap();
+        }
+        let unpaired = translated.and_then(|packet| {
+            let source = traffic::address(packet.family, packet.source_be);
+            UNPAIRED
+                .iter()
+                .find_map(|(first, count)| Some((place(first.parse().unwrap(), source, *count)?, *count)))
+        });
+        if moved[Reason::SessionCreated as usize] != 0
+            && let Some((index, count)) = unpaired
+        {
+            draws.push(towards(index, count));
+        }
+        if changed {
+            draws.push(towards(u32::from(port) - 1024, 64_512));
+        }
+        draws
+    }
+
+    /// Compares mappings and what they permit, but for times and chance.
+    fn compare_mappings(&self) {
+        let comparable = |mapping: &Mapping| Mapping {
+            last_used_ns: 0,
+            number: 0,
+            ..*mapping
+        };
+        let text = |key: &dyn std::fmt::Debug| format!("{key:?}");
+        let maps = &self.object.maps;
+        let tables = &self.host.tables;
+        let mut kernel = BTreeMap::new();
+        maps.mappings
+            .for_each(|key, mapping| {
+                kernel.insert(text(key), comparable(mapping));
+            })
+            .unwrap();
+        let entries = tables.mappings.entries();
+        let host: BTreeMap<_, _> = entries
+            .iter()
+            .map(|(key, mapping)| (text(key), comparable(mapping)))
+            .collect();
+        assert_eq!(kernel, host, "mappings");
+        let mut kernel = BTreeMap::new();
+        maps.mapping_ends
+            .for_each(|key, outside| {
+                kernel.insert(text(key), *outside);
+            })
+            .unwrap();
+        let entries = tables.mapping_ends.entries();
+        let host: BTreeMap<_, _> = entries
+            .iter()
+            .map(|(key, outside)| (text(key), *outside))
+            .collect();
+        assert_eq!(kernel, host, "inside ends of mappings");
+        let anonymous = |key: &PermitKey| {
+            let mut key = *key;
+            key.outside.identity = 0;
+            text(&key)
+        };
+        let mut kernel = Vec::new();
+        maps.permits
+            .for_each(|key, _| kernel.push(anonymous(key)))
+            .unwrap();
+        let mut host: Vec<_> = tables
+            .permits
+            .entries()
+            .iter()
+            .map(|(key, _)| anonymous(key))
+            .collect();
+        kernel.sort();
+        host.sort();
+        assert_eq!(kernel, host, "permits");
+    }
+
+    /// Ends a persistent mapping in both worlds; both must agree.
+    pub fn expire_mapping(&mut self, outside: &MappingKey) {
+        let mut key = [0; 10];
+        key[..4].copy_from_slice(&outside.address_be);
+        key[4] =
+            u32::from(outside.port) | u32::from(outside.protocol) << 16 | u32::from(outside.family) << 24;
+        let request = ControlRequest {
+            operation: 22,
+            argument: 0,
+            key,
+        };
+        let ended = self.object.control(&request).expect("the control program runs");
+        assert_eq!(self.host.expire_mapping(outside, 0, true), ended);
+        self.counters = self.object.counters().unwrap();
+    }
+
+    /// Compares the session tables, the counts of sessions per address, and the mappings.
     pub fn compare_flows(&self) -> usize {
+        self.compare_mappings();
         let mut count = 0;
         let mut limits = HashMap::new();
         self.object
@@ -575,14 +695,27 @@ fn normalised_event(event: Event) -> Event {
     }
 }
 
-/// The random number that leads to a port from 1024 on.
-fn towards(port: u16) -> u32 {
-    let random = (u64::from(port - 1024) << 32).div_ceil(64_512);
-    random as u32
+/// A random number that leads to `number` of those below `limit`.
+fn towards(number: u32, limit: u32) -> u32 {
+    (u64::from(number) << 32).div_ceil(u64::from(limit)) as u32
 }
 
-/// Source port, or identifier, of a frame that was translated.
-fn translated_port(frame: &[u8]) -> u16 {
+/// The place of an address in a range of `count` from `first` on.
+fn place(first: IpAddr, address: IpAddr, count: u32) -> Option<u32> {
+    let place = match (first, address) {
+        (IpAddr::V4(first), IpAddr::V4(address)) => {
+            u128::from(u32::from(address)).checked_sub(u128::from(u32::from(first)))
+        }
+        (IpAddr::V6(first), IpAddr::V6(address)) => u128::from(address).checked_sub(u128::from(first)),
+        _ => None,
+    };
+    place
+        .filter(|place| *place < u128::from(count))
+        .map(|place| place as u32)
+}
+
+/// The headers of a frame, if it is one to be judged.
+pub fn headers(frame: &[u8]) -> Option<Packet> {
     let mut packet = Packet::default();
     parse(
         &PlainLoop,
@@ -591,6 +724,6 @@ fn translated_port(frame: &[u8]) -> u16 {
         false,
         &mut packet,
     )
-    .expect("a frame that was just forwarded");
-    packet.source_port
+    .ok()?;
+    Some(packet)
 }

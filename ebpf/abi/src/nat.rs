@@ -154,7 +154,7 @@ pub struct MappingKey {
     /// 4 or 6.
     pub family: u8,
     /// Inside: what the mapping is to ([`NatRule::identity`], or [`MappingKey::INTERFACE`] and the interface's index).
-    /// Outside: 0.
+    /// Outside: 0; in a [`PermitKey`] the mapping's number.
     pub identity: u32,
 }
 
@@ -200,10 +200,12 @@ pub struct Mapping {
     pub protocol: u8,
     /// 4 or 6.
     pub family: u8,
+    /// A random number, so that what was permitted to an earlier mapping with this outside end is not to this one.
+    pub number: u32,
     /// A [`NatFiltering`].
     pub filtering: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
 }
 
 impl Mapping {

@@ -164,12 +164,16 @@ impl HostTables {
         self.now_ns.set(self.now_ns.get() + by_ns);
     }
 
-    /// The next random numbers, before the fixed sequence goes on.
+    /// The next random numbers, before the fixed sequence goes on; those of an earlier script that nobody drew are
+    /// forgotten.
     pub fn script_random(&self, numbers: impl IntoIterator<Item = u32>) {
-        self.scripted.borrow_mut().extend(numbers);
+        let mut scripted = self.scripted.borrow_mut();
+        scripted.clear();
+        scripted.extend(numbers);
     }
 
-    /// Runs `f` right before the `insertion`th (from 0) insertion of a flow from now on: another CPU's turn.
+    /// Runs `f` right before the `insertion`th (from 0) insertion of a flow or of a mapping's inside end from now on:
+    /// another CPU's turn.
     pub fn interrupt(&self, insertion: u32, f: impl FnOnce(&Self) + 'static) {
         *self.interruption.borrow_mut() = Some((insertion, Box::new(f)));
     }
@@ -708,6 +712,7 @@ impl Tables for HostTables {
 
     fn insert_mapping_end(&self, inside: &MappingKey, outside: &MappingKey) -> Insert {
         self.alone();
+        self.another_turn(&self.interruption);
         self.mapping_ends.insert(inside, outside)
     }
 

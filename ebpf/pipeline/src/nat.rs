@@ -82,6 +82,8 @@ pub struct Translation {
     pub pooled: bool,
     /// Filtering of the mapping that the destination was.
     filtering: u8,
+    /// Its number.
+    number: u32,
     /// The rule being looked at.
     rule: NatRule,
     /// Its pool.

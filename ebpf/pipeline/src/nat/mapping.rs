@@ -46,7 +46,8 @@ pub(super) fn outbound<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<()
         t.mapping.identity = t.identity;
         t.mapping.inside_ifindex = *ifindex;
         t.mapping.outside_ifindex = t.egress_ifindex;
-        t.mapping.reserved = [0; 7];
+        t.mapping.number = env.random();
+        t.mapping.reserved = [0; 3];
         confirm(t, packet, *generation);
         make(env, work)?;
     } else if t.mapping.generation != *generation {
@@ -179,6 +180,7 @@ pub(super) fn sent<E: Tables>(env: &E, t: &mut Translation, packet: &Packet, now
         return;
     }
     t.permit.outside = t.outside;
+    t.permit.outside.identity = t.mapping.number;
     env.permit(&t.permit, now_ns);
 }
 
@@ -208,6 +210,7 @@ pub(super) fn inbound<E: Tables>(env: &E, work: &mut Work) {
     t.new_destination_be = t.mapping.inside_be;
     t.new_destination_port = t.mapping.inside_port;
     t.filtering = t.mapping.filtering;
+    t.number = t.mapping.number;
     t.outside_ifindex = t.mapping.outside_ifindex;
     t.translated = true;
 }
@@ -293,6 +296,7 @@ pub(super) fn may_enter<E: Tables>(env: &E, t: &mut Translation) -> bool {
         return true;
     }
     t.permit.outside = t.entered;
+    t.permit.outside.identity = t.number;
     t.permit.remote_be = t.address_be;
     t.permit.remote_port = if t.filtering == NatFiltering::TargetHostPort as u8 {
         u32::from(t.port)

@@ -81,11 +81,6 @@ pub fn source<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<(), Reason>
         // It would answer itself.
         return Err(Reason::SourceAddressInvalid);
     }
-    let (family, number) = (work.packet.family, work.packet.protocol);
-    if family == 6 && number == protocol::ICMP || family == 4 && number == protocol::ICMPV6 {
-        // ICMP of the other family has no fields that anybody knows where to find.
-        return Err(Reason::NatUnsupported);
-    }
     let flow = &mut work.flow;
     flow.new_source_be = t.address_be;
     flow.new_source_port = t.port;

@@ -1,4 +1,10 @@
-//! Source NAT: addresses, ports, identifiers, and what happens when there is none left.
+//! Address translation: here to the interface's address; what else there is has modules of its own.
+
+mod destination;
+mod persistent;
+mod pools;
+mod prefixes;
+mod rematch;
 
 use bulkhead_abi::{FlowKey6, Reason, SlowPathKind};
 use bulkhead_pipeline::{Table, Tables};

@@ -151,6 +151,12 @@ impl<'a> Pool<'a> {
             paired: true,
         }
     }
+
+    /// For destinations: the port they get.
+    pub const fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
 }
 
 /// A random number that leads to `number` among those below `limit`.
