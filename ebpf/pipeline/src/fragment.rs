@@ -97,9 +97,9 @@ fn begin<E: Tables + Clock>(env: &E, work: &mut Work, known: bool) -> Option<Ver
         if work.datagram.flags & datagram_flags::POISONED == 0 {
             return Some(Verdict::drop(Reason::FragmentOverlap));
         }
-        match fate(work.datagram.reason) {
-            reason @ (Reason::FragmentOverlap | Reason::FragmentLimit) => return Some(Verdict::drop(reason)),
-            _ => {}
+        let reason = fate(work.datagram.reason);
+        if matches!(reason, Reason::FragmentOverlap | Reason::FragmentLimit) {
+            return Some(Verdict::drop(reason));
         }
     }
     work.datagram = Datagram::default();
