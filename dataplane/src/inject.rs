@@ -26,6 +26,9 @@ use crate::slow_path::{link_address, packet_socket};
 /// Ethernet addresses and type: less is no frame.
 const ETHERNET_BYTES: usize = 14;
 
+/// Ethernet addresses.
+const STATIONS_BYTES: usize = 12;
+
 /// A mark that nobody guesses; never zero, which is every packet's that has none.
 ///
 /// # Errors
@@ -74,5 +77,21 @@ impl Injector {
         let to = link_address(ifindex, frame);
         sendto(self.socket.as_raw_fd(), frame, &to, MsgFlags::MSG_DONTWAIT)?;
         Ok(())
+    }
+
+    /// The same with the VLAN tag that the device had taken off (`FrameHeader::vlan`; 0: none).
+    ///
+    /// # Errors
+    /// As [`Self::inject`].
+    pub fn inject_tagged(&self, ifindex: u32, vlan: u32, frame: &[u8]) -> io::Result<()> {
+        match frame.split_at_checked(STATIONS_BYTES) {
+            Some((stations, rest)) if vlan != 0 => {
+                let [high, low] = (vlan as u16).to_be_bytes();
+                // 802.1Q: the tag stands behind the stations.
+                let tagged = [stations, &[0x81, 0x00, high, low], rest].concat();
+                self.inject(ifindex, &tagged)
+            }
+            _ => self.inject(ifindex, frame),
+        }
     }
 }

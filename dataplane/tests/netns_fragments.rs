@@ -395,3 +395,36 @@ fn netns_a_flood_of_first_fragments_costs_no_memory_and_no_other_datagram() -> R
         .answered()?;
     Ok(())
 }
+
+#[test]
+fn netns_no_ipv4_error_is_about_a_later_fragment() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = common::topology(|host| host);
+    let engine = common::start(&lab, common::ruleset(HookMode::Auto, false));
+    lab.resolve_neighbours()?;
+    let (inside, outside) = (lab.host("inside"), lab.host("outside"));
+    let port = RawPort::open(&inside.namespace, &inside.interface)?;
+    for (number, (client, server)) in inside
+        .addresses()
+        .into_iter()
+        .zip(outside.addresses())
+        .enumerate()
+    {
+        let packet = Frame::ip(client, server)
+            .macs(inside.mac, inside.firewall_mac)
+            .udp(4000, 53)
+            .payload_bytes(2000);
+        port.send(&packet.build_fragments(1400, 7)[0])?;
+        // RFC 1122, 3.2.2; IPv6 has no such rule (RFC 4443, 2.4).
+        port.send(&packet.ttl(1).build_fragments(1400, 7)[1])?;
+        let answer = port.receive_matching(Duration::from_millis(500), |seen| {
+            let (protocol, kind) = if client.is_ipv4() { (23, 34) } else { (20, 54) };
+            matches!((seen.frame[protocol], seen.frame[kind]), (1, 11) | (58, 3))
+        })?;
+        assert_eq!(answer.is_some(), client.is_ipv6(), "{answer:?}");
+        assert_eq!(engine.counters()?["ttl_exceeded"], number as u64 + 1);
+    }
+    Ok(())
+}

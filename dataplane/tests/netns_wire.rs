@@ -166,3 +166,41 @@ fn netns_wire_dead_is_cut() -> Result<()> {
     assert!(!matches!(client.ping(server)?, Outcome::Answered(_)));
     Ok(())
 }
+
+#[test]
+fn netns_wire_fragments_in_any_order_keep_their_tag() -> Result<()> {
+    let lab = common::topology(|host| host);
+    one_network(&lab);
+    let engine = common::start(&lab, rules(true));
+    let near = RawPort::open(&lab.host("inside").namespace, LINK)?;
+    let far = RawPort::open(&lab.host("outside").namespace, LINK)?;
+    for tag in [None, Some(42)] {
+        let fragments: Vec<Vec<u8>> = Frame::ip([10, 99, 0, 1], [10, 99, 0, 2])
+            .macs(near.mac(), far.mac())
+            .udp(4000, 53)
+            .payload_bytes(4000)
+            .build_fragments(1400, 7)
+            .into_iter()
+            .map(|mut frame| {
+                if let Some(id) = tag {
+                    frame.splice(12..12, [0x81, 0x00, 0x60, id]);
+                }
+                frame
+            })
+            .collect();
+        for number in [2, 1, 0] {
+            near.send(&fragments[number])?;
+        }
+        // The first goes by at once, the others behind it in the order in which they came.
+        for number in [0, 2, 1] {
+            let wait = Duration::from_secs(2);
+            let arrived = far.receive_matching(wait, |captured| captured.frame == fragments[number])?;
+            assert!(
+                arrived.is_some(),
+                "fragment {number}, tag {tag:?}: {:#?}",
+                engine.nonzero_counters()
+            );
+        }
+    }
+    Ok(())
+}

@@ -104,6 +104,7 @@ impl Frames<'_> {
         };
         let fragment = Fragment {
             ifindex: header.ifindex,
+            vlan: header.vlan,
             frame: frame.to_vec(),
         };
         let now = now_ns();
@@ -121,7 +122,7 @@ impl Frames<'_> {
             return;
         };
         for piece in pieces {
-            self.put_back(header.ifindex, &piece);
+            self.put_back(header.ifindex, header.vlan, &piece);
         }
     }
 
@@ -149,12 +150,12 @@ impl Frames<'_> {
 
     fn release(&mut self, key: &FragmentKey) {
         for fragment in self.hold.release(key) {
-            self.put_back(fragment.ifindex, &fragment.frame);
+            self.put_back(fragment.ifindex, fragment.vlan, &fragment.frame);
         }
     }
 
-    fn put_back(&mut self, ifindex: u32, frame: &[u8]) {
-        if let Err(error) = self.injector.inject(ifindex, frame) {
+    fn put_back(&mut self, ifindex: u32, vlan: u32, frame: &[u8]) {
+        if let Err(error) = self.injector.inject_tagged(ifindex, vlan, frame) {
             tracing::debug!(%error, ifindex, bytes = frame.len(), "a frame could not be put back");
             self.over_limit += 1;
         }

@@ -28,6 +28,8 @@ const LONGEST_LOOK_NS: u64 = 32_000_000;
 pub struct Fragment {
     /// The interface it came in on.
     pub ifindex: u32,
+    /// The VLAN tag that was taken off it; 0: none.
+    pub vlan: u32,
     /// The frame.
     pub frame: Vec<u8>,
 }

@@ -34,7 +34,7 @@ impl FrameKind {
 }
 
 /// Bytes of frame in the small entries of the ring.
-pub const SMALL_FRAME_BYTES: usize = 2032;
+pub const SMALL_FRAME_BYTES: usize = 2028;
 
 /// Bytes of frame in the large ones, and the largest frame that user space gets to see.
 pub const LARGE_FRAME_BYTES: usize = 9216;
@@ -51,4 +51,6 @@ pub struct FrameHeader {
     pub argument: u32,
     /// Bytes of frame behind this header; what follows them is left over from other entries.
     pub length: u32,
+    /// VLAN tag control information that the device took off the frame (wire mode); 0: none.
+    pub vlan: u32,
 }

@@ -97,9 +97,9 @@ fn begin<E: Tables + Clock>(env: &E, work: &mut Work, known: bool) -> Option<Ver
         if work.datagram.flags & datagram_flags::POISONED == 0 {
             return Some(Verdict::drop(Reason::FragmentOverlap));
         }
-        match fate(work.datagram.reason) {
-            reason @ (Reason::FragmentOverlap | Reason::FragmentLimit) => return Some(Verdict::drop(reason)),
-            _ => {}
+        let reason = fate(work.datagram.reason);
+        if matches!(reason, Reason::FragmentOverlap | Reason::FragmentLimit) {
+            return Some(Verdict::drop(reason));
         }
     }
     work.datagram = Datagram::default();
@@ -112,7 +112,7 @@ fn begin<E: Tables + Clock>(env: &E, work: &mut Work, known: bool) -> Option<Ver
 #[inline(always)]
 fn wait<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work) -> Verdict {
     let group_station = work.headers.byte(0).unwrap_or(0) & 1 != 0;
-    if !open::station_is_ours(work) && !group_station {
+    if !env.wired() && !open::station_is_ours(work) && !group_station {
         return Verdict::drop(Reason::NotForUs);
     }
     // One that waited already comes back when there is an entry; that was evicted since.
@@ -139,7 +139,11 @@ pub(crate) fn without_session(work: &Work) -> Verdict {
 /// Remembers what became of a fragment: of a first one what the others need, of a later one that it went by.
 #[inline(never)]
 pub(crate) fn settle<E: Tables>(env: &E, work: &mut Work, verdict: Verdict) {
-    let went_on = !matches!(verdict.action, Action::Drop | Action::Held);
+    if verdict.action == Action::Held {
+        // It comes back.
+        return;
+    }
+    let went_on = verdict.action != Action::Drop;
     if work.packet.is_later_fragment() {
         if !went_on {
             return;

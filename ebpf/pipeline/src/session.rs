@@ -148,10 +148,12 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         }
         return Outcome::Verdict(Verdict::drop(reason));
     }
-    if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && work.injected == 0 {
+    // A gateway reads whole packets: what a fragment announces is not announced.
+    let readable = work.injected == 0 && work.packet.fragment == 0;
+    if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && readable {
         return Outcome::Verdict(expect::read_by_gateway(frame, env, work));
     }
-    let judged = if work.flow.flags & flow_flags::PROXIED != 0 {
+    let judged = if work.flow.flags & flow_flags::PROXIED != 0 && !work.packet.is_later_fragment() {
         syn_proxy::step(frame, env, work, state)
     } else {
         step(env, work, state)
@@ -226,7 +228,8 @@ pub(crate) fn moves(work: &Work) -> bool {
 /// The reason for which the packet is refused.
 #[inline(always)]
 pub(crate) fn step<E: Tables>(env: &E, work: &mut Work, state: SessionState) -> Result<(), Reason> {
-    if work.packet.is_later_fragment() && work.packet.protocol != protocol::TCP {
+    let proxied = work.flow.flags & flow_flags::PROXIED != 0;
+    if work.packet.is_later_fragment() && (proxied || work.packet.protocol != protocol::TCP) {
         // What its datagram does to the session the first fragment did.
         work.trace = Trace::Life;
         work.next_state = state as u8;

@@ -75,6 +75,19 @@ impl SkbFrame {
         Some(before == after)
     }
 
+    /// The VLAN tag control information that the device took off; 0: none.
+    #[inline(always)]
+    fn vlan(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe {
+            if (*self.skb).vlan_present == 0 {
+                0
+            } else {
+                (*self.skb).vlan_tci
+            }
+        }
+    }
+
     /// Stores the frame's bytes `from..to` of the buffer.
     #[inline(always)]
     fn store(&mut self, headers: &HeaderBuffer, from: usize, to: usize, flags: u64) -> bool {
@@ -222,12 +235,7 @@ impl Frame for SkbFrame {
             (&raw mut (*request).ifindex).write(ifindex);
             (&raw mut (*request).mtu).write(mtu);
             (&raw mut (*request).length).write(length);
-            let vlan = if (*self.skb).vlan_present == 0 {
-                0
-            } else {
-                (*self.skb).vlan_tci
-            };
-            (&raw mut (*request).vlan).write(vlan);
+            (&raw mut (*request).vlan).write(self.vlan());
             bpf_skb_load_bytes(
                 self.skb.cast(),
                 0,
@@ -251,6 +259,7 @@ impl Frame for SkbFrame {
             ifindex,
             argument,
             length: self.bytes(),
+            vlan: self.vlan(),
         };
         if header.length <= SMALL_FRAME_BYTES as u32 {
             copy_out::<SMALL_FRAME_BYTES>(self.skb, &header)

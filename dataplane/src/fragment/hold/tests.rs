@@ -17,6 +17,7 @@ fn key(source: u32, id: u32) -> FragmentKey {
 fn fragment(bytes: usize) -> Fragment {
     Fragment {
         ifindex: 3,
+        vlan: 0,
         frame: vec![7; bytes],
     }
 }

@@ -194,3 +194,34 @@ fn a_wire_with_one_end_is_broken() {
     net.receive_bytes(INSIDE, &frame("10.1.0.2", "192.0.2.80").udp(1, 2).build())
         .dropped(Reason::WireBroken, &[]);
 }
+
+#[test]
+fn fragments_cross_unchanged_behind_the_first() {
+    // A UDP datagram in two fragments, whose stations are not the firewall's.
+    let whole = frame("10.1.0.2", "192.0.2.80")
+        .udp(5000, 53)
+        .payload(&[7; 40])
+        .build();
+    let fragment = |from: usize, to: usize, field: u16| {
+        let mut bytes = [&whole[..34], &whole[34 + from..34 + to]].concat();
+        bytes[16..18].copy_from_slice(&((20 + to - from) as u16).to_be_bytes());
+        bytes[20..22].copy_from_slice(&field.to_be_bytes());
+        bytes[24..26].fill(0);
+        let sum = !crate::verify::ones_complement(0, &bytes[14..34]);
+        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    };
+    let (first, later) = (fragment(0, 24, 0x2000), fragment(24, 48, 3));
+    let mut net = spliced(0);
+    net.firewall.set_vlan(7);
+    let held = net.receive_bytes(INSIDE, &later).held();
+    // The same datagram in another VLAN is another one.
+    net.firewall.set_vlan(8);
+    net.receive_bytes(INSIDE, &first)
+        .crossed(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.firewall.set_vlan(7);
+    net.receive_bytes(INSIDE, &first)
+        .crossed(OUTSIDE, Reason::SessionCreated, &[HIT]);
+    net.put_back(INSIDE, &held.frame)
+        .crossed(OUTSIDE, Reason::HalfOpen, &[("frames_injected", 1)]);
+}
