@@ -77,8 +77,8 @@ fn service_port(key: &FlowKey6, flow: &Flow) -> u16 {
         (protocol::TCP | protocol::UDP, false) if flow.icmp_type_code & announced::ANNOUNCED != 0 => {
             flow.icmp_type_code as u16
         }
-        (protocol::TCP | protocol::UDP, false) => flow.new_destination_port,
-        (protocol::TCP | protocol::UDP, true) => key.source_port,
+        (number, false) if protocol::has_ports(number) => flow.new_destination_port,
+        (number, true) if protocol::has_ports(number) => key.source_port,
         (protocol::ICMP | protocol::ICMPV6, false) => flow.icmp_type_code as u16,
         // The type that is answered by this one.
         (protocol::ICMP | protocol::ICMPV6, true) => match flow.icmp_type_code as u16 & 0xff00 {
