@@ -178,9 +178,9 @@ pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
         } else {
             vec![Screen {
                 // Some of the traffic gets there.
-                session_limit_source: Some(30),
-                session_limit_destination: Some(20),
-                syn_ack_ack: Some(12),
+                session_limit_source: Some(14),
+                session_limit_destination: Some(12),
+                syn_ack_ack: Some(8),
                 alarm_without_drop: !open,
                 ..Screen::default()
             }]

@@ -9,12 +9,13 @@
 //! * A session that is aged is marked first and collected later. A packet that goes on takes the mark away, a collector
 //!   makes the flow `DEAD`: one compare-and-exchange on the first direction's generation, which one of them wins.
 
-use crate::{Table, Tables, Work, ingress::SILENCE_NS, limits, session};
 use bulkhead_abi::{
     Flow, FlowKey6, Reason, Tally, flow_flags,
     flow_generation::{DEAD, is_marked, unmarked},
     idle_timeout_ns, protocol,
 };
+
+use crate::{Table, Tables, Work, expect, ingress::SILENCE_NS, limits, session};
 
 /// How long the session of `work.flow` and `work.partner` may be idle, by the configuration in force: where the flow was
 /// permitted by an older one, its service is looked up again.
@@ -31,10 +32,12 @@ pub(crate) fn timeout_ns<E: Tables>(env: &E, work: &Work) -> u64 {
     idle_timeout_ns(flow.state, service_s, env.timeout_ns(work.generation, flow.state))
 }
 
-/// What a session's service is looked up by besides its protocol, from its first direction's flow.
+/// What a session's service is looked up by besides its protocol, from its first direction's flow. An announced
+/// conversation is of the service that announced it.
 #[inline(always)]
 pub(crate) fn service_port(original: &Flow) -> u16 {
     match original.protocol {
+        _ if expect::was_announced(original) => original.icmp_type_code as u16,
         protocol if protocol::has_ports(protocol) => original.new_destination_port,
         protocol::ICMP | protocol::ICMPV6 => original.icmp_type_code as u16,
         _ => 0,

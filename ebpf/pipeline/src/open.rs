@@ -223,8 +223,8 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
     forward::send(frame, env, work, reason)
 }
 
-/// Drops the first packet of a session that policy permits, that was counted and that cannot be; a sender for whom translation has no port
-/// left is told (RFC 5508, REQ-8).
+/// Drops the first packet of a session that policy permits, that was counted and that cannot be; a sender for whom
+/// translation has no port left is told (RFC 5508, REQ-8).
 #[inline(always)]
 fn refuse<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work, reason: Reason) -> Verdict {
     if reason == Reason::NatPortsExhausted && work.translation.translated {

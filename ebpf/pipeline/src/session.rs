@@ -170,7 +170,7 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         return Outcome::Verdict(Verdict::drop(reason));
     }
     if !life::hold(env, work) {
-        return Outcome::Gone;
+        return ended_meanwhile(work);
     }
     store(env, work, frame.bytes());
     let mut reason = if work.half_open == 0 {
@@ -182,7 +182,7 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         match promote(env, family, work) {
             Promotion::Done => reason = Reason::Established,
             Promotion::Full => return Outcome::Verdict(Verdict::drop(Reason::SessionTableFull)),
-            Promotion::Gone => return Outcome::Gone,
+            Promotion::Gone => return ended_meanwhile(work),
         }
     }
     if to_host {
@@ -192,6 +192,16 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         return Outcome::Verdict(Verdict::drop(reason));
     }
     Outcome::Verdict(forward::send(frame, env, work, reason))
+}
+
+/// Another CPU has ended the session under the packet. It may open another, unless it is no longer the sender's own.
+#[inline(always)]
+fn ended_meanwhile(work: &Work) -> Outcome {
+    if work.flow.flags & flow_flags::PROXIED != 0 {
+        Outcome::Verdict(Verdict::drop(Reason::SessionClosed))
+    } else {
+        Outcome::Gone
+    }
 }
 
 /// Whether the packet's interface is in the zone the flow came from.

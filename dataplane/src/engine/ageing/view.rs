@@ -1,7 +1,7 @@
 //! The timeouts in force, as user space needs them: to guess which sessions are idle, and to say how long one may be.
 
 use bulkhead_abi::{
-    Flow, FlowKey6, Settings, flow_flags, flow_generation::unmarked, idle_timeout_ns, protocol,
+    Flow, FlowKey6, Settings, announced, flow_flags, flow_generation::unmarked, idle_timeout_ns, protocol,
 };
 
 use super::super::{Shared, lock};
@@ -42,7 +42,7 @@ impl Timeouts {
     }
 
     /// How long the session of a flow may be idle, ns: what the programs would say at its next packet. For a reply flow of
-    /// an older generation whose service depends on an ICMP code it is a guess.
+    /// an older generation whose service depends on an ICMP code, or on who announced the session, it is a guess.
     pub(in super::super) fn of_flow(&self, key: &FlowKey6, flow: &Flow) -> u64 {
         let service_s = if unmarked(flow.generation) == self.generation {
             flow.timeout_s
@@ -74,8 +74,11 @@ impl Timeouts {
 fn service_port(key: &FlowKey6, flow: &Flow) -> u16 {
     let reply = flow.flags & flow_flags::REPLY != 0;
     match (flow.protocol, reply) {
-        (protocol::TCP | protocol::UDP, false) => flow.new_destination_port,
-        (protocol::TCP | protocol::UDP, true) => key.source_port,
+        (protocol::TCP | protocol::UDP, false) if flow.icmp_type_code & announced::ANNOUNCED != 0 => {
+            flow.icmp_type_code as u16
+        }
+        (number, false) if protocol::has_ports(number) => flow.new_destination_port,
+        (number, true) if protocol::has_ports(number) => key.source_port,
         (protocol::ICMP | protocol::ICMPV6, false) => flow.icmp_type_code as u16,
         // The type that is answered by this one.
         (protocol::ICMP | protocol::ICMPV6, true) => match flow.icmp_type_code as u16 & 0xff00 {
