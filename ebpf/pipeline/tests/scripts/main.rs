@@ -14,10 +14,14 @@ mod nat;
 mod own;
 mod policy;
 mod properties;
+mod protocols;
 mod related;
 mod screens;
 mod syn_proxy;
 mod tcp;
+mod tcp_segment;
+mod tcp_states;
+mod tcp_window;
 mod wire;
 mod xdp;
 
