@@ -247,7 +247,7 @@ fn ordinary(flow: &Flow, packet: &Packet) -> bool {
                     == tcp_flags::ACK
                 && window::certain(flow, packet)
         }
-        protocol::UDP => flow.state == SessionState::UdpTwoWay as u8,
+        protocol::UDP | protocol::UDP_LITE => flow.state == SessionState::UdpTwoWay as u8,
         protocol::ICMP | protocol::ICMPV6 => {
             flow.state == SessionState::Icmp as u8 && open::icmp_fits(packet, flow)
         }

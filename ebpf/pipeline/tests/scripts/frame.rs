@@ -15,6 +15,9 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
+pub const DCCP: u8 = 33;
+pub const SCTP: u8 = 132;
+pub const UDP_LITE: u8 = 136;
 
 /// A frame under construction.
 #[derive(Clone, Debug)]
@@ -103,6 +106,31 @@ impl Frame {
         self
     }
 
+    /// SCTP with a checksum that is not one: nobody here computes it.
+    pub fn sctp(mut self, source: u16, destination: u16) -> Self {
+        self.protocol = SCTP;
+        self.header = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+        self.header
+            .extend([0x11, 0x22, 0x33, 0x44, 0xc0, 0xff, 0xee, 0x00]);
+        self
+    }
+
+    /// A DCCP request (RFC 4340, 5.1) with long sequence numbers, its checksum over everything.
+    pub fn dccp(mut self, source: u16, destination: u16) -> Self {
+        self.protocol = DCCP;
+        self.header = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+        self.header
+            .extend([5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        self
+    }
+
+    /// UDP-Lite whose checksum covers so many bytes; 0: all.
+    pub fn udp_lite(mut self, source: u16, destination: u16, coverage: u16) -> Self {
+        self.protocol = UDP_LITE;
+        self.header = [source, destination, coverage, 0].map(u16::to_be_bytes).concat();
+        self
+    }
+
     pub fn icmp(mut self, kind: u8, code: u8, rest: [u8; 4]) -> Self {
         self.protocol = if self.is_v4() { ICMP } else { ICMPV6 };
         self.header = vec![kind, code, 0, 0];
@@ -185,6 +213,7 @@ impl Frame {
         let at = match self.protocol {
             TCP => Some(16),
             UDP if !self.no_checksum => Some(6),
+            DCCP | UDP_LITE => Some(6),
             ICMP if self.is_v4() => Some(2),
             ICMPV6 if !self.is_v4() => Some(2),
             _ => None,
@@ -194,8 +223,12 @@ impl Frame {
                 ICMP => 0,
                 number => crate::verify::pseudo(&source, &destination, number, segment.len()),
             };
-            let sum = !crate::verify::ones_complement(pseudo, &segment);
-            let sum = if sum == 0 && self.protocol == UDP {
+            let covered = match (self.protocol, u16::from_be_bytes([segment[4], segment[5]])) {
+                (UDP_LITE, length @ 1..) => &segment[..usize::from(length)],
+                _ => &segment[..],
+            };
+            let sum = !crate::verify::ones_complement(pseudo, covered);
+            let sum = if sum == 0 && matches!(self.protocol, UDP | UDP_LITE) {
                 0xffff
             } else {
                 sum

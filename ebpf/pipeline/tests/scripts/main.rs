@@ -18,6 +18,7 @@ mod nat;
 mod own;
 mod policy;
 mod properties;
+mod protocols;
 mod related;
 mod rematch;
 mod screen_rates;
@@ -26,6 +27,9 @@ mod screens;
 mod session_limits;
 mod syn_proxy;
 mod tcp;
+mod tcp_segment;
+mod tcp_states;
+mod tcp_window;
 mod wire;
 mod xdp;
 

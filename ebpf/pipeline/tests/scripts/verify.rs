@@ -1,5 +1,5 @@
-//! An independent judge of checksums, written from RFC 791, 792, 768, 9293, 4443 and 8200. It also looks into ICMP
-//! errors: the quoted packet must be the very one that was sent, its checksums right if it is quoted whole.
+//! An independent judge of checksums, written from RFC 791, 792, 768, 9293, 4443, 8200, 3828 and 4340. It also looks into
+//! ICMP errors: the quoted packet must be the very one that was sent, its checksums right if it is quoted whole.
 
 /// Sum of the pseudo header, not folded.
 pub fn pseudo(source: &[u8], destination: &[u8], protocol: u8, length: usize) -> u64 {
@@ -78,7 +78,7 @@ pub fn check(packet: &[u8], quoted: bool) -> Result<(), String> {
     }
     let v6 = source.len() == 16;
     let start = match (protocol, v6) {
-        (6 | 17, _) | (58, true) => pseudo(source, destination, protocol, segment.len()),
+        (6 | 17 | 33 | 136, _) | (58, true) => pseudo(source, destination, protocol, segment.len()),
         (1, false) => 0,
         _ => return Ok(()),
     };
@@ -89,7 +89,15 @@ pub fn check(packet: &[u8], quoted: bool) -> Result<(), String> {
             Ok(())
         };
     }
-    if ones_complement(start, segment) != 0xffff {
+    // UDP-Lite's checksum covers what its third field says, but always the whole pseudo header.
+    let covered = match (protocol, u16::from_be_bytes([segment[4], segment[5]])) {
+        (136, length @ 1..) => &segment[..usize::from(length)],
+        _ => segment,
+    };
+    if protocol == 136 && segment[6..8] == [0, 0] {
+        return Err("a UDP-Lite checksum of zero (RFC 3828, 3.1)".into());
+    }
+    if ones_complement(start, covered) != 0xffff {
         return Err(format!(
             "wrong checksum of protocol {protocol} (quoted: {quoted})"
         ));
