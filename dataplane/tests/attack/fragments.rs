@@ -1,0 +1,115 @@
+//! Fragments that overlap, are too small, lie beyond the end, never end or never began; and honest ones.
+
+use anyhow::{Result, ensure};
+use bulkhead_testkit::{Account, privileged};
+
+use crate::{
+    arena::{Arena, Position, Siege},
+    reasons::{self, Ends},
+};
+
+/// Lets the attacker send fragments to the server, both families; how many.
+fn send(arena: &Arena, attack: &str, count: u64) -> Result<u64> {
+    let (attacker, outside) = (arena.attacker(), arena.outside());
+    let mut sent = 0;
+    for (from, to) in attacker.addresses().into_iter().zip(outside.addresses()) {
+        let arguments = [
+            ("from", from.to_string()),
+            ("to", to.to_string()),
+            ("port", "53".to_owned()),
+            ("count", count.to_string()),
+        ];
+        sent += arena.scapy(attacker, attack, &arguments)?;
+    }
+    Ok(sent)
+}
+
+/// Every frame of the attacker's that was not forwarded or delivered was dropped under a name.
+fn ends(arena: &Arena, siege: Siege<'_>, sent: u64, ends: &Ends) -> Result<Account> {
+    let memory = map_bytes()?;
+    let account = siege.lift(ends)?;
+    ensure!(
+        account.received["net3"] >= sent,
+        "{} of {sent} frames arrived",
+        account.received["net3"]
+    );
+    // What was remembered of them is in tables whose memory was there before.
+    let list = arena.engine.sessions(&|_| true, 0)?;
+    ensure!(
+        list.total < 100,
+        "{} sessions of nothing but fragments",
+        list.total
+    );
+    ensure!(
+        map_bytes()? <= memory + (1 << 20),
+        "the tables grew from {memory} bytes to {}",
+        map_bytes()?
+    );
+    Ok(account)
+}
+
+/// Memory of all BPF maps of this process, bytes.
+fn map_bytes() -> Result<u64> {
+    bulkhead_testkit::memory::own_map_bytes()
+}
+
+#[test]
+fn attack_overlapping_tiny_teardrop_and_oversized_fragments() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let arena = Arena::new(Position::Stranger)?;
+    let siege = arena.besiege()?;
+    siege.run();
+    let sent = send(&arena, "bad_fragments", 60)?;
+    ends(&arena, siege, sent, &reasons::BAD_FRAGMENTS)?;
+    Ok(())
+}
+
+#[test]
+fn attack_flood_of_first_fragments() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let arena = Arena::new(Position::Stranger)?;
+    let siege = arena.besiege()?;
+    siege.run();
+    let target = arena.outside().v4.to_string();
+    // UDP with "more fragments" from anywhere, beside those of one source.
+    arena.hping3(&[
+        "-2", "-x", "-d", "64", "-p", "53", "-q", "-i", "u300", "-c", "5000", &target,
+    ])?;
+    let sent = 5000 + send(&arena, "first_fragments", 4000)?;
+    ends(&arena, siege, sent, &reasons::LOST_FRAGMENTS)?;
+    Ok(())
+}
+
+#[test]
+fn attack_flood_of_later_fragments() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let arena = Arena::new(Position::Stranger)?;
+    let siege = arena.besiege()?;
+    siege.run();
+    let target = arena.outside().v4.to_string();
+    arena.hping3(&[
+        "-2", "-x", "-g", "800", "-d", "64", "-p", "53", "-q", "-i", "u300", "-c", "5000", &target,
+    ])?;
+    let sent = 5000 + send(&arena, "later_fragments", 4000)?;
+    ends(&arena, siege, sent, &reasons::LOST_FRAGMENTS)?;
+    Ok(())
+}
+
+#[test]
+fn attack_fragments_in_every_order_and_twice() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let arena = Arena::new(Position::Stranger)?;
+    let siege = arena.besiege()?;
+    siege.run();
+    let sent = send(&arena, "honest_fragments", 60)?;
+    ends(&arena, siege, sent, &reasons::HONEST_FRAGMENTS)?;
+    Ok(())
+}
