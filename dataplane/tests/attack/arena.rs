@@ -260,8 +260,11 @@ impl Siege<'_> {
         let mut last = None;
         // Longer than a delayed acknowledgement: the last word is the one that counts.
         let deadline = Instant::now() + Duration::from_millis(150);
-        while let Some(captured) = port.receive(deadline.saturating_duration_since(Instant::now()))? {
-            last = segment(&captured.frame, stream.seen_as()).or(last);
+        while Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(captured) = port.receive(left)? {
+                last = segment(&captured.frame, stream.seen_as()).or(last);
+            }
         }
         last.with_context(|| format!("no segment of {} came by", stream.seen_as()))
     }
