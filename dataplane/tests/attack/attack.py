@@ -191,7 +191,8 @@ def icmp_errors():
 
     def quoted(source, destination, ports, number):
         segment = bytes(TCP(sport=ports[0], dport=ports[1], seq=number % (1 << 32), flags="A"))
-        return ip(source, destination) / Raw(segment[:20])
+        header = ip(source, destination, nh=6) if six else ip(source, destination, proto=6)
+        return header / Raw(segment[:20])
 
     quotes = [
         quoted(victim, server, (sport, dport), seq),
@@ -252,7 +253,8 @@ def bad_fragments():
         yield piece(source, to, 4, False, i + 1, whole[32:])
         # The second overwrites the header: what policy was asked about is not what arrives.
         yield piece(source, to, 0, True, i + 2, whole[:24])
-        yield piece(source, to, 0, False, i + 2, datagram(23, 40))
+        yield piece(source, to, 0, True, i + 2, datagram(23, 40)[:24])
+        yield piece(source, to, 3, False, i + 2, whole[24:])
         # Tiny: the ports are split (RFC 1858).
         yield piece(source, to, 0, True, i + 3, bytes(TCP(sport=1, dport=80))[:8], 6)
         yield piece(source, to, 1, False, i + 3, bytes(TCP(sport=1, dport=80))[8:], 6)
