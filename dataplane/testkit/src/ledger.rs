@@ -2,7 +2,8 @@
 //!
 //! One side of the ledger is the kernel's count of frames received on the data interfaces, the other the sum of the
 //! firewall's reasons. ARP and discovery are counted when they leave as well; a [`Tap`] per interface counts those
-//! beside the program, and they are taken off again. Assumes that received frames reach the program one by one: veth
+//! beside the program, and they are taken off again. A frame that waits in user space has no reason yet and is counted
+//! as held; put back, it enters once more. Assumes that received frames reach the program one by one: veth
 //! or macvlan without XDP, where nothing aggregates them first. Refuses to compare while anything still moves.
 
 use std::collections::BTreeMap;
@@ -26,6 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Reasons that only a frame about to leave can have; no frame that entered is counted there.
 const LEAVING: &[Reason] = &[Reason::FromHost, Reason::SlowPathAnswer, Reason::UnguardedIngress];
+
+/// Frames handed to user space without a reason: they get one when they are put back, or never.
+const HELD: &[u32] = &[Reason::SLOT_FRAGMENTS_HELD];
+/// Frames that entered a second time, from user space.
+const PUT_BACK: &[u32] = &[Reason::SLOT_FRAMES_INJECTED];
 
 /// The open books of one firewall.
 #[derive(Debug)]
@@ -154,14 +160,20 @@ impl Balance {
 }
 
 impl Account {
-    /// Frames that entered.
+    /// Frames that entered: received, or put back by user space.
     pub fn frames(&self) -> u64 {
-        self.received.values().sum()
+        self.received.values().sum::<u64>() + self.slots(PUT_BACK)
     }
 
-    /// Frames that stand under a reason.
+    /// Frames that stand under a reason, or wait for one.
     pub fn counted(&self) -> u64 {
-        self.reasons.values().sum()
+        self.reasons.values().sum::<u64>() + self.slots(HELD)
+    }
+
+    fn slots(&self, slots: &[u32]) -> u64 {
+        let of = |slot: &u32| Reason::EXTRA.iter().find(|(number, _)| number == slot);
+        let names = slots.iter().filter_map(of);
+        names.map(|(_, name)| self.of(name)).sum()
     }
 
     /// How much a reason or another counter moved.
@@ -313,6 +325,21 @@ mod tests {
                 .check()
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn what_waits_in_user_space_is_counted_once() {
+        let nothing = balance(0, 0, &[]);
+        let waiting = balance(2, 0, &[("established", 1), ("fragments_held", 1)]);
+        waiting.since(&nothing).balanced();
+        let back = balance(
+            2,
+            0,
+            &[("established", 2), ("fragments_held", 1), ("frames_injected", 1)],
+        );
+        back.since(&nothing).balanced();
+        let twice = balance(2, 0, &[("established", 2), ("fragments_held", 1)]);
+        assert!(twice.since(&nothing).check().is_err());
     }
 
     #[test]
