@@ -1,7 +1,8 @@
 //! Fragments that overlap, are too small, lie beyond the end, never end or never began; and honest ones.
 
 use anyhow::{Result, ensure};
-use bulkhead_testkit::{Account, privileged};
+use bulkhead_abi::Reason;
+use bulkhead_testkit::{Account, KernelCounters, privileged};
 
 use crate::{
     arena::{Arena, Position, Siege},
@@ -59,10 +60,38 @@ fn attack_overlapping_tiny_teardrop_and_oversized_fragments() -> Result<()> {
         return Ok(());
     }
     let arena = Arena::new(Position::Stranger)?;
+    // What arrives at the server: nothing that a policy did not see may be put together there.
     let siege = arena.besiege()?;
     siege.run();
+    let before = KernelCounters::snapshot(&arena.outside().namespace)?;
     let sent = send(&arena, "bad_fragments", 60)?;
-    ends(&arena, siege, sent, &reasons::BAD_FRAGMENTS)?;
+    let account = ends(&arena, siege, sent, &reasons::BAD_FRAGMENTS)?;
+    let dropped: u64 = Reason::ALL
+        .iter()
+        .filter(|reason| reason.is_drop())
+        .map(|reason| account.of(reason.name()))
+        .sum();
+    // Of sixteen, at most the honest beginnings may pass.
+    ensure!(
+        dropped > sent / 2,
+        "{dropped} of {sent} were dropped: {account:#?}"
+    );
+    // None of it became a datagram at the server: neither the overlapping ones nor the one for another port.
+    let after = KernelCounters::snapshot(&arena.outside().namespace)?;
+    for whole in [
+        "IpReasmOKs",
+        "Ip6ReasmOKs",
+        "UdpInDatagrams",
+        "Udp6InDatagrams",
+        "UdpNoPorts",
+        "Udp6NoPorts",
+    ] {
+        ensure!(
+            after.since(&before, whole) == 0,
+            "{whole}: {:#?}",
+            after.delta(&before)
+        );
+    }
     Ok(())
 }
 

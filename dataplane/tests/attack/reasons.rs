@@ -37,6 +37,31 @@ pub const SYN_FLOOD: Ends = Ends {
     ],
 };
 
+/// The same with the firewall answering in the server's place.
+pub const SYN_FLOOD_PROXIED: Ends = Ends {
+    must: &["syn_cookie_sent"],
+    may: &[
+        "session_created",
+        "half_open",
+        "syn_proxy_waiting",
+        "syn_proxy_reset",
+        "syn_cookie_impossible",
+        "screen_syn_flood",
+        "screen_syn_flood_alarm",
+        "source_address_invalid",
+        "destination_address_invalid",
+        "policy_changed",
+        "tcp_no_session",
+        "tcp_state_invalid",
+        "tcp_out_of_window",
+        "session_closed",
+        "host_inbound_deny",
+        "default_deny",
+        "related_icmp",
+        "icmp_no_session",
+    ],
+};
+
 /// From a zone that may not speak for the client.
 pub const WRONG_ZONE: Ends = Ends {
     must: &["wrong_zone"],
