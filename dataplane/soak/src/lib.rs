@@ -66,9 +66,10 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
     let rest = world.rest(PATIENCE)?;
     ensure!(
         rest.left == 0,
-        "{} flows are left {:?} after the warm-up ended",
+        "{} flows are left {:?} after the warm-up ended, among them {:#?}",
         rest.left,
-        rest.took
+        rest.took,
+        rest.sample
     );
     world.settle_rules()?;
     let before = Memory::take()?;

@@ -116,7 +116,10 @@ impl Report {
                 .map(|(name, count)| format!("{count} frames ended in {name}, which nothing here explains")),
         );
         if rest.left != 0 {
-            problems.push(format!("{} flows never expired", rest.left));
+            problems.push(format!(
+                "{} flows never expired, among them {:#?}",
+                rest.left, rest.sample
+            ));
         }
         if soaked.commits.committed == 0 || soaked.floods.frames == 0 {
             problems.push("nothing was committed or nothing flooded: that was no soak".to_owned());

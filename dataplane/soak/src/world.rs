@@ -1,7 +1,7 @@
 //! The network that is soaked: two hosts inside, a server in a DMZ, the world outside, and somebody who only attacks.
 
 use std::{
-    thread,
+    fmt, thread,
     time::{Duration, Instant},
 };
 
@@ -42,13 +42,18 @@ pub struct World {
 }
 
 /// How the session tables came to rest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rest {
     /// Until they were empty, or patience ended.
     pub took: Duration,
     /// Flows that are left.
     pub left: u64,
+    /// What some of them are.
+    pub sample: Vec<String>,
 }
+
+/// Flows named in a [`Rest`].
+const SAMPLE: usize = 5;
 
 impl World {
     /// Makes it; what an earlier run that was killed left behind is removed first.
@@ -99,27 +104,33 @@ impl World {
         self.lab.firewall()
     }
 
-    /// Flows in all four session tables, replies included.
-    fn flows(&self) -> Result<u64> {
+    /// Flows in all four session tables, replies included, and what some of them are.
+    fn flows(&self) -> Result<(u64, Vec<String>)> {
         let maps = self.engine.with_object(|object| object.maps.clone());
-        let mut flows = 0;
+        let (mut flows, mut sample) = (0, Vec::new());
+        let mut note = |key: &dyn fmt::Debug, flow: &dyn fmt::Debug| {
+            flows += 1;
+            if sample.len() < SAMPLE {
+                sample.push(format!("{key:?}: {flow:?}"));
+            }
+        };
         for table in [&maps.flows4, &maps.half_open4] {
-            table.for_each(|_, _| flows += 1)?;
+            table.for_each(|key, flow| note(key, flow))?;
         }
         for table in [&maps.flows6, &maps.half_open6] {
-            table.for_each(|_, _| flows += 1)?;
+            table.for_each(|key, flow| note(key, flow))?;
         }
-        Ok(flows)
+        Ok((flows, sample))
     }
 
     /// Waits until every session has expired.
     pub fn rest(&self, patience: Duration) -> Result<Rest> {
         let began = Instant::now();
         loop {
-            let left = self.flows()?;
+            let (left, sample) = self.flows()?;
             let took = began.elapsed();
             if left == 0 || took > patience {
-                return Ok(Rest { took, left });
+                return Ok(Rest { took, left, sample });
             }
             thread::sleep(Duration::from_millis(250));
         }
