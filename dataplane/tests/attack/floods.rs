@@ -307,7 +307,6 @@ fn attack_translated_ports_are_never_shared() -> Result<()> {
 const POOL_PORTS: u16 = 64;
 
 #[test]
-#[ignore = "waits for pools: source NAT knows interfaces only"]
 fn attack_exhausted_pool_ends_nobody_else() -> Result<()> {
     if !privileged() {
         return Ok(());
