@@ -121,7 +121,7 @@ pub fn run(world: &World, stop: &AtomicBool, mut random: Random) -> Result<Tally
                 world.lab.host(to).v4_port(TCP_PORTS[0])
             };
             let client = world.lab.host(from).client().timeout(PATIENCE);
-            Ok(Stream::start(client.tcp(server)?.answered()?, 64 * 1024))
+            Stream::start(client.tcp(server)?.answered()?, 64 * 1024)
         })
         .collect::<Result<Vec<_>>>()?;
     let mut tally = thread::scope(|scope| -> Result<Tally> {

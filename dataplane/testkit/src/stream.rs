@@ -62,18 +62,19 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Exchanges `bytes` up and as many down over and over.
-    pub fn start(conversation: TcpConversation, bytes: u64) -> Self {
+    /// Exchanges `bytes` up and as many down over and over, like a program that has not asked for ICMP errors.
+    pub fn start(conversation: TcpConversation, bytes: u64) -> Result<Self> {
+        conversation.outlive_errors()?;
         let shared = Arc::new(Shared::default());
         let (local, seen_as) = (conversation.local(), conversation.seen_as());
         let carrier = Arc::clone(&shared);
         let thread = thread::spawn(move || carry(&carrier, conversation, bytes));
-        Self {
+        Ok(Self {
             shared,
             thread: Some(thread),
             local,
             seen_as,
-        }
+        })
     }
 
     /// The client's own address.

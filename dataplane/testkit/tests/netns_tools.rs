@@ -94,7 +94,7 @@ fn netns_a_stream_reports_what_it_carried_and_what_broke_it() -> Result<()> {
     let host = lab.host("host");
     let server = TcpServer::start(lab.firewall(), (host.firewall_v4, 0).into())?;
     let client = host.client().timeout(Duration::from_millis(500));
-    let stream = Stream::start(client.tcp(server.address())?.answered()?, 4096);
+    let stream = Stream::start(client.tcp(server.address())?.answered()?, 4096)?;
     stream.advance(3)?;
     stream.pause()?;
     let rested = stream.report();

@@ -118,7 +118,7 @@ impl Arena {
         let mut streams = Vec::new();
         for server in &self.servers.0 {
             let conversation = self.inside().client().tcp(server.address())?.answered()?;
-            streams.push(Stream::start(conversation, EXCHANGE_BYTES));
+            streams.push(Stream::start(conversation, EXCHANGE_BYTES)?);
         }
         for stream in &streams {
             stream.advance(5)?;

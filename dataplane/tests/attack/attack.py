@@ -195,6 +195,8 @@ def icmp_errors():
         return header / Raw(segment[:20])
 
     quotes = [
+        # As if it had been sent, to be sent next, and never to be sent.
+        quoted(victim, server, (sport, dport), seq - 1),
         quoted(victim, server, (sport, dport), seq),
         quoted(victim, server, (sport, dport), seq + (1 << 30)),
         quoted(victim, server, (sport + 1, dport), seq),

@@ -111,7 +111,7 @@ fn forged_errors(position: Position, ends: &Ends) -> Result<()> {
             ("to", session.original.destination.ip().to_string()),
             ("sport", victim.port().to_string()),
             ("dport", session.original.destination.port().to_string()),
-            ("seq", numbers.client_next.wrapping_add(1).to_string()),
+            ("seq", numbers.client_next.to_string()),
             ("attacker", own),
         ];
         let sent = arena.scapy(attacker, "icmp_errors", &arguments)?;
@@ -126,7 +126,8 @@ fn forged_errors(position: Position, ends: &Ends) -> Result<()> {
     }
     let account = siege.lift(ends)?;
     if position == Position::Neighbour {
-        // Those with the right tuple are passed on: the client's stack judges their sequence numbers (RFC 5927).
+        // Those with the right tuple and a number that is on its way are passed on: who can guess that much could as
+        // well have been a router. The client's stack judges them once more (RFC 5927).
         ensure!(account.of("related_icmp") > 0, "{account:#?}");
     }
     Ok(())

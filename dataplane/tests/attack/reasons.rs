@@ -100,6 +100,7 @@ pub const ICMP_ERROR: Ends = Ends {
 pub const STRANGERS_ICMP_ERROR: Ends = Ends {
     must: &["icmp_no_session", "wrong_zone"],
     may: &[
+        "icmp_quote_out_of_window",
         "truncated",
         "icmp_not_request",
         "host_inbound_deny",
