@@ -9,8 +9,8 @@ use crate::{
     reasons::{self, Ends},
 };
 
-/// Lets the attacker send fragments to the server, both families; how many.
-fn send(arena: &Arena, attack: &str, count: u64) -> Result<u64> {
+/// Lets the attacker send fragments to the server, both families, at most `rate` per second; how many.
+fn send(arena: &Arena, attack: &str, count: u64, rate: u64) -> Result<u64> {
     let (attacker, outside) = (arena.attacker(), arena.outside());
     let mut sent = 0;
     for (from, to) in attacker.addresses().into_iter().zip(outside.addresses()) {
@@ -19,6 +19,7 @@ fn send(arena: &Arena, attack: &str, count: u64) -> Result<u64> {
             ("to", to.to_string()),
             ("port", "53".to_owned()),
             ("count", count.to_string()),
+            ("rate", rate.to_string()),
         ];
         sent += arena.scapy(attacker, attack, &arguments)?;
     }
@@ -64,7 +65,7 @@ fn attack_overlapping_tiny_teardrop_and_oversized_fragments() -> Result<()> {
     let siege = arena.besiege()?;
     siege.run();
     let before = KernelCounters::snapshot(&arena.outside().namespace)?;
-    let sent = send(&arena, "bad_fragments", 60)?;
+    let sent = send(&arena, "bad_fragments", 60, 2000)?;
     let account = ends(&arena, siege, sent, &reasons::BAD_FRAGMENTS, 100)?;
     let dropped: u64 = Reason::ALL
         .iter()
@@ -108,10 +109,10 @@ fn attack_flood_of_first_fragments() -> Result<()> {
     arena.hping3(&[
         "-2", "-x", "-d", "64", "-p", "53", "-q", "-i", "u300", "-c", "5000", &target,
     ])?;
-    let sent = 5000 + send(&arena, "first_fragments", 4000)?;
+    let sent = 5000 + send(&arena, "first_fragments", 4000, 5000)?;
     // Each may open a session of its own: policy permits them.
     let room = 2 * HALF_OPEN as usize;
-    ends(&arena, siege, sent, &reasons::LOST_FRAGMENTS, room)?;
+    ends(&arena, siege, sent, &reasons::FIRST_FRAGMENTS, room)?;
     Ok(())
 }
 
@@ -127,8 +128,8 @@ fn attack_flood_of_later_fragments() -> Result<()> {
     arena.hping3(&[
         "-2", "-x", "-g", "800", "-d", "64", "-p", "53", "-q", "-i", "u300", "-c", "5000", &target,
     ])?;
-    let sent = 5000 + send(&arena, "later_fragments", 4000)?;
-    ends(&arena, siege, sent, &reasons::LOST_FRAGMENTS, 100)?;
+    let sent = 5000 + send(&arena, "later_fragments", 4000, 5000)?;
+    ends(&arena, siege, sent, &reasons::LATER_FRAGMENTS, 100)?;
     Ok(())
 }
 
@@ -140,7 +141,17 @@ fn attack_fragments_in_every_order_and_twice() -> Result<()> {
     let arena = Arena::new(Position::Stranger)?;
     let siege = arena.besiege()?;
     siege.run();
-    let sent = send(&arena, "honest_fragments", 60)?;
+    let before = KernelCounters::snapshot(&arena.outside().namespace)?;
+    let sent = send(&arena, "honest_fragments", 60, 400)?;
     ends(&arena, siege, sent, &reasons::HONEST_FRAGMENTS, 100)?;
+    // In order and in reverse, a third each; of those that come twice at least the first pieces.
+    let after = KernelCounters::snapshot(&arena.outside().namespace)?;
+    for whole in ["IpReasmOKs", "Ip6ReasmOKs"] {
+        ensure!(
+            after.since(&before, whole) >= 40,
+            "{whole}: {:#?}",
+            after.delta(&before)
+        );
+    }
     Ok(())
 }

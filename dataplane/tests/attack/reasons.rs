@@ -109,58 +109,52 @@ pub const STRANGERS_ICMP_ERROR: Ends = Ends {
     ],
 };
 
-/// Fragments that fit nowhere: each test asks besides that nothing of them was forwarded.
+/// Fragments that fit nowhere.
 pub const BAD_FRAGMENTS: Ends = Ends {
-    must: &[],
-    may: &[
-        "fragment",
+    must: &[
         "fragment_tiny",
         "fragment_invalid",
         "fragment_overlap",
         "fragment_oversize",
+    ],
+    may: &[
         "fragment_no_session",
         "fragment_limit",
         "fragment_timeout",
         // The first of an overlapping pair is an honest beginning; what it opens is a session of its own.
         "session_created",
         "half_open",
-        "fragmented",
         "default_deny",
-        "tcp_no_session",
-        "icmp_no_session",
-        "icmp_not_request",
         "related_icmp",
     ],
 };
 
-/// Fragments of packets that never become whole.
-pub const LOST_FRAGMENTS: Ends = Ends {
-    must: &[],
+/// First fragments of packets that never become whole.
+pub const FIRST_FRAGMENTS: Ends = Ends {
+    must: &["session_created"],
     may: &[
-        "fragment",
-        "fragment_limit",
-        "fragment_timeout",
-        "fragment_no_session",
+        "half_open",
+        "related_icmp",
         // Identifications are 16 bits long and drawn at random: some come twice.
         "fragment_overlap",
-        "session_created",
-        "half_open",
-        "related_icmp",
+        "fragment_limit",
     ],
 };
 
-/// Fragments as a stack cuts them.
+/// Later fragments whose first never comes.
+pub const LATER_FRAGMENTS: Ends = Ends {
+    must: &["fragment_limit", "fragment_timeout"],
+    may: &["fragment_overlap"],
+};
+
+/// Fragments as a stack cuts them; the same one again is an overlap.
 pub const HONEST_FRAGMENTS: Ends = Ends {
-    must: &[],
+    must: &["session_created"],
     may: &[
-        "fragment",
-        "fragmented",
+        "half_open",
         "fragment_overlap",
         "fragment_limit",
         "fragment_timeout",
-        "fragment_no_session",
-        "session_created",
-        "half_open",
     ],
 };
 
@@ -248,7 +242,6 @@ pub const GARBAGE: Ends = Ends {
         "tcp_no_session",
         "tcp_state_invalid",
         "udp_header_invalid",
-        "fragment",
         "fragment_tiny",
         "fragment_invalid",
         "fragment_overlap",
