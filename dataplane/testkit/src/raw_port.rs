@@ -209,7 +209,7 @@ fn set_option(socket: &OwnedFd, option: libc::c_int) -> nix::Result<()> {
 }
 
 #[expect(unsafe_code, reason = "no safe binding makes a link-layer address")]
-fn bind(socket: &OwnedFd, index: i32) -> nix::Result<()> {
+pub(crate) fn bind(socket: &OwnedFd, index: i32) -> nix::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::c_ushort,
         sll_protocol: (libc::ETH_P_ALL as u16).to_be(),

@@ -205,6 +205,17 @@ impl TcpConversation {
         self.connect_time
     }
 
+    /// From now on treats ICMP errors as most programs do: a connection that is open outlives them (RFC 1122,
+    /// section 4.2.3.9). A client asks for them (`IP_RECVERR`), and would end with the first.
+    pub fn outlive_errors(&self) -> Result<()> {
+        let outcome = if self.local.is_ipv4() {
+            setsockopt(&self.stream, sockopt::Ipv4RecvErr, &false)
+        } else {
+            setsockopt(&self.stream, sockopt::Ipv6RecvErr, &false)
+        };
+        outcome.context("cannot unset IP_RECVERR")
+    }
+
     /// Carries this many bytes to the server and back, and compares digests.
     pub fn exchange(&mut self, upload_bytes: u64, download_bytes: u64) -> Result<Outcome<Transfer>> {
         self.seed = self.seed.wrapping_add(0x1_0000);

@@ -64,6 +64,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Build and run the soak: random traffic, commits and floods, then every counter explained (needs root)
+    #[command(disable_help_flag = true)]
+    Soak {
+        /// Arguments of `bulkhead-soak`, `--minutes N` among them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Format every crate
     Fmt,
     /// Formatting, clippy with warnings denied, and the arrows between the crates
@@ -93,8 +100,17 @@ fn main() -> ExitCode {
 fn dispatch(task: Task) -> Result<ExitCode> {
     let ws = Workspace::find()?;
     match task {
-        Task::Setup { check: true, fuzz } => return setup::check(Want { network: true, fuzz }),
-        Task::Setup { check: false, fuzz } => setup::ensure(&ws, Want { network: true, fuzz })?,
+        Task::Setup { check, fuzz } => {
+            let want = Want {
+                network: true,
+                attack: true,
+                fuzz,
+            };
+            if check {
+                return setup::check(want);
+            }
+            setup::ensure(&ws, want)?;
+        }
         Task::Build { release } => {
             setup::ensure(&ws, Want::default())?;
             let mut build = ws.cargo();
@@ -113,6 +129,10 @@ fn dispatch(task: Task) -> Result<ExitCode> {
             needs_root("bench", "it creates network namespaces and loads eBPF programs")?;
             return Err(build_and_become(&ws, "bulkhead-bench", "bulkhead-bench", args)?);
         }
+        Task::Soak { args } => {
+            needs_root("soak", "it creates network namespaces and loads eBPF programs")?;
+            return Err(build_and_become(&ws, "bulkhead-soak", "bulkhead-soak", args)?);
+        }
         Task::Fmt => format(&ws, false)?,
         Task::Lint => return lint(&ws),
         Task::Arrows => return arrows::run(&ws),
@@ -121,8 +141,8 @@ fn dispatch(task: Task) -> Result<ExitCode> {
             setup::ensure(
                 &ws,
                 Want {
-                    network: false,
                     fuzz: true,
+                    ..Want::default()
                 },
             )?;
             return fuzz::run(&ws, seconds);
@@ -170,7 +190,7 @@ fn build_and_become(
         ws,
         Want {
             network: true,
-            fuzz: false,
+            ..Want::default()
         },
     )?;
     process::run(
@@ -205,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_of_demo_and_bench_pass_through() {
+    fn arguments_of_demo_bench_and_soak_pass_through() {
         let Task::Demo { args } = Cli::parse_from(["cargo xtask", "demo", "--keep", "--help"]).task else {
             panic!("not parsed as demo");
         };
@@ -214,5 +234,9 @@ mod tests {
             panic!("not parsed as bench");
         };
         assert_eq!(args, ["--quick", "tcx"]);
+        let Task::Soak { args } = Cli::parse_from(["cargo xtask", "soak", "--minutes", "3"]).task else {
+            panic!("not parsed as soak");
+        };
+        assert_eq!(args, ["--minutes", "3"]);
     }
 }

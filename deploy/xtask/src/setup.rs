@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use bulkhead_ebpf_build::Toolchain;
 
 pub use self::plan::Want;
-use self::plan::{CargoTool, Facts, Item, LINKER_PACKAGES, NETWORK_TOOLS};
+use self::plan::{ATTACK_TOOLS, CargoTool, Facts, Item, LINKER_PACKAGES, NETWORK_TOOLS};
 use crate::process::{self, Workspace};
 
 /// Reports, changes nothing; the status says whether all is present.
@@ -133,6 +133,7 @@ fn gather() -> Result<Facts> {
         linker_packages_missing: not_installed(LINKER_PACKAGES, &installed),
         tools_missing: NETWORK_TOOLS
             .iter()
+            .chain(ATTACK_TOOLS)
             .filter(|tool| !process::has_command(tool.command))
             .collect(),
         debian,

@@ -1,9 +1,10 @@
 //! `cargo xtask test`: runs the tiers and adds them up.
 //!
 //! Owns which test belongs to which tier. A test whose name contains `netns_` or `prog_run_` needs the kernel and
-//! root and belongs to the tier `privileged`; every other one belongs to `unit`; none belongs to both. Refuses to
-//! call a run good in which the privileged tests did not run, unless that was asked for by name, and never in
-//! continuous integration.
+//! root and belongs to the tier `privileged`; one whose name contains `attack_` needs the tools of an attacker besides
+//! and belongs to `attack`; every other one belongs to `unit`; none belongs to two. Refuses to call a run good in which
+//! the privileged tests or the attacks did not run, unless that was asked for by name, and never in continuous
+//! integration.
 
 use std::{process::ExitCode, time::Instant};
 
@@ -22,13 +23,16 @@ use crate::{
 /// Names of tests that need the kernel and root.
 const PRIVILEGED_NAMES: [&str; 2] = ["netns_", "prog_run_"];
 
+/// Names of tests that need an attacker's tools as well.
+const ATTACK_NAMES: [&str; 1] = ["attack_"];
+
 /// The command line of `cargo xtask test`.
 #[derive(Args)]
 pub struct Options {
     /// Which tier to run
     #[arg(long, value_enum, default_value_t = Tier::AllDefault)]
     tier: Tier,
-    /// Leave the privileged tests out, loudly; refused when CI=true
+    /// Leave the privileged tests and the attacks out, loudly; refused when CI=true
     #[arg(long)]
     skip_privileged: bool,
     /// How long to run each fuzz target
@@ -43,9 +47,11 @@ enum Tier {
     Unit,
     /// netns_* and prog_run_*: loaded programs and network namespaces; needs root
     Privileged,
+    /// attack_*: hping3, nmap and scapy through the real firewall; needs root
+    Attack,
     /// The parser, for a bounded time, from the stored corpus
     Fuzz,
-    /// unit, privileged and, where cargo-fuzz is installed or CI=true, fuzz
+    /// unit, privileged, attack and, where cargo-fuzz is installed or CI=true, fuzz
     AllDefault,
 }
 
@@ -85,7 +91,8 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
     setup::ensure(
         ws,
         Want {
-            network: runs(Tier::Privileged),
+            network: runs(Tier::Privileged) || runs(Tier::Attack),
+            attack: runs(Tier::Attack),
             fuzz: runs(Tier::Fuzz),
         },
     )?;
@@ -94,7 +101,8 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
     for (tier, decision) in decisions {
         let report = match decision {
             Decision::Run => match tier {
-                Tier::Privileged => privileged(ws),
+                Tier::Privileged => kernel(ws, tier, &PRIVILEGED_NAMES),
+                Tier::Attack => kernel(ws, tier, &ATTACK_NAMES),
                 Tier::Fuzz => fuzz::tier(ws, options.fuzz_seconds),
                 Tier::Unit | Tier::AllDefault => unit(ws),
             }
@@ -123,6 +131,7 @@ impl Tier {
         match self {
             Self::Unit => "unit",
             Self::Privileged => "privileged",
+            Self::Attack => "attack",
             Self::Fuzz => "fuzz",
             Self::AllDefault => "all-default",
         }
@@ -133,11 +142,12 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
     if now.skip_privileged && now.ci {
         bail!("--skip-privileged is refused when CI=true: run as root instead");
     }
-    if now.skip_privileged && matches!(tier, Tier::Privileged | Tier::Fuzz) {
+    if now.skip_privileged && matches!(tier, Tier::Privileged | Tier::Attack | Tier::Fuzz) {
         bail!("--skip-privileged makes no sense with --tier {}", tier.name());
     }
+    // Both tiers need the same: root.
     let privileged = if now.skip_privileged {
-        Decision::Skip("the privileged tests did NOT run (--skip-privileged)".to_owned())
+        Decision::Skip("these tests did NOT run (--skip-privileged)".to_owned())
     } else if now.root {
         Decision::Run
     } else {
@@ -154,12 +164,13 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
     };
     Ok(match tier {
         Tier::Unit => vec![(Tier::Unit, Decision::Run)],
-        Tier::Privileged => vec![(Tier::Privileged, privileged)],
+        Tier::Privileged | Tier::Attack => vec![(tier, privileged)],
         Tier::Fuzz => vec![(Tier::Fuzz, fuzz)],
         Tier::AllDefault => {
             vec![
                 (Tier::Unit, Decision::Run),
-                (Tier::Privileged, privileged),
+                (Tier::Privileged, privileged.clone()),
+                (Tier::Attack, privileged),
                 (Tier::Fuzz, fuzz),
             ]
         }
@@ -167,16 +178,17 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
 }
 
 fn unit(ws: &Workspace) -> Result<TierReport> {
-    let skip = PRIVILEGED_NAMES.iter().flat_map(|name| ["--skip", name]);
+    let names = PRIVILEGED_NAMES.iter().chain(&ATTACK_NAMES);
+    let skip = names.flat_map(|name| ["--skip", name]);
     let report = cargo_test(ws, Tier::Unit, &["--color=never"], skip)?;
     Ok(require_tests(report))
 }
 
 /// One test at a time: they measure, and they share the machine's kernel.
-fn privileged(ws: &Workspace) -> Result<TierReport> {
+fn kernel(ws: &Workspace, tier: Tier, names: &[&str]) -> Result<TierReport> {
     let before = netns::ours()?;
     let options = ["--color=never", "--test-threads=1", "--show-output"];
-    let mut report = cargo_test(ws, Tier::Privileged, &options, PRIVILEGED_NAMES)?;
+    let mut report = cargo_test(ws, tier, &options, names.iter().copied())?;
     let left: Vec<_> = netns::ours()?.difference(&before).cloned().collect();
     if !left.is_empty() {
         report.problems.push(format!(

@@ -19,7 +19,7 @@ pub struct Facts {
     pub cargo_fuzz: bool,
     /// Which of [`LINKER_PACKAGES`] are not installed.
     pub linker_packages_missing: Vec<&'static str>,
-    /// Which of [`NETWORK_TOOLS`] are missing.
+    /// Which of [`NETWORK_TOOLS`] and [`ATTACK_TOOLS`] are missing.
     pub tools_missing: Vec<&'static Tool>,
 }
 
@@ -28,6 +28,8 @@ pub struct Facts {
 pub struct Want {
     /// Tests, demo or benchmarks in network namespaces.
     pub network: bool,
+    /// The attack tests.
+    pub attack: bool,
     /// Fuzzing.
     pub fuzz: bool,
 }
@@ -74,6 +76,26 @@ pub const NETWORK_TOOLS: &[Tool] = &[
         command: "sysctl",
         package: "procps",
         why: "sets forwarding for the kernel that benchmarks compare with",
+    },
+];
+
+/// What the attack tests start in an attacker's namespace. Scapy is looked for under the name that only Debian's own
+/// has: it runs under Debian's `/usr/bin/python3`, whichever `python3` comes first in `PATH`.
+pub const ATTACK_TOOLS: &[Tool] = &[
+    Tool {
+        command: "hping3",
+        package: "hping3",
+        why: "floods in attack tests",
+    },
+    Tool {
+        command: "nmap",
+        package: "nmap",
+        why: "scans in attack tests",
+    },
+    Tool {
+        command: "scapy3",
+        package: "python3-scapy",
+        why: "forges packets in attack tests",
     },
 ];
 
@@ -146,8 +168,9 @@ impl fmt::Display for Item {
 /// Every requirement of `want`, met or not.
 pub fn plan(facts: &Facts, want: Want) -> Vec<Item> {
     let mut items = vec![compiler(facts), linker(facts)];
-    if want.network {
-        items.extend(NETWORK_TOOLS.iter().map(|tool| Item {
+    let tools = [(want.network, NETWORK_TOOLS), (want.attack, ATTACK_TOOLS)];
+    for (_, tools) in tools.into_iter().filter(|(wanted, _)| *wanted) {
+        items.extend(tools.iter().map(|tool| Item {
             what: tool.command.to_owned(),
             why: tool.why.to_owned(),
             remedies: if facts.tools_missing.contains(&tool) {
@@ -269,7 +292,8 @@ pub fn by_hand(facts: &Facts, items: &[Item]) -> Option<Vec<String>> {
         lines.push(cargo(tool));
     }
     for package in packages {
-        if let Some(tool) = NETWORK_TOOLS.iter().find(|tool| tool.package == package) {
+        let mut tools = NETWORK_TOOLS.iter().chain(ATTACK_TOOLS);
+        if let Some(tool) = tools.find(|tool| tool.package == package) {
             lines.push(format!(
                 "# install what brings `{}` (on Debian the package {package})",
                 tool.command

@@ -20,20 +20,20 @@ fn all(now: Circumstances) -> Vec<Decision> {
 
 #[test]
 fn root_runs_everything() {
-    assert_eq!(all(ROOT), [Decision::Run, Decision::Run, Decision::Run]);
+    assert_eq!(all(ROOT), vec![Decision::Run; 4]);
 }
 
 #[test]
 fn a_plain_user_fails_unless_the_privileged_tests_are_left_out_by_name() {
     let user = Circumstances { root: false, ..ROOT };
-    assert!(matches!(&all(user)[1], Decision::Refuse(why) if why.contains("--skip-privileged")));
-    assert!(matches!(
-        &all(Circumstances {
+    for tier in [1, 2] {
+        assert!(matches!(&all(user)[tier], Decision::Refuse(why) if why.contains("--skip-privileged")));
+        let skipping = Circumstances {
             skip_privileged: true,
             ..user
-        })[1],
-        Decision::Skip(_)
-    ));
+        };
+        assert!(matches!(&all(skipping)[tier], Decision::Skip(_)));
+    }
 }
 
 #[test]
@@ -43,11 +43,7 @@ fn continuous_integration_skips_nothing() {
         cargo_fuzz: false,
         ..ROOT
     };
-    assert_eq!(
-        all(ci),
-        [Decision::Run, Decision::Run, Decision::Run],
-        "setup brings cargo-fuzz"
-    );
+    assert_eq!(all(ci), vec![Decision::Run; 4], "setup brings cargo-fuzz");
     let error = decide(
         Tier::AllDefault,
         Circumstances {
@@ -65,7 +61,7 @@ fn without_cargo_fuzz_a_developer_is_told_and_an_explicit_fuzz_run_installs_it()
         cargo_fuzz: false,
         ..ROOT
     };
-    assert!(matches!(&all(now)[2], Decision::Skip(why) if why.contains("setup --fuzz")));
+    assert!(matches!(&all(now)[3], Decision::Skip(why) if why.contains("setup --fuzz")));
     assert_eq!(
         decide(Tier::Fuzz, now).expect("accepted"),
         [(Tier::Fuzz, Decision::Run)]
@@ -79,16 +75,17 @@ fn one_tier_is_one_tier() {
         decide(Tier::Unit, user).expect("accepted"),
         [(Tier::Unit, Decision::Run)]
     );
-    assert!(
-        decide(
-            Tier::Privileged,
-            Circumstances {
-                skip_privileged: true,
-                ..ROOT
-            }
-        )
-        .is_err()
+    assert_eq!(
+        decide(Tier::Attack, ROOT).expect("accepted"),
+        [(Tier::Attack, Decision::Run)]
     );
+    for tier in [Tier::Privileged, Tier::Attack] {
+        let contradiction = Circumstances {
+            skip_privileged: true,
+            ..ROOT
+        };
+        assert!(decide(tier, contradiction).is_err());
+    }
 }
 
 #[test]

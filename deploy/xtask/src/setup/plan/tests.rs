@@ -10,7 +10,7 @@ fn bare_debian() -> Facts {
         bpf_linker: false,
         cargo_fuzz: false,
         linker_packages_missing: LINKER_PACKAGES.to_vec(),
-        tools_missing: NETWORK_TOOLS.iter().collect(),
+        tools_missing: NETWORK_TOOLS.iter().chain(ATTACK_TOOLS).collect(),
     }
 }
 
@@ -27,6 +27,7 @@ fn complete() -> Facts {
 
 const ALL: Want = Want {
     network: true,
+    attack: true,
     fuzz: true,
 };
 
@@ -37,6 +38,7 @@ fn a_bare_debian_gets_everything() {
         &facts,
         Want {
             network: true,
+            attack: true,
             fuzz: false,
         },
     );
@@ -53,7 +55,10 @@ fn a_bare_debian_gets_everything() {
             "iputils-ping",
             "ethtool",
             "iperf3",
-            "procps"
+            "procps",
+            "hping3",
+            "nmap",
+            "python3-scapy"
         ]
     );
     assert_eq!(
@@ -99,13 +104,29 @@ fn an_installed_linker_needs_no_llvm_headers() {
 }
 
 #[test]
-fn network_tools_are_wanted_only_for_the_network() {
+fn tools_are_wanted_only_for_what_they_are_for() {
     let facts = Facts {
-        tools_missing: NETWORK_TOOLS.iter().collect(),
+        tools_missing: bare_debian().tools_missing,
         ..complete()
     };
     assert_eq!(packages(&plan(&facts, Want::default())), [""; 0]);
-    assert_eq!(packages(&plan(&facts, ALL)).len(), NETWORK_TOOLS.len());
+    let network = Want {
+        network: true,
+        ..Want::default()
+    };
+    assert_eq!(packages(&plan(&facts, network)).len(), NETWORK_TOOLS.len());
+    let attack = Want {
+        attack: true,
+        ..Want::default()
+    };
+    assert_eq!(
+        packages(&plan(&facts, attack)),
+        ["hping3", "nmap", "python3-scapy"]
+    );
+    assert_eq!(
+        packages(&plan(&facts, ALL)).len(),
+        NETWORK_TOOLS.len() + ATTACK_TOOLS.len()
+    );
 }
 
 #[test]
@@ -151,6 +172,8 @@ fn elsewhere_nothing_is_installed_and_nightly_is_advised() {
         lines.iter().any(|l| l.contains("cargo install cargo-fuzz")),
         "{lines:?}"
     );
-    assert!(lines.iter().any(|l| l.contains("`nft`")), "{lines:?}");
+    for command in ["`nft`", "`hping3`"] {
+        assert!(lines.iter().any(|l| l.contains(command)), "{lines:?}");
+    }
     assert!(!lines.iter().any(|l| l.contains("apt-get")), "{lines:?}");
 }
