@@ -168,6 +168,8 @@ pub struct Object {
     counters: PerCpuArray<MapData, u64>,
     inject_mark: u32,
     tallies: PerCpuArray<MapData, u64>,
+    /// Values are [`abi::ScreenCount`], as the words they are made of.
+    screen_counts: PerCpuArray<MapData, [u64; 2]>,
     /// The kernel empties a table of programs when user space lets go of it.
     _stages: ProgramArray<MapData>,
 }
@@ -285,7 +287,8 @@ where
     )?)
 }
 
-fn per_cpu(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, u64>, BpfError> {
+/// Takes an array with a value per CPU out of the object.
+fn per_cpu<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, V>, BpfError> {
     let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
     PerCpuArray::try_from(map).map_err(|source| BpfError::Map { name, source })
 }
@@ -376,6 +379,8 @@ impl Object {
         }
         let inject_mark = inject::draw_mark().map_err(BpfError::Random)?;
         loader.override_global("INJECT_MARK", &inject_mark, true);
+        let screened_mark = inject::draw_mark().map_err(BpfError::Random)?;
+        loader.override_global("SCREENED_MARK", &screened_mark, true);
         let mut ebpf = loader.load(OBJECT)?;
         let load = |which: Program, result: Result<(), aya::programs::ProgramError>| {
             result.map_err(|source| BpfError::Program {
@@ -429,12 +434,14 @@ impl Object {
         };
         let counters = per_cpu(&mut ebpf, "COUNTERS")?;
         let tallies = per_cpu(&mut ebpf, "TALLIES")?;
+        let screen_counts = per_cpu(&mut ebpf, "SCREEN_COUNTS")?;
         Ok(Self {
             ebpf,
             maps: Arc::new(maps),
             counters,
             inject_mark,
             tallies,
+            screen_counts,
             _stages: stages,
         })
     }
@@ -470,6 +477,27 @@ impl Object {
     /// Whatever the kernel says.
     pub fn tallied(&self, tally: abi::Tally) -> Result<u64, BpfError> {
         sum(&self.tallies, "TALLIES", tally as u32)
+    }
+
+    /// What a zone's screen (by their numbers) has seen, summed over CPUs.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn screen_count(&self, zone: u8, screen: u32) -> Result<abi::ScreenCount, BpfError> {
+        let index = abi::ScreenCount::index(zone, screen);
+        let values = self
+            .screen_counts
+            .get(&index, 0)
+            .map_err(|source| BpfError::Map {
+                name: "SCREEN_COUNTS",
+                source,
+            })?;
+        let mut sum = abi::ScreenCount::default();
+        for [dropped, alarmed] in values.iter() {
+            sum.dropped += dropped;
+            sum.alarmed += alarmed;
+        }
+        Ok(sum)
     }
 
     /// Attaches the TCX programs to an interface of this network namespace, egress first: from the first packet on

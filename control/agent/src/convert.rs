@@ -77,6 +77,8 @@ impl From<FlowEvent> for Flow {
             EventKind::Create => (FlowKind::Create, Verdict::Forwarded),
             EventKind::Close => (FlowKind::Close, Verdict::Forwarded),
             EventKind::Deny => (FlowKind::Deny, Verdict::Dropped),
+            EventKind::Screen if event.dropped => (FlowKind::Screen, Verdict::Dropped),
+            EventKind::Screen => (FlowKind::Screen, Verdict::Forwarded),
         };
         Self {
             time: words::timestamp(event.time),
@@ -253,6 +255,7 @@ mod tests {
             nat_rule: None,
             destination_rule: None,
             log: true,
+            dropped: true,
             packets: 0,
             bytes: 0,
             reply_packets: 0,
@@ -268,6 +271,17 @@ mod tests {
             (denied.reason.as_str(), denied.icmp_type, denied.icmp_code),
             ("policy_reject", Some(8), Some(0))
         );
+        let screened = |dropped| {
+            Flow::from(FlowEvent {
+                kind: EventKind::Screen,
+                dropped,
+                ..event.clone()
+            })
+        };
+        for (dropped, verdict) in [(true, Verdict::Dropped), (false, Verdict::Forwarded)] {
+            let flow = screened(dropped);
+            assert_eq!((flow.kind, flow.verdict), (FlowKind::Screen, verdict));
+        }
         let closed = Flow::from(FlowEvent {
             kind: EventKind::Close,
             session_id: 9,

@@ -30,7 +30,7 @@ pub fn init(format: LogFormat) {
     }
 }
 
-/// Logs an event that a policy asked to be logged; others are for `observe` alone.
+/// Logs an event that a policy asked to be logged, and those of screens; others are for `observe` alone.
 pub fn event(event: &FlowEvent) {
     if !event.log {
         return;
@@ -91,6 +91,18 @@ pub fn event(event: &FlowEvent) {
             egress,
             reason = event.reason.name(),
             "denied"
+        ),
+        EventKind::Screen => tracing::warn!(
+            %protocol,
+            %source,
+            %destination,
+            icmp_type,
+            icmp_code,
+            from_zone = event.from_zone,
+            ingress = event.ingress,
+            reason = event.reason.name(),
+            dropped = event.dropped,
+            "screened"
         ),
     }
 }

@@ -341,7 +341,7 @@ pub struct Flow {
     pub egress: Option<String>,
     /// Zone it comes from.
     pub from_zone: String,
-    /// Zone it goes to.
+    /// Zone it goes to; empty where that was not looked at (`screen` only).
     pub to_zone: String,
     /// The policy that decided; `null` for the default denial.
     pub policy: Option<String>,
@@ -370,6 +370,8 @@ pub enum FlowKind {
     /// A packet was denied or rejected.
     #[value(alias = "drop")]
     Deny,
+    /// A screen dropped a packet or raised the alarm about it.
+    Screen,
 }
 
 /// What became of it, in Hubble's words.

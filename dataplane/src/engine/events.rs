@@ -36,7 +36,7 @@ const RECENT: usize = 4096;
 /// Events an observer may lag behind.
 const BACKLOG: usize = 4096;
 
-/// Something that happened to a conversation, with names.
+/// Something that happened to a conversation or a packet, with names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowEvent {
     /// When.
@@ -65,7 +65,7 @@ pub struct FlowEvent {
     pub egress: Option<String>,
     /// Source zone.
     pub from_zone: String,
-    /// Destination zone.
+    /// Destination zone; empty if the packet did not come so far as to have one (screens).
     pub to_zone: String,
     /// Policy.
     pub policy: Option<String>,
@@ -77,6 +77,8 @@ pub struct FlowEvent {
     pub destination_rule: Option<String>,
     /// Whether the policy asked for this event to be logged.
     pub log: bool,
+    /// Whether the packet the event is about was dropped.
+    pub dropped: bool,
     /// Packets of the first direction (close only).
     pub packets: u64,
     /// Bytes of the first direction (close only).
@@ -162,6 +164,7 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
         1 => EventKind::Create,
         2 => EventKind::Close,
         3 => EventKind::Deny,
+        4 => EventKind::Screen,
         _ => return None,
     };
     let ruleset = shared.ruleset_of(event.generation);
@@ -180,11 +183,12 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
     );
     let icmp = matches!(event.protocol, 1 | 58);
     let policy = ruleset.policies.get(event.policy as usize);
-    let log = policy.is_some_and(|policy| match kind {
-        EventKind::Create => policy.log_create,
-        EventKind::Close => policy.log_close,
-        EventKind::Deny => policy.log_deny,
-    });
+    let log = match kind {
+        EventKind::Create => policy.is_some_and(|policy| policy.log_create),
+        EventKind::Close => policy.is_some_and(|policy| policy.log_close),
+        EventKind::Deny => policy.is_some_and(|policy| policy.log_deny),
+        EventKind::Screen => true,
+    };
     let elapsed = |ns: u64| Duration::from_nanos(now_ns().saturating_sub(ns));
     Some(FlowEvent {
         time: SystemTime::now() - elapsed(event.time_ns),
@@ -203,12 +207,20 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
         },
         egress: (event.egress_ifindex != 0).then(|| shared.interface_name(event.egress_ifindex)),
         from_zone: zone_name(&ruleset, event.from_zone),
-        to_zone: zone_name(&ruleset, event.to_zone),
+        to_zone: match kind {
+            EventKind::Screen => String::new(),
+            _ => zone_name(&ruleset, event.to_zone),
+        },
         policy: rule_name(&ruleset.policies, event.policy, |policy| &policy.name),
         nat_rule: source_rule_name(&ruleset, event.nat_rule),
         translated_destination: (turned != destination).then_some(turned),
         destination_rule: destination_rule_name(&ruleset, event.destination_rule),
         log,
+        dropped: match kind {
+            EventKind::Create | EventKind::Close => false,
+            EventKind::Deny => true,
+            EventKind::Screen => event.state != 0,
+        },
         packets: event.packets,
         bytes: event.bytes,
         reply_packets: event.reply_packets,

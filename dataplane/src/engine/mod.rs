@@ -11,6 +11,7 @@ mod events;
 mod explain;
 mod frames;
 mod gateway;
+mod screens;
 mod sessions;
 mod status;
 
@@ -30,6 +31,7 @@ use crossbeam::channel::Receiver;
 pub use ageing::AgeingReport;
 pub use events::{EventKind, FlowEvent};
 pub use explain::{Explain, Explanation};
+pub use screens::ScreenStatus;
 pub use sessions::{Direction, Session, SessionList};
 pub use status::{InterfaceStatus, NatHits};
 
@@ -118,6 +120,7 @@ struct Shared {
     live: Mutex<Live>,
     fib: Mutex<Fib>,
     object: Mutex<Object>,
+    screens: Mutex<screens::Totals>,
     maps: Arc<KernelMaps>,
     /// Rulesets of the last generations, for naming what events and flows refer to.
     history: RwLock<BTreeMap<u32, Arc<Ruleset>>>,
@@ -191,6 +194,7 @@ impl Engine {
                 epoch: 0,
             }),
             object: Mutex::new(object),
+            screens: Mutex::default(),
             maps,
             history: RwLock::new(BTreeMap::new()),
             names: RwLock::new(HashMap::new()),
@@ -323,6 +327,7 @@ impl Shared {
         let ruleset = Arc::new(ruleset);
         let switched = stage::stage(&self.maps, &compiled)
             .map_err(EngineError::from)
+            .and_then(|()| self.settle_screens(&live.ruleset, &ruleset))
             .and_then(|()| self.switch(&mut interfaces, &mut next, &mut fib, &ruleset, generation));
         if let Err(error) = switched {
             // Nothing of it may be found by a later generation; its number is spent. The first error is the one that matters.

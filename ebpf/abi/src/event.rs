@@ -12,6 +12,8 @@ pub enum EventKind {
     Close = 2,
     /// A packet was denied or rejected.
     Deny = 3,
+    /// A screen dropped a packet or raised the alarm about it.
+    Screen = 4,
 }
 
 /// An event. Addresses and ports are those of the session's first packet, before and after translation.
@@ -20,7 +22,7 @@ pub enum EventKind {
 pub struct Event {
     /// Monotonic time, ns.
     pub time_ns: u64,
-    /// Session number; 0 for a denial.
+    /// Session number; 0 for what concerns a packet alone.
     pub session_id: u64,
     /// Packets of the first direction (close only).
     pub packets: u64,
@@ -70,9 +72,9 @@ pub struct Event {
     pub from_zone: u8,
     /// Destination zone.
     pub to_zone: u8,
-    /// Last [`crate::SessionState`] (close only).
+    /// Last [`crate::SessionState`] (close); 1 if the packet was dropped, 0 if it went on (screens).
     pub state: u8,
-    /// TCP flags of the packet (denial only).
+    /// TCP flags of the packet (denial and screens only).
     pub tcp_flags: u8,
     /// ICMP `type << 8 | code` of the (first) packet; 0 for other protocols.
     pub icmp_type_code: u32,

@@ -1,6 +1,6 @@
 //! The parser: one pass over the header buffer, one [`Packet`] or one [`Reason`].
 
-use bulkhead_abi::{Reason, protocol};
+use bulkhead_abi::{Reason, Screen, protocol};
 
 use crate::{ETHERNET_BYTES, HeaderBuffer, Repeat, checksum};
 
@@ -115,6 +115,9 @@ pub struct Packet {
     pub fragment: u8,
     /// What sort of frame.
     pub kind: Kind,
+    /// What is out of the ordinary about it: the bits ([`Screen::bit`]) of the screens that would stop it for what it is.
+    /// Zero for ordinary packets. Set as far as parsing came where it ended in an error.
+    pub options: u64,
 }
 
 impl Packet {
@@ -211,6 +214,13 @@ pub fn parse(
         _ => return Err(Reason::EtherTypeUnsupported),
     }
     if packet.fragment != 0 {
+        packet.options |= Screen::IpFragment.bit();
+        if matches!(
+            (packet.family, packet.protocol),
+            (4, protocol::ICMP) | (6, protocol::ICMPV6)
+        ) {
+            packet.options |= Screen::IcmpFragment.bit();
+        }
         fragment(packet)?;
         if packet.is_later_fragment() {
             return Ok(());
@@ -223,9 +233,21 @@ pub fn parse(
         protocol::ICMPV6 if packet.family == 6 => icmp(headers, packet),
         protocol::SCTP | protocol::DCCP | protocol::UDP_LITE => other_ports(headers, packet),
         // ICMP of the other family is an unknown protocol; policy may still name it by number.
-        _ => Ok(()),
+        number => {
+            if number >= UNKNOWN_PROTOCOL {
+                packet.options |= Screen::UnknownProtocol.bit();
+            } else if matches!(number, 135 | 139 | 140) && packet.family == 6 {
+                // Mobility, HIP, Shim6: extension headers to IANA, not followed here.
+                packet.options |= Screen::ExtensionHeaders.bit();
+            }
+            Ok(())
+        }
     }
 }
+
+/// The first protocol number that counts as unknown, here as elsewhere. IANA has assigned some from here on since, which
+/// hardly anybody uses; 253 and 254 are for experiments, 255 is reserved.
+const UNKNOWN_PROTOCOL: u8 = 143;
 
 #[inline(always)]
 fn ipv4(
@@ -257,9 +279,6 @@ fn ipv4(
     if !checksum::ipv4_header_valid(headers, L3, header_bytes / 4) {
         return Err(Reason::Ipv4ChecksumInvalid);
     }
-    if header_bytes > 20 && source_routed(looping, headers, L3 + 20, header_bytes - 20) {
-        return Err(Reason::SourceRoute);
-    }
     packet.family = 4;
     packet.l3_bytes = total;
     packet.ipv4_fragment = headers.be16(L3 + 6).ok_or(Reason::Truncated)?;
@@ -268,6 +287,13 @@ fn ipv4(
     packet.source_be[0] = headers.word(L3 + 12).ok_or(Reason::Truncated)?;
     packet.destination_be[0] = destination;
     packet.l4 = (L3 + header_bytes) as u16;
+    if header_bytes > 20 {
+        ipv4_options(looping, headers, packet);
+        if packet.options & REFUSED != 0 {
+            packet.options &= !REFUSED;
+            return Err(Reason::SourceRoute);
+        }
+    }
     // More fragments, or an offset: RFC 791, section 3.1.
     if packet.ipv4_fragment & 0x3fff != 0 {
         packet.fragment_id = u32::from(headers.be16(L3 + 4).ok_or(Reason::Truncated)?);
@@ -335,11 +361,18 @@ fn fragment(packet: &Packet) -> Result<(), Reason> {
 }
 
 /// Walks IPv4 options for loose or strict source route (RFC 791; to be dropped by RFC 7126, 4.3 and 4.4).
+/// Set by [`ipv4_options`] besides the bits of screens: the packet goes nowhere. No screen has this bit.
+const REFUSED: u64 = 1 << 63;
+const _: () = assert!(Screen::ALL.len() < 63);
+
+/// Walks IPv4 options. Notes in `packet.options` the screens that concern them, and [`REFUSED`] for loose or strict source
+/// route (RFC 791; to be dropped by RFC 7126, 4.3 and 4.4) and for a list that cannot be walked to its end.
+///
+/// In the packet, not in a variable: the verifier would follow every combination of values that this loop's turns leave in one.
 #[inline(never)]
-fn source_routed(looping: &impl Repeat, headers: &HeaderBuffer, start: usize, bytes: usize) -> bool {
-    let end = start + bytes;
-    let mut at = start;
-    let mut routed = false;
+fn ipv4_options(looping: &impl Repeat, headers: &HeaderBuffer, packet: &mut Packet) {
+    let end = usize::from(packet.l4);
+    let mut at = ETHERNET_BYTES + 20;
     // Forty bytes hold at most forty single-byte options.
     looping.repeat(40, |_| {
         if at >= end {
@@ -354,19 +387,34 @@ fn source_routed(looping: &impl Repeat, headers: &HeaderBuffer, start: usize, by
                 at += 1;
                 return false;
             }
-            131 | 137 => routed = true,
-            _ => match headers.byte(at + 1) {
-                // An option shorter than its own header would never end; treat it as an attempt to hide.
-                Some(0 | 1) | None => routed = true,
-                Some(length) => {
-                    at += usize::from(length);
-                    return false;
-                }
-            },
+            _ => packet.options |= option_screens(option),
         }
-        true
+        let length = usize::from(headers.byte(at + 1).unwrap_or(0));
+        at += length;
+        // An option shorter than its own header would never end, one that leaves the header hides what is behind it: an
+        // attempt to hide either way.
+        if length < 2 || at > end {
+            packet.options |= Screen::IpBadOption.bit() | REFUSED;
+            return true;
+        }
+        packet.options & REFUSED != 0
     });
-    routed
+}
+
+/// The screens that concern an option with a length.
+#[inline(always)]
+fn option_screens(option: u8) -> u64 {
+    match option {
+        131 | 137 => Screen::IpSourceRoute.bit() | REFUSED,
+        7 => Screen::IpRecordRoute.bit(),
+        68 => Screen::IpTimestamp.bit(),
+        // Security and extended security (RFC 1108), CIPSO.
+        130 | 133 | 134 => Screen::IpSecurity.bit(),
+        136 => Screen::IpStream.bit(),
+        // Router alert (RFC 2113) is as ordinary as an option can be.
+        148 => 0,
+        _ => Screen::IpBadOption.bit(),
+    }
 }
 
 #[inline(always)]
@@ -413,12 +461,28 @@ fn ipv6(
             packet.protocol = (chain >> 16) as u8;
             packet.l4 = chain as u16;
             match (chain >> 24) as u8 {
-                CHAIN_ENDS => Ok(()),
-                CHAIN_ROUTING => Err(Reason::SourceRoute),
+                CHAIN_ENDS => {
+                    let plain = if packet.fragment_header == 0 {
+                        L3 + 40
+                    } else {
+                        L3 + 48
+                    };
+                    if usize::from(packet.l4) != plain {
+                        packet.options = Screen::ExtensionHeaders.bit();
+                    }
+                    Ok(())
+                }
+                CHAIN_ROUTING => {
+                    packet.options = Screen::IpSourceRoute.bit() | Screen::ExtensionHeaders.bit();
+                    Err(Reason::SourceRoute)
+                }
                 // RFC 7112: the first fragment has the whole chain.
                 CHAIN_CUT if packet.fragment != 0 => Err(Reason::FragmentTiny),
                 // A fragment of a fragment, which no sender makes, among them.
-                _ => Err(Reason::Ipv6ExtensionInvalid),
+                _ => {
+                    packet.options = Screen::ExtensionHeaders.bit();
+                    Err(Reason::Ipv6ExtensionInvalid)
+                }
             }
         }
     }
@@ -552,7 +616,17 @@ fn tcp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
     packet.tcp_flags = flags;
     packet.tcp_header_bytes = header_bytes;
     packet.payload_bytes = available - u32::from(header_bytes);
+    // Nearly every segment: an acknowledgement that neither begins nor ends anything.
+    if flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST | tcp_flags::ACK | tcp_flags::URG)
+        == tcp_flags::ACK
+    {
+        return Ok(());
+    }
+    packet.options |= tcp_screens(flags, packet.destination_port);
     let syn = flags & tcp_flags::SYN != 0;
+    if syn && packet.fragment != 0 {
+        packet.options |= Screen::SynFragment.bit();
+    }
     let invalid = flags & 0x3f == 0
         || (syn && flags & (tcp_flags::FIN | tcp_flags::RST) != 0)
         || (flags & (tcp_flags::FIN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::FIN);
@@ -562,6 +636,29 @@ fn tcp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
         Ok(())
     }
 }
+
+/// The screens that concern TCP flags and port.
+#[inline(always)]
+fn tcp_screens(flags: u8, destination_port: u16) -> u64 {
+    let mut screens = 0;
+    if flags & 0x3f == 0 {
+        screens |= Screen::TcpNoFlags.bit();
+    }
+    if flags & (tcp_flags::SYN | tcp_flags::FIN) == tcp_flags::SYN | tcp_flags::FIN {
+        screens |= Screen::TcpSynFin.bit();
+    }
+    if flags & (tcp_flags::FIN | tcp_flags::ACK) == tcp_flags::FIN {
+        screens |= Screen::TcpFinNoAck.bit();
+    }
+    // NetBIOS session service: what hung Windows 95.
+    if flags & tcp_flags::URG != 0 && destination_port == 139 {
+        screens |= Screen::Winnuke.bit();
+    }
+    screens
+}
+
+/// An ICMP message of more bytes than this is large.
+const LARGE_ICMP_BYTES: u32 = 1024;
 
 #[inline(always)]
 fn udp(headers: &HeaderBuffer, gso: bool, packet: &mut Packet) -> Result<(), Reason> {
@@ -619,6 +716,9 @@ fn icmp(headers: &HeaderBuffer, packet: &mut Packet) -> Result<(), Reason> {
     headers.be16(l4 + 6).ok_or(Reason::Truncated)?;
     packet.icmp = headers.be16(l4).ok_or(Reason::Truncated)?;
     packet.payload_bytes = l4_bytes(packet) - 8;
+    if l4_bytes(packet) > LARGE_ICMP_BYTES {
+        packet.options |= Screen::IcmpLarge.bit();
+    }
     match packet.icmp_kind() {
         IcmpKind::Request | IcmpKind::Reply => {
             let id = headers.be16(l4 + 4).ok_or(Reason::Truncated)?;

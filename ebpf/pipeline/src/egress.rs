@@ -8,7 +8,9 @@ use bulkhead_abi::{Disposition, Reason, SLOW_PATH_MARK, SessionState, ZONE_SELF}
 use bulkhead_packet::{Kind, parse};
 
 use crate::{
-    Clock, Frame, Question, Tables, Verdict, Work, life, nat, open,
+    Clock, Frame, Question, Tables, Verdict, Work,
+    addresses::is_group,
+    life, nat, open,
     session::{self, step},
     tcp::Trace,
 };
@@ -119,7 +121,7 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     let Some(to_zone) = env.zone(work.generation, work.ifindex) else {
         return;
     };
-    if open::may_open(env, work).is_err() || open::is_group(packet.family, &packet.destination_be) {
+    if open::may_open(env, work).is_err() || is_group(packet.family, &packet.destination_be) {
         return;
     }
     work.question = Question {

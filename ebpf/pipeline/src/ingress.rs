@@ -5,7 +5,7 @@ use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
 use crate::{
     Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, fragment, open, related,
-    session, tcp::window, wire,
+    screens, session, tcp::window, wire,
 };
 
 /// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
@@ -35,6 +35,9 @@ pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
     };
     if work.packet.fragment != 0 && verdict.action != Action::Stage {
         fragment::settle(env, work, verdict);
+        if verdict.reason == Reason::FragmentOverlap {
+            return Verdict::drop(screens::refused(env, work, verdict.reason));
+        }
     }
     verdict
 }
@@ -47,16 +50,29 @@ pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         return UNSETTLED;
     }
     if first_look(frame, env, work, true) {
-        work.verdict
-    } else {
-        UNSETTLED
+        return work.verdict;
     }
+    // What only cannot leave from here is ordinary, and takes the socket buffer's short way.
+    let ordinary = work.verdict.reason == ELSEWHERE.reason;
+    if work.packet.kind == Kind::Ip
+        && !ordinary
+        && let Err(reason) = screens::early(frame, env, work)
+    {
+        return Verdict::drop(reason);
+    }
+    UNSETTLED
 }
 
 /// What the first look leaves to others.
 const UNSETTLED: Verdict = Verdict {
     action: Action::NextHook,
     reason: Reason::Established,
+};
+
+/// What is settled but for the way out, which XDP cannot take.
+const ELSEWHERE: Verdict = Verdict {
+    action: Action::NextHook,
+    reason: Reason::EstablishedXdp,
 };
 
 /// Parses, and settles what is the kernel's, what is malformed and what is an established session in full flow: whether
@@ -82,8 +98,14 @@ fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xd
     let gso = frame.gso_segment_bytes() != 0;
     match parse(env, &work.headers, frame.bytes(), gso, &mut work.packet) {
         Ok(()) => {}
-        Err(reason) if env.wired() => return wire::refused(env, work, reason),
-        Err(reason) => return Verdict::drop(reason),
+        Err(reason) => {
+            let reason = screens::refused(env, work, reason);
+            return if env.wired() {
+                wire::refused(env, work, reason)
+            } else {
+                Verdict::drop(reason)
+            };
+        }
     }
     match work.packet.kind {
         Kind::Ip => short_way(frame, env, work, xdp),
@@ -100,6 +122,8 @@ fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xd
 enum Found {
     /// Anything out of the ordinary.
     Unusual,
+    /// XDP: an ordinary packet that leaves where no frame can be redirected to.
+    Elsewhere,
     Redirect,
     RedirectPeer,
 }
@@ -145,14 +169,17 @@ fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
             && flow.hop != Hop::Unresolved as u8
             && flow.disposition == Disposition::Forward as u8
             && flow.flags & flow_flags::LONG_WAY == 0
+            && packet.options == 0
             && ordinary(flow, packet)
             && flow.mtu >= l3_bytes
             && (wired || packet.ttl > 1)
             && now_ns.wrapping_sub(flow.last_seen_ns) < SILENCE_NS
-            && (wired || station_is_ours(headers, flow))
-            && (!xdp || flow.flags & flow_flags::XDP_EGRESS != 0);
+            && (wired || station_is_ours(headers, flow));
         if !ready {
             return Found::Unusual;
+        }
+        if xdp && flow.flags & flow_flags::XDP_EGRESS == 0 {
+            return Found::Elsewhere;
         }
         flow.last_seen_ns = *now_ns;
         flow.packets += 1;
@@ -174,6 +201,7 @@ fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
     let peer = match found {
         Some(Found::Redirect) => false,
         Some(Found::RedirectPeer) => true,
+        Some(Found::Elsewhere) => return ELSEWHERE,
         Some(Found::Unusual) | None => return UNSETTLED,
     };
     if xdp && !forward::complete_checksum(frame, work) {
@@ -239,6 +267,12 @@ fn station_is_ours(headers: &HeaderBuffer, flow: &Flow) -> bool {
 fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
     if work.generation == 0 || !env.interface(work.ifindex, &mut work.ingress) {
         return Verdict::drop(Reason::NotConfigured);
+    }
+    // What user space puts back was screened when it came.
+    if work.injected == 0
+        && let Err(reason) = screens::inspect(frame, env, work)
+    {
+        return Verdict::drop(reason);
     }
     if work.packet.fragment != 0
         && let Some(verdict) = fragment::look(frame, env, work)

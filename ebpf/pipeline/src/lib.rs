@@ -10,6 +10,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod addresses;
 pub mod control;
 mod egress;
 mod expect;
@@ -24,6 +25,7 @@ pub mod nat;
 mod open;
 mod policy;
 mod related;
+mod screens;
 mod session;
 mod syn_proxy;
 mod tcp;
@@ -42,7 +44,7 @@ pub use traits::{
 
 use bulkhead_abi::{
     Datagram, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, Interface, LimitKey, Reason,
-    RouteEntry,
+    RouteEntry, ScanState, ScreenKey, ScreenProfile,
 };
 use bulkhead_packet::{Embedded, HeaderBuffer, Packet};
 
@@ -227,4 +229,13 @@ pub struct Work {
     pub fragment_key: FragmentKey,
     /// The datagram as the table has it, or as it will.
     pub datagram: Datagram,
+    // Screens.
+    /// The screens being applied.
+    pub screens: ScreenProfile,
+    /// Key of the rate or scan being counted.
+    pub screen_key: ScreenKey,
+    /// The zone whose screens they are.
+    pub zone: u32,
+    /// A scan that begins.
+    pub scan: ScanState,
 }

@@ -7,11 +7,13 @@ use bulkhead_abi::{
 use bulkhead_packet::{IcmpKind, Packet};
 
 use crate::{
-    Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work, decide, expect, forward,
+    Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work,
+    addresses::{Reach, destination_reach, is_group, source_reach},
+    decide, expect, forward,
     life::{self, Taken},
     limits,
     nat::{self, Reserved},
-    syn_proxy, tcp, wire,
+    screens, syn_proxy, tcp, wire,
 };
 
 /// Settles a packet without a session.
@@ -35,17 +37,22 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     {
         return Verdict::drop(reason);
     }
-    if is_never_a_source(work.packet.family, &work.packet.source_be) && !group_address {
-        return Verdict::drop(Reason::SourceAddressInvalid);
-    }
     let family = work.packet.family;
     let destination_be = work.packet.destination_be;
-    if is_never_a_source(family, &destination_be) && !group_address {
+    let source_reach = source_reach(family, &work.packet.source_be);
+    let reach = destination_reach(family, &destination_be);
+    if source_reach == Reach::Nowhere && !group_address {
+        return Verdict::drop(Reason::SourceAddressInvalid);
+    }
+    if reach == Reach::Nowhere && !group_address {
         return Verdict::drop(Reason::DestinationAddressInvalid);
     }
     if work.packet.source_be == destination_be {
         // From a host to itself ("land"): no stack sends that over a wire, and its reply flow would be itself.
         return Verdict::drop(Reason::SourceAddressInvalid);
+    }
+    if let Err(reason) = screens::opening(env, work, source_reach == Reach::Routed) {
+        return Verdict::drop(reason);
     }
     let expected = expect::find(env, work);
     if expected {
@@ -72,11 +79,12 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         }
     };
     let to_zone = if kind == RouteKind::Unicast {
-        // What stays on a link may cross a wire, which is part of it.
-        if !wired && is_link_scope(family, &destination_be) {
+        // What stays on a link may cross a wire, which is part of it. A destination that was put in the place of the packet's
+        // own is looked at afresh.
+        if !wired && destination_reach(family, &destination_be) != Reach::Routed {
             return Verdict::drop(Reason::DestinationAddressInvalid);
         }
-        if !wired && is_link_scope(family, &work.packet.source_be) {
+        if !wired && source_reach != Reach::Routed {
             return Verdict::drop(Reason::SourceAddressInvalid);
         }
         match env.zone(work.generation, work.out_ifindex) {
@@ -237,9 +245,19 @@ fn belongs(zones: u64, zone: u8) -> bool {
 pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: Disposition) {
     let packet = &work.packet;
     let station = &work.ingress.mac;
+    let counted = screens::counts(
+        env,
+        work.generation,
+        work.question.from_zone,
+        packet.protocol,
+        &mut work.screens,
+    );
     // Field by field into the scratch entry: a struct expression would be built on the stack first.
     work.flow = Flow::default();
     let flow = &mut work.flow;
+    if counted {
+        flow.flags = flow_flags::COUNTED;
+    }
     flow.generation = work.generation;
     flow.fib_epoch = work.fib_epoch;
     flow.egress_ifindex = if disposition == Disposition::ToHost {
@@ -283,6 +301,13 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<bool,
     let family = work.packet.family;
     let flow = &mut work.flow;
     work.partner_key = crate::session::partner_key(flow);
+    let counted = screens::counts(
+        env,
+        work.generation,
+        flow.to_zone,
+        flow.protocol,
+        &mut work.screens,
+    );
     let disposition = match flow.disposition {
         d if d == Disposition::ToHost as u8 => Disposition::FromHost,
         d if d == Disposition::FromHost as u8 => Disposition::ToHost,
@@ -304,7 +329,10 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<bool,
     partner.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
     partner.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
     partner.state = flow.state;
-    partner.flags = flow.flags | flow_flags::REPLY;
+    partner.flags = flow.flags & !flow_flags::COUNTED | flow_flags::REPLY;
+    if counted {
+        partner.flags |= flow_flags::COUNTED;
+    }
     partner.disposition = disposition as u8;
     partner.mtu = work.ingress.mtu;
     partner.last_seen_ns = work.now_ns;
@@ -476,46 +504,11 @@ pub(crate) fn station_is_ours(work: &Work) -> bool {
         )
 }
 
-/// Multicast or limited broadcast.
-#[inline(always)]
-pub(crate) fn is_group(family: u8, address_be: &[u32; 4]) -> bool {
-    let first = address_be[0].to_ne_bytes()[0];
-    if family == 4 {
-        first & 0xf0 == 224 || address_be[0] == u32::MAX
-    } else {
-        first == 0xff
-    }
-}
-
-/// Addresses no packet may come from: unspecified, loopback, multicast, reserved, IPv4-mapped (RFC 6890, RFC 4291).
-#[inline(always)]
-fn is_never_a_source(family: u8, address_be: &[u32; 4]) -> bool {
-    let first = address_be[0].to_ne_bytes()[0];
-    if family == 4 {
-        first == 0 || first == 127 || first >= 224
-    } else {
-        let high_zero = address_be[0] == 0 && address_be[1] == 0;
-        let mapped = address_be[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff]) || address_be[2] == 0;
-        first == 0xff || (high_zero && mapped)
-    }
-}
-
-/// Link-local addresses, and destinations that are never forwarded: loopback, unspecified, reserved.
-#[inline(always)]
-fn is_link_scope(family: u8, address_be: &[u32; 4]) -> bool {
-    let bytes = address_be[0].to_ne_bytes();
-    if family == 4 {
-        (bytes[0] == 169 && bytes[1] == 254) || is_never_a_source(4, address_be)
-    } else {
-        (bytes[0] == 0xfe && bytes[1] & 0xc0 == 0x80) || is_never_a_source(6, address_be)
-    }
-}
-
 /// Whether the packet's source is one that may be forwarded.
 #[inline(always)]
 pub(crate) fn may_be_source<E: Tables>(env: &E, work: &Work) -> Result<(), Reason> {
     let (family, source_be) = (work.packet.family, &work.packet.source_be);
-    if is_link_scope(family, source_be) || is_own_address(env, work) {
+    if source_reach(family, source_be) != Reach::Routed || is_own_address(env, work) {
         return Err(Reason::SourceAddressInvalid);
     }
     Ok(())
@@ -589,6 +582,22 @@ fn deny<E: Tables>(env: &E, work: &mut Work, reason: Reason, from_zone: u8, to_z
         env.count(Reason::SLOT_EVENTS_SUPPRESSED);
         return Verdict::drop(reason);
     }
+    describe_packet(work, EventKind::Deny, reason);
+    let event = &mut work.event;
+    event.egress_ifindex = work.out_ifindex;
+    event.policy = work.policy;
+    event.new_destination_be = work.translation.new_destination_be;
+    event.new_destination_port = work.translation.new_destination_port;
+    event.destination_rule = work.translation.destination_rule;
+    event.from_zone = from_zone;
+    event.to_zone = to_zone;
+    env.emit(&work.event);
+    Verdict::drop(reason)
+}
+
+/// Fills an event with a packet that is in no session.
+#[inline(always)]
+pub(crate) fn describe_packet(work: &mut Work, kind: EventKind, reason: Reason) {
     let packet = &work.packet;
     work.event = Event::default();
     let event = &mut work.event;
@@ -596,25 +605,20 @@ fn deny<E: Tables>(env: &E, work: &mut Work, reason: Reason, from_zone: u8, to_z
     event.source_be = packet.source_be;
     event.destination_be = packet.destination_be;
     event.new_source_be = packet.source_be;
-    event.new_destination_be = work.translation.new_destination_be;
+    event.new_destination_be = packet.destination_be;
     event.source_port = packet.source_port;
     event.destination_port = packet.destination_port;
     event.icmp_type_code = u32::from(packet.icmp);
     event.new_source_port = packet.source_port;
-    event.new_destination_port = work.translation.new_destination_port;
+    event.new_destination_port = packet.destination_port;
     event.ingress_ifindex = work.ifindex;
-    event.egress_ifindex = work.out_ifindex;
-    event.policy = work.policy;
+    event.policy = u32::MAX;
     event.nat_rule = u32::MAX;
-    event.destination_rule = work.translation.destination_rule;
+    event.destination_rule = u32::MAX;
     event.generation = work.generation;
-    event.kind = EventKind::Deny as u8;
+    event.kind = kind as u8;
     event.reason = reason as u8;
     event.family = packet.family;
     event.protocol = packet.protocol;
-    event.from_zone = from_zone;
-    event.to_zone = to_zone;
     event.tcp_flags = packet.tcp_flags;
-    env.emit(&work.event);
-    Verdict::drop(reason)
 }

@@ -174,7 +174,7 @@ fn first_match<E: Tables>(env: &E, walk: &mut Walk) {
 /// Index of the lowest bit set; 64 for none. Counts the ones below it: arithmetic without branches, each of which the
 /// verifier would follow on its own.
 #[inline(always)]
-fn lowest(bits: u64) -> u32 {
+pub(crate) fn lowest(bits: u64) -> u32 {
     (!bits & bits.wrapping_sub(1)).count_ones()
 }
 

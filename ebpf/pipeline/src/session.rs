@@ -10,7 +10,7 @@ use bulkhead_abi::{
 
 use crate::{
     Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward, life, nat, open,
-    syn_proxy,
+    screens, syn_proxy,
     tcp::{self, Trace, segment, window},
 };
 
@@ -300,6 +300,18 @@ pub(crate) fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason>
         work.flow.timeout_s = env.service_timeout_s(work.generation, service);
     } else {
         judge(env, work, reply, forwarded)?;
+    }
+    let zone = work.flow.from_zone;
+    if screens::counts(
+        env,
+        work.generation,
+        zone,
+        work.packet.protocol,
+        &mut work.screens,
+    ) {
+        work.flow.flags |= flow_flags::COUNTED;
+    } else {
+        work.flow.flags &= !flow_flags::COUNTED;
     }
     work.flow.fib_epoch = work.fib_epoch;
     work.flow.generation = work.generation;

@@ -25,7 +25,7 @@ use crate::{
 
 /// How long a destination counts as under attack after the last second in which too many SYNs came. Acknowledgements that
 /// may prove a cookie are looked at that long.
-const ATTACK_NS: u64 = 60_000_000_000;
+pub(crate) const ATTACK_NS: u64 = 60_000_000_000;
 
 /// How long SYNs are still challenged after that second.
 const LINGER_NS: u64 = 2_000_000_000;

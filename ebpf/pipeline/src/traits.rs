@@ -59,6 +59,11 @@ pub trait Frame {
 
     /// Sends the frame as it stands out of an interface and keeps it. False if the copy was lost.
     fn send_copy(&mut self, ifindex: u32) -> bool;
+    /// Whether this firewall's XDP program has screened the packet on this interface already (TCX).
+    fn screened(&self, ifindex: u32) -> bool;
+
+    /// Notes on the packet, for the TCX program of this interface, that it was screened (XDP). False: there is no place.
+    fn mark_screened(&mut self, ifindex: u32) -> bool;
 
     /// Hands the packet as it arrived to the slow path. False if it was lost.
     fn ask_slow_path(&mut self, kind: SlowPathKind, ifindex: u32, mtu: u32) -> bool;
@@ -276,7 +281,7 @@ pub trait Clock {
 }
 
 /// One second, ns.
-const SECOND_NS: u64 = 1_000_000_000;
+pub(crate) const SECOND_NS: u64 = 1_000_000_000;
 
 /// Begins another second of a rate if the last one is over. See [`RateState`] for what other CPUs may do meanwhile.
 #[inline(always)]

@@ -773,6 +773,18 @@ fn absent() -> u64 {
     unsafe { ABSENT.as_ptr().read_volatile() }
 }
 
+/// What packets that the XDP program has screened carry, but for the interface. A random number that user space sets before
+/// the object is loaded: metadata may travel with a packet from anywhere on this machine.
+#[unsafe(no_mangle)]
+static SCREENED_MARK: u32 = 0;
+
+/// What a packet screened on this interface carries as metadata.
+#[inline(always)]
+pub fn screened_mark(ifindex: u32) -> u32 {
+    // SAFETY: a word of this object's .rodata. Volatile, because the compiler believes that it is zero.
+    unsafe { (&raw const SCREENED_MARK).read_volatile() ^ ifindex }
+}
+
 /// The same number, of which the compiler knows nothing any more: checks behind it stay where they stand, on the very
 /// register the verifier will look at.
 #[inline(always)]

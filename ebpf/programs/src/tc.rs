@@ -15,7 +15,10 @@ use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer, LEAD_BYTES};
 use bulkhead_pipeline::{Checksum, Frame};
 use core::ptr;
 
-use crate::{maps, tables::opaque};
+use crate::{
+    maps,
+    tables::{opaque, screened_mark},
+};
 
 /// `BPF_F_PSEUDO_HDR`: the change concerns the pseudo header, which an unfinished checksum holds already.
 const PSEUDO_HEADER: u64 = 1 << 4;
@@ -181,6 +184,21 @@ impl Frame for SkbFrame {
         unsafe { (*self.skb).mark = crate::REDIRECTED_MARK };
         // SAFETY: an unknown interface loses the copy only.
         unsafe { bpf_clone_redirect(self.skb, ifindex, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn screened(&self, ifindex: u32) -> bool {
+        // SAFETY: the context is valid while the program runs.
+        let (meta, data) = unsafe { ((*self.skb).data_meta as usize, (*self.skb).data as usize) };
+        // SAFETY: the bytes lie between the metadata's start and its end, as is compared first.
+        meta + size_of::<u32>() <= data
+            && unsafe { (meta as *const u32).read_unaligned() } == screened_mark(ifindex)
+    }
+
+    #[inline(always)]
+    fn mark_screened(&mut self, _: u32) -> bool {
+        // Nobody comes after this program.
+        false
     }
 
     #[inline(always)]

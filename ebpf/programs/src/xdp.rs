@@ -2,7 +2,9 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::generated::{bpf_csum_diff, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    helpers::generated::{
+        bpf_csum_diff, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+    },
 };
 use bulkhead_abi::{FrameKind, Reason, SlowPathKind};
 use bulkhead_packet::{HEADER_BYTES, HeaderBuffer, LEAD_BYTES, Repeat as _, checksum::fold};
@@ -11,7 +13,7 @@ use core::ptr;
 
 use crate::{
     maps,
-    tables::{Kernel, opaque},
+    tables::{Kernel, opaque, screened_mark},
 };
 
 /// Bytes summed per step; `bpf_csum_diff` takes at most 512.
@@ -115,6 +117,29 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn send_copy(&mut self, _: u32) -> bool {
         false
+    }
+
+    #[inline(always)]
+    fn screened(&self, _: u32) -> bool {
+        // This is where it is done first.
+        false
+    }
+
+    #[inline(always)]
+    fn mark_screened(&mut self, ifindex: u32) -> bool {
+        const BYTES: usize = size_of::<u32>();
+        // SAFETY: the context is valid; a driver without metadata refuses.
+        if unsafe { bpf_xdp_adjust_meta(self.xdp, -(BYTES as i32)) } != 0 {
+            return false;
+        }
+        // SAFETY: the context is valid while the program runs.
+        let (meta, data) = unsafe { ((*self.xdp).data_meta as usize, (*self.xdp).data as usize) };
+        if meta + BYTES > data {
+            return false;
+        }
+        // SAFETY: the bytes lie between the metadata's start and its end, as was just compared.
+        unsafe { (meta as *mut u32).write_unaligned(screened_mark(ifindex)) };
+        true
     }
 
     #[inline(always)]

@@ -33,6 +33,7 @@ pub fn flow(flow: &Flow) -> String {
         FlowKind::Create => "create",
         FlowKind::Close => "close",
         FlowKind::Deny => "deny",
+        FlowKind::Screen => "screen",
     };
     columns(
         &flow.time,
@@ -52,9 +53,13 @@ const fn verdict(verdict: Verdict) -> &'static str {
 }
 
 fn end(flow: &Flow, address: IpAddr, port: u16, zone: &str) -> String {
-    match words::has_ports(flow.protocol_number) {
-        true => format!("{} ({zone})", SocketAddr::new(address, port)),
-        false => format!("{address} ({zone})"),
+    let end = match words::has_ports(flow.protocol_number) {
+        true => SocketAddr::new(address, port).to_string(),
+        false => address.to_string(),
+    };
+    match zone {
+        "" => end,
+        zone => format!("{end} ({zone})"),
     }
 }
 
@@ -65,7 +70,7 @@ fn summary(flow: &Flow) -> String {
     }];
     match (flow.kind, &flow.policy) {
         (FlowKind::Deny, Some(policy)) => parts.push(format!("{} by {policy}", flow.reason)),
-        (FlowKind::Deny, None) => parts.push(flow.reason.clone()),
+        (FlowKind::Deny | FlowKind::Screen, None) => parts.push(flow.reason.clone()),
         (_, policy) => parts.push(format!("policy {}", policy.as_deref().unwrap_or("self"))),
     }
     if let (Some(address), Some(port)) = (flow.translated_source_address, flow.translated_source_port) {

@@ -90,6 +90,34 @@ impl HostFirewall {
         self.run(HostFrame::new(Hook::Xdp, bytes), ifindex, established)
     }
 
+    /// The XDP program and, if it leaves the frame to it, the TCX program behind it.
+    pub fn both_hooks(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
+        let mut screened = None;
+        let mut first = self.run(
+            HostFrame::new(Hook::Xdp, bytes),
+            ifindex,
+            |frame, tables, work| {
+                let verdict = established(frame, tables, work);
+                screened = frame.screened;
+                verdict
+            },
+        );
+        if first.verdict.action != Action::NextHook {
+            return first;
+        }
+        let frame = HostFrame {
+            screened,
+            ..HostFrame::new(Hook::Tcx, &first.bytes)
+        };
+        let mut both = self.run(frame, ifindex, all_stages);
+        for (name, by) in first.delta {
+            *both.delta.entry(name).or_insert(0) += by;
+        }
+        first.events.append(&mut both.events);
+        both.events = first.events;
+        both
+    }
+
     /// The TCX egress program.
     pub fn host_egress(&mut self, ifindex: u32, bytes: &[u8], mark: u32, from_outside: bool) -> Outcome {
         self.run(

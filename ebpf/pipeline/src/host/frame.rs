@@ -58,6 +58,10 @@ pub struct HostFrame {
     pub handed: Vec<Handed>,
     /// Copies sent meanwhile: the interface, and the frame as it was.
     pub copies: Vec<(u32, Vec<u8>)>,
+    /// The interface on which XDP noted that it screened the packet.
+    pub screened: Option<u32>,
+    /// There is no place for such a note.
+    pub no_notes: bool,
 }
 
 impl HostFrame {
@@ -142,6 +146,18 @@ impl Frame for HostFrame {
     fn send_copy(&mut self, ifindex: u32) -> bool {
         self.copies.push((ifindex, self.bytes.clone()));
         self.hook == Hook::Tcx
+    }
+
+    fn screened(&self, ifindex: u32) -> bool {
+        self.hook == Hook::Tcx && self.screened == Some(ifindex)
+    }
+
+    fn mark_screened(&mut self, ifindex: u32) -> bool {
+        if self.hook == Hook::Tcx || self.no_notes {
+            return false;
+        }
+        self.screened = Some(ifindex);
+        true
     }
 
     fn ask_slow_path(&mut self, kind: SlowPathKind, ifindex: u32, mtu: u32) -> bool {
