@@ -69,14 +69,19 @@ pub(crate) fn inspect<F: Frame, E: Tables + Clock>(
 #[inline(never)]
 fn look<E: Tables + Clock>(env: &E, work: &mut Work, packets: u32) -> Result<(), Reason> {
     let packet = &mut work.packet;
-    if packet.protocol == protocol::TCP && packet.source_be == packet.destination_be {
-        // No stack sends that over a wire; without a screen it ends where conversations are opened.
+    if packet.protocol == protocol::TCP
+        && packet.source_be == packet.destination_be
+        && work.screens.has(Screen::Land)
+    {
+        // No stack sends that over a wire: without the screen it ends where conversations are opened.
         packet.options |= Screen::Land.bit();
-        if work.screens.has(Screen::Land) {
-            return Err(refused(env, work, Reason::SourceAddressInvalid));
+        let reason = refused(env, work, Reason::SourceAddressInvalid);
+        if reason != Reason::SourceAddressInvalid {
+            return Err(reason);
         }
+        work.packet.options &= !Screen::Land.bit();
     }
-    let hits = packet.options & work.screens.enabled;
+    let hits = work.packet.options & work.screens.enabled;
     if hits != 0 {
         caught(env, work, lowest(hits))?;
     }

@@ -12,6 +12,8 @@ use crate::{Action, Stage, Table, Tables, Verdict, Work, control, established, h
 pub struct HostFirewall {
     /// Its tables.
     pub tables: HostTables,
+    /// Frames that reach XDP have no place for its notes to TCX, as with drivers without metadata.
+    pub no_notes: bool,
     work: Box<Work>,
     vlan: u32,
 }
@@ -43,6 +45,7 @@ impl HostFirewall {
     pub fn new(tables: HostTables) -> Self {
         Self {
             tables,
+            no_notes: false,
             work: Box::default(),
             vlan: 0,
         }
@@ -93,15 +96,15 @@ impl HostFirewall {
     /// The XDP program and, if it leaves the frame to it, the TCX program behind it.
     pub fn both_hooks(&mut self, ifindex: u32, bytes: &[u8]) -> Outcome {
         let mut screened = None;
-        let mut first = self.run(
-            HostFrame::new(Hook::Xdp, bytes),
-            ifindex,
-            |frame, tables, work| {
-                let verdict = established(frame, tables, work);
-                screened = frame.screened;
-                verdict
-            },
-        );
+        let frame = HostFrame {
+            no_notes: self.no_notes,
+            ..HostFrame::new(Hook::Xdp, bytes)
+        };
+        let mut first = self.run(frame, ifindex, |frame, tables, work| {
+            let verdict = established(frame, tables, work);
+            screened = frame.screened;
+            verdict
+        });
         if first.verdict.action != Action::NextHook {
             return first;
         }

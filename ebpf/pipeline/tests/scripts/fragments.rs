@@ -26,7 +26,7 @@ fn outbound(translate: bool) -> Net {
 }
 
 /// Cuts a packet without options or extensions into fragments that begin at these offsets, the first of which is 0.
-fn cut(frame: &Frame, offsets: &[usize], id: u32) -> Vec<Vec<u8>> {
+pub fn cut(frame: &Frame, offsets: &[usize], id: u32) -> Vec<Vec<u8>> {
     let whole = frame.clone().to(mac(INSIDE)).build();
     let v4 = frame.is_v4();
     let header = if v4 { 34 } else { 54 };

@@ -20,6 +20,8 @@ mod policy;
 mod properties;
 mod related;
 mod rematch;
+mod screen_rates;
+mod screen_shapes;
 mod screens;
 mod session_limits;
 mod syn_proxy;

@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use bulkhead_abi::{
     Dimension, Flow, FlowKey6, Interface, LimitRule, LimitRuleKey, Live, NeighbourKey, PolicyAction,
     PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Route4Key, Route6Key, RouteEntry, RouteKind, RulePage,
-    RuleSet, ServiceKey, SessionState, Settings, TimeoutKey, VectorKey, WORDS_PER_PAGE, ZoneKey, flow_flags,
-    interface_flags,
+    RuleSet, Screen, ScreenCount, ScreenProfile, ServiceKey, SessionState, Settings, TimeoutKey, VectorKey,
+    WORDS_PER_PAGE, ZONE_SLOTS, ZoneKey, flow_flags, interface_flags,
 };
 use bulkhead_pipeline::{
     Table,
@@ -288,6 +288,10 @@ impl Net {
         ] {
             tables.zones.set(&ZoneKey { generation, ifindex }, &zone);
         }
+        for zone in 0..ZONE_SLOTS {
+            let index = ScreenProfile::index(generation, zone as u8);
+            tables.screens.set(&index, &ScreenProfile::default());
+        }
         for (rule, policy) in policies.iter().enumerate() {
             let value = PolicyRule {
                 policy: rule as u32,
@@ -321,6 +325,28 @@ impl Net {
     /// The generation in force.
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// Gives a zone of the generation in force a screen profile.
+    pub fn screens(&mut self, zone: u32, profile: &ScreenProfile) {
+        let index = ScreenProfile::index(self.generation, zone as u8);
+        self.tables().screens.set(&index, profile);
+    }
+
+    /// What the screens have counted since the last call: zone, screen, packets dropped, packets let pass.
+    pub fn take_screen_counts(&mut self) -> Vec<(u32, Screen, u64, u64)> {
+        let mut taken = Vec::new();
+        for (index, count) in self.tables().screen_counts.entries() {
+            self.tables().screen_counts.remove(&index);
+            let (zone, screen) = (
+                index / Screen::SLOTS,
+                Screen::ALL[(index % Screen::SLOTS) as usize],
+            );
+            assert_eq!(ScreenCount::index(zone as u8, screen as u32), index);
+            taken.push((zone, screen, count.dropped, count.alarmed));
+        }
+        taken.sort();
+        taken
     }
 
     /// Names a service of the generation in force.
@@ -401,6 +427,15 @@ impl Net {
         let bytes = frame.clone().to(mac(ifindex)).build();
         Step {
             outcome: self.firewall.established(ifindex, &bytes),
+            before: bytes,
+        }
+    }
+
+    /// A frame from the wire to the XDP program and, if that leaves it, to the TCX program.
+    pub fn receive_both(&mut self, ifindex: u32, frame: &Frame) -> Step {
+        let bytes = frame.clone().to(mac(ifindex)).build();
+        Step {
+            outcome: self.firewall.both_hooks(ifindex, &bytes),
             before: bytes,
         }
     }

@@ -243,5 +243,11 @@ fn poison() -> Work {
     work.generation = 99;
     work.policy = 99;
     work.half_open = 1;
+    work.packet.options = u64::MAX;
+    work.screens.enabled = u64::MAX;
+    work.screens.icmp_flood = 1;
+    work.screen_key.subject = 99;
+    work.zone = 1;
+    work.scan.targets = 99;
     work
 }
