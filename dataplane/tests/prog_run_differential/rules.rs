@@ -7,8 +7,40 @@ use bulkhead_dataplane::ruleset::{
     SourceNat, SourceTranslation, Zone,
 };
 
-/// With or without source NAT from inside to outside; `open` permits more than its opposite.
-pub fn ruleset(nat: bool, open: bool) -> Ruleset {
+/// Every screen but those of scans, which go by a clock that the two worlds do not share; and thresholds low enough to be met
+/// within the seconds that the packets take.
+fn screen(alarm_without_drop: bool) -> Screen {
+    Screen {
+        alarm_without_drop,
+        icmp_flood: Some(12),
+        icmp_fragment: true,
+        icmp_large: true,
+        ip_bad_option: true,
+        ip_source_route: true,
+        ip_record_route: true,
+        ip_timestamp: true,
+        ip_security: true,
+        ip_stream: true,
+        ip_spoofing: true,
+        unknown_protocol: true,
+        extension_headers: true,
+        land: true,
+        tcp_no_flags: true,
+        tcp_syn_fin: true,
+        tcp_fin_no_ack: true,
+        winnuke: true,
+        syn_fragment: true,
+        syn_flood_attack: Some(1),
+        syn_flood_alarm: Some(1),
+        syn_flood_source: Some(4),
+        syn_flood_destination: Some(2),
+        udp_flood: Some(12),
+        ..Screen::default()
+    }
+}
+
+/// With or without source NAT from inside to outside and screens; `open` permits more than its opposite.
+pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
     let ports = |protocol, first, last| ServiceMatch::Ports {
         protocol,
         first,
@@ -93,7 +125,7 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
             Zone {
                 name: "outside".into(),
                 host_inbound: vec![2],
-                ..Zone::default()
+                screen: screens.then_some(usize::from(open)),
             },
             Zone {
                 name: "dmz".into(),
@@ -113,14 +145,17 @@ pub fn ruleset(nat: bool, open: bool) -> Ruleset {
             },
         ],
         services,
-        screens: vec![Screen {
-            // Some of the traffic gets there.
-            session_limit_source: Some(30),
-            session_limit_destination: Some(20),
-            syn_ack_ack: Some(12),
-            alarm_without_drop: !open,
-            ..Screen::default()
-        }],
+        screens: vec![
+            Screen {
+                // Some of the traffic gets there.
+                session_limit_source: Some(30),
+                session_limit_destination: Some(20),
+                syn_ack_ack: Some(12),
+                alarm_without_drop: !open,
+                ..if screens { screen(false) } else { Screen::default() }
+            },
+            screen(true),
+        ],
         policies,
         source_nat: if nat {
             vec![SourceNat {

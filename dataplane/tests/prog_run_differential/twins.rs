@@ -11,7 +11,7 @@ use std::{
 use bulkhead_abi::{
     ControlRequest, Datagram, Disposition, Event, Flow, FlowKey4, FlowKey6, FrameHeader, FrameKind,
     Interface, Live, NeighbourKey, Reason, Route4Key, Route6Key, RouteEntry, RouteKind, SLOW_PATH_BYTES,
-    SlowPathRequest, interface_flags,
+    Screen, ScreenCount, SlowPathRequest, interface_flags,
 };
 use bulkhead_dataplane::{
     bpf::{Object, Program, Sizes},
@@ -62,11 +62,12 @@ pub struct Twins {
     interfaces: [u32; 3],
     generation: u32,
     nat: bool,
+    screens: bool,
     epoch: u32,
 }
 
 impl Twins {
-    pub fn new(interfaces: [u32; 3], nat: bool) -> Self {
+    pub fn new(interfaces: [u32; 3], nat: bool, screens: bool) -> Self {
         let sizes = Sizes {
             sessions: 8192,
             half_open: 16_384,
@@ -91,6 +92,7 @@ impl Twins {
             interfaces,
             generation: 0,
             nat,
+            screens,
             epoch: 0,
         };
         twins.topology();
@@ -194,8 +196,8 @@ impl Twins {
     pub fn commit(&mut self, open: bool) {
         self.generation += 1;
         let indices = self.interfaces.map(Some);
-        let compiled =
-            compile(&ruleset(self.nat, open), self.generation, &indices).expect("a ruleset that fits");
+        let compiled = compile(&ruleset(self.nat, self.screens, open), self.generation, &indices)
+            .expect("a ruleset that fits");
         stage::stage(&self.object.maps, &compiled).expect("room in the tables");
         let tables = &self.host.tables;
         tables
@@ -216,6 +218,7 @@ impl Twins {
         tables.nat_addresses6.load(compiled.nat_addresses6);
         tables.service_timeouts.load(compiled.service_timeouts);
         tables.limit_rules.load(compiled.limit_rules);
+        tables.screens.load(compiled.screens);
         self.go_live();
     }
 
@@ -396,8 +399,14 @@ impl Twins {
         );
         // A packet whose rewrite failed half way is dropped, whatever is in it.
         if host.verdict.reason != Reason::RewriteFailed {
-            assert_eq!(kernel.packet, host.bytes, "bytes; {}", what());
+            assert_eq!(
+                packet_of(program, &kernel.packet, &host),
+                host.bytes,
+                "bytes; {}",
+                what()
+            );
         }
+        self.compare_rates();
         assert_eq!(self.kernel_requests(), host.asked, "slow path; {}", what());
         assert_eq!(
             self.kernel_frames(),
@@ -408,6 +417,30 @@ impl Twins {
         let events: Vec<Event> = host.events.iter().copied().map(normalised_event).collect();
         assert_eq!(self.kernel_events(), events, "events; {}", what());
         host
+    }
+
+    /// Compares the screens' rates. A second may begin a tick apart, if the clock ticked between the two.
+    fn compare_rates(&self) {
+        for (key, host) in self.host.tables.screen_rates.entries() {
+            let kernel = self.object.maps.screen_rates.get(&key).unwrap();
+            let kernel = kernel.unwrap_or_else(|| panic!("no rate of {key:?}"));
+            assert_eq!(kernel.packets, host.packets, "rate of {key:?}");
+            assert!(kernel.began_ns.abs_diff(host.began_ns) <= 20_000_000, "{key:?}");
+            assert!(kernel.until_ns.abs_diff(host.until_ns) <= 20_000_000, "{key:?}");
+            self.host.tables.screen_rates.set(&key, &kernel);
+        }
+    }
+
+    /// Compares what the screens have counted.
+    pub fn compare_screens(&self) {
+        for zone in 0..4 {
+            for screen in Screen::ALL {
+                let index = ScreenCount::index(zone, *screen as u32);
+                let host = self.host.tables.screen_counts.get(&index).unwrap_or_default();
+                let kernel = self.object.screen_count(zone, *screen as u32).expect("counts");
+                assert_eq!(kernel, host, "{screen:?} of zone {zone}");
+            }
+        }
     }
 
     /// Compares the session tables, and the counts of sessions per address.
@@ -468,6 +501,16 @@ fn timeless(datagram: Datagram) -> Datagram {
         created_ns: 0,
         last_ns: 0,
         ..datagram
+    }
+}
+
+/// The packet of what a test run returned: XDP's begins with the note for TCX, if there is one.
+fn packet_of<'a>(program: Program, kernel: &'a [u8], host: &Outcome) -> &'a [u8] {
+    const NOTE_BYTES: usize = 4;
+    if program == Program::Xdp && kernel.len() == host.bytes.len() + NOTE_BYTES {
+        &kernel[NOTE_BYTES..]
+    } else {
+        kernel
     }
 }
 
