@@ -76,7 +76,6 @@ const SCREENED: &[Reason] = &[
     Reason::ToHost,
     Reason::ScreenIcmpFlood,
     Reason::ScreenUdpFlood,
-    Reason::ScreenSynFlood,
     Reason::ScreenSynFloodSource,
     Reason::ScreenSynFloodDestination,
     Reason::ScreenIcmpLarge,

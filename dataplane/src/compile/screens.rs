@@ -54,6 +54,13 @@ fn profile(from: &ruleset::Screen) -> Result<ScreenProfile, CompileError> {
         (Screen::TcpFinNoAck, from.tcp_fin_no_ack),
         (Screen::Winnuke, from.winnuke),
         (Screen::SynFragment, from.syn_fragment),
+        // Their limits are in a table of their own.
+        (Screen::SynAckAck, from.syn_ack_ack.is_some()),
+        (Screen::SessionLimitSource, from.session_limit_source.is_some()),
+        (
+            Screen::SessionLimitDestination,
+            from.session_limit_destination.is_some(),
+        ),
     ] {
         if on {
             to.enabled |= screen.bit();
@@ -77,17 +84,6 @@ fn profile(from: &ruleset::Screen) -> Result<ScreenProfile, CompileError> {
             Screen::SynFloodDestination,
             from.syn_flood_destination,
             &mut to.syn_flood_destination,
-        ),
-        (Screen::SynAckAck, from.syn_ack_ack, &mut to.syn_ack_ack),
-        (
-            Screen::SessionLimitSource,
-            from.session_limit_source,
-            &mut to.session_limit_source,
-        ),
-        (
-            Screen::SessionLimitDestination,
-            from.session_limit_destination,
-            &mut to.session_limit_destination,
         ),
     ] {
         if let Some(threshold) = threshold {
@@ -231,9 +227,7 @@ mod tests {
             syn_flood_alarm: 6,
             syn_flood_source: 7,
             syn_flood_destination: 8,
-            syn_ack_ack: 9,
-            session_limit_source: 13,
-            session_limit_destination: 14,
+            reserved: 0,
             icmp_sweep: limit(2),
             tcp_port_scan: limit(3),
             tcp_sweep: limit(4),

@@ -30,7 +30,8 @@ fn screen(alarm_without_drop: bool) -> Screen {
         tcp_fin_no_ack: true,
         winnuke: true,
         syn_fragment: true,
-        syn_flood_attack: Some(1),
+        // Of cookies each world makes its own.
+        syn_flood_attack: alarm_without_drop.then_some(1),
         syn_flood_alarm: Some(1),
         syn_flood_source: Some(4),
         syn_flood_destination: Some(2),

@@ -10,8 +10,8 @@ use std::{
 
 use bulkhead_abi::{
     ControlRequest, Datagram, Disposition, Event, Flow, FlowKey4, FlowKey6, FrameHeader, FrameKind,
-    Interface, Live, NeighbourKey, Reason, Route4Key, Route6Key, RouteEntry, RouteKind, SLOW_PATH_BYTES,
-    Screen, ScreenCount, SlowPathRequest, interface_flags,
+    Interface, Live, NeighbourKey, RateState, Reason, Route4Key, Route6Key, RouteEntry, RouteKind,
+    SLOW_PATH_BYTES, Screen, ScreenCount, ScreenKey, SlowPathRequest, interface_flags,
 };
 use bulkhead_dataplane::{
     bpf::{Object, Program, Sizes},
@@ -366,6 +366,7 @@ impl Twins {
             .unwrap_or_else(|error| panic!("{error}: {} bytes {bytes:02x?}", bytes.len()));
         // At once: what the clock says must be what the kernel read.
         self.synchronise();
+        self.synchronise_rates();
         let counters = self.object.counters().expect("counters");
         let moved: Vec<u64> = counters
             .iter()
@@ -419,14 +420,32 @@ impl Twins {
         host
     }
 
-    /// Compares the screens' rates. A second may begin a tick apart, if the clock ticked between the two.
+    /// Sets the host's clock to a time at which its rates do what the kernel's did with the packet that just went through: this
+    /// thread may have been stopped in between for longer than the rest of somebody's second.
+    fn synchronise_rates(&self) {
+        for (key, host) in self.host.tables.screen_rates.entries() {
+            let kernel = self.kernel_rate(&key);
+            if kernel.began_ns != host.began_ns {
+                self.host.tables.set_now_ns(kernel.began_ns);
+            } else if kernel.packets != host.packets {
+                let last_ns = kernel.began_ns + 999_999_999;
+                let now_ns = bulkhead_pipeline::Clock::now_ns(&self.host.tables);
+                self.host.tables.set_now_ns(now_ns.min(last_ns));
+            }
+        }
+    }
+
+    fn kernel_rate(&self, key: &ScreenKey) -> RateState {
+        let rate = self.object.maps.screen_rates.get(key).expect("readable");
+        rate.unwrap_or_else(|| panic!("the kernel has no rate of {key:?}"))
+    }
+
+    /// Compares the screens' rates, and makes their times the same.
     fn compare_rates(&self) {
         for (key, host) in self.host.tables.screen_rates.entries() {
-            let kernel = self.object.maps.screen_rates.get(&key).unwrap();
-            let kernel = kernel.unwrap_or_else(|| panic!("no rate of {key:?}"));
+            let kernel = self.kernel_rate(&key);
             assert_eq!(kernel.packets, host.packets, "rate of {key:?}");
-            assert!(kernel.began_ns.abs_diff(host.began_ns) <= 20_000_000, "{key:?}");
-            assert!(kernel.until_ns.abs_diff(host.until_ns) <= 20_000_000, "{key:?}");
+            assert_eq!(kernel.until_ns != 0, host.until_ns != 0, "attack on {key:?}");
             self.host.tables.screen_rates.set(&key, &kernel);
         }
     }

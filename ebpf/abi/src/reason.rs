@@ -183,7 +183,7 @@ reasons! {
     /// The source has as many TCP sessions as the zone's screen lets it have.
     SynAckAck = 213, "syn_ack_ack", drop;
 
-    // Screens: 160 and a screen's number. See `Screen`, which says more.
+    // Screens: 160 and a screen's number. See `Screen`, which says more. Those of sessions' limits stand above.
     /// Screen: ICMP packets to one destination, per second.
     ScreenIcmpFlood = 160, "screen_icmp_flood", drop;
     /// Screen: hosts pinged by one source within an interval.
@@ -240,18 +240,12 @@ reasons! {
     ScreenSynFloodSource = 186, "screen_syn_flood_source", drop;
     /// Screen: SYNs to one destination, per second.
     ScreenSynFloodDestination = 187, "screen_syn_flood_destination", drop;
-    /// Screen: TCP sessions that one source holds open.
-    ScreenSynAckAck = 188, "screen_syn_ack_ack", drop;
     /// Screen: UDP packets to one destination, per second.
     ScreenUdpFlood = 189, "screen_udp_flood", drop;
     /// Screen: UDP ports tried by one source within an interval.
     ScreenUdpPortScan = 190, "screen_udp_port_scan", drop;
     /// Screen: hosts tried by one source over UDP within an interval.
     ScreenUdpSweep = 191, "screen_udp_sweep", drop;
-    /// Screen: sessions of one source.
-    ScreenSessionLimitSource = 192, "screen_session_limit_source", drop;
-    /// Screen: sessions of one destination.
-    ScreenSessionLimitDestination = 193, "screen_session_limit_destination", drop;
 
     /// SYN to a destination under attack, answered with a SYN cookie; no state is kept.
     SynCookieSent = 196, "syn_cookie_sent", pass;

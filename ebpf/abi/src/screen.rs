@@ -1,8 +1,8 @@
 //! Screens: what a zone refuses, or raises the alarm about, whatever policy says.
 //!
 //! Owns the screens' numbers, a zone's profile as the programs read it, and the state behind rates and scans. A screen's
-//! number is its bit in [`ScreenProfile::enabled`], its place among a zone's counters and, added to [`Screen::FIRST_REASON`],
-//! its [`Reason`]. Numbers are never reused.
+//! number is its bit in [`ScreenProfile::enabled`] and its place among a zone's counters. Numbers are never reused. Limits of
+//! sessions are screens to those who configure and count them; what they count is in [`crate::LimitRule`]'s tables.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -36,8 +36,7 @@ macro_rules! screens {
             }
         }
 
-        // A reason's number tells its screen, and the other way round.
-        $(const _: () = assert!(Reason::$reason as u8 == Screen::FIRST_REASON + $number && $number < Screen::SLOTS);)*
+        $(const _: () = assert!($number < Screen::SLOTS);)*
     };
 }
 
@@ -99,7 +98,7 @@ screens! {
     /// SYNs to one destination, per second.
     SynFloodDestination = 27, ScreenSynFloodDestination;
     /// TCP sessions that one source holds open.
-    SynAckAck = 28, ScreenSynAckAck;
+    SynAckAck = 28, SynAckAck;
     /// UDP packets to one destination, per second.
     UdpFlood = 29, ScreenUdpFlood;
     /// UDP ports tried by one source within an interval.
@@ -107,16 +106,14 @@ screens! {
     /// Hosts tried by one source over UDP within an interval.
     UdpSweep = 31, ScreenUdpSweep;
     /// Sessions of one source.
-    SessionLimitSource = 32, ScreenSessionLimitSource;
+    SessionLimitSource = 32, SessionLimitSource;
     /// Sessions of one destination.
-    SessionLimitDestination = 33, ScreenSessionLimitDestination;
+    SessionLimitDestination = 33, SessionLimitDestination;
 }
 
 impl Screen {
     /// Numbers there may be: bits of a word.
     pub const SLOTS: u32 = 64;
-    /// The reason of screen 0.
-    pub const FIRST_REASON: u8 = 160;
 
     /// Its bit in [`ScreenProfile::enabled`].
     #[must_use]
@@ -179,12 +176,8 @@ pub struct ScreenProfile {
     pub syn_flood_source: u32,
     /// Threshold of [`Screen::SynFloodDestination`], SYNs per second.
     pub syn_flood_destination: u32,
-    /// Limit of [`Screen::SynAckAck`], sessions.
-    pub syn_ack_ack: u32,
-    /// Limit of [`Screen::SessionLimitSource`], sessions.
-    pub session_limit_source: u32,
-    /// Limit of [`Screen::SessionLimitDestination`], sessions.
-    pub session_limit_destination: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Limit of [`Screen::IcmpSweep`].
     pub icmp_sweep: ScanLimit,
     /// Limit of [`Screen::TcpPortScan`].
@@ -302,10 +295,12 @@ mod tests {
             assert_eq!(*screen as u32, number);
             assert_eq!(Screen::reason_of(number), Some(screen.reason()));
             assert!(screen.reason().is_drop());
-            assert_eq!(
-                screen.reason().name().strip_prefix("screen_"),
-                Some(screen.name())
-            );
+            // A reason's number tells its screen, but for the limits of sessions, whose names are the reasons' own.
+            let reason = screen.reason();
+            if reason.name() != screen.name() {
+                assert_eq!(reason as u32, 160 + number);
+                assert_eq!(reason.name().strip_prefix("screen_"), Some(screen.name()));
+            }
         }
         assert_eq!(Screen::reason_of(Screen::ALL.len() as u32), None);
     }

@@ -4,9 +4,9 @@
 //! word, and what began before a limit was configured was never counted: user space counts the tables now and then and
 //! corrects what differs. Only zones with limits pay, and only at the beginning and at the end of a session.
 
-use bulkhead_abi::{LimitKey, LimitKind, LimitRule, Reason, limit_flags, protocol};
+use bulkhead_abi::{LimitKey, LimitKind, LimitRule, Reason, Screen, limit_flags, protocol};
 
-use crate::{Tables, Work, life};
+use crate::{Tables, Work, life, screens};
 
 /// Counts the session that `work` is about to open.
 ///
@@ -29,21 +29,25 @@ pub(crate) fn charge<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> 
         fill_key(work, kind, zone, false);
         if env.count_session(&work.limit_key, 1) > i64::from(limit) && over.is_none() {
             over = Some(match kind {
-                LimitKind::Source => Reason::SessionLimitSource,
-                LimitKind::Destination => Reason::SessionLimitDestination,
-                LimitKind::SynAckAck => Reason::SynAckAck,
+                LimitKind::Source => Screen::SessionLimitSource,
+                LimitKind::Destination => Screen::SessionLimitDestination,
+                LimitKind::SynAckAck => Screen::SynAckAck,
             });
         }
     }
-    let Some(reason) = over else {
+    let Some(screen) = over else {
         return Ok(());
     };
     if rule.flags & limit_flags::ALARM_ONLY != 0 {
         env.count(Reason::SLOT_SESSION_LIMIT_ALARMS);
+        work.zone = u32::from(zone);
+        screens::report(env, work, screen as u32, false);
         return Ok(());
     }
+    // The denial is told by the caller.
+    env.count_screen(zone, screen as u32, true);
     discharge(env, work, zone, tcp, false);
-    Err(reason)
+    Err(screen.reason())
 }
 
 /// Takes the session off that [`charge`] counted and that could not be opened after all.

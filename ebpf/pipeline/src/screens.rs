@@ -326,7 +326,7 @@ pub(crate) fn counts<E: Tables>(
 /// # Errors
 /// Its reason, unless it is only to raise the alarm.
 #[inline(never)]
-fn caught<E: Tables + Clock>(env: &E, work: &mut Work, screen: u32) -> Result<(), Reason> {
+fn caught<E: Tables>(env: &E, work: &mut Work, screen: u32) -> Result<(), Reason> {
     let drop = work.screens.flags & screen_flags::ALARM_ONLY == 0;
     report(env, work, screen, drop);
     match Screen::reason_of(screen) {
@@ -335,9 +335,9 @@ fn caught<E: Tables + Clock>(env: &E, work: &mut Work, screen: u32) -> Result<()
     }
 }
 
-/// Counts a packet of a zone's screen and tells user space, within the rate limit.
+/// Counts a packet of the screen (by number) of the zone `work.zone` and tells user space, within the rate limit.
 #[inline(never)]
-fn report<E: Tables + Clock>(env: &E, work: &mut Work, screen: u32, dropped: bool) {
+pub(crate) fn report<E: Tables>(env: &E, work: &mut Work, screen: u32, dropped: bool) {
     env.count_screen(work.zone as u8, screen, dropped);
     if !env.permitted(work.generation, Limiter::ScreenEvent, work.now_ns) {
         env.count(Reason::SLOT_EVENTS_SUPPRESSED);
