@@ -363,3 +363,46 @@ fn netns_conversations_beside_a_syn_flood_notice_nothing() -> Result<()> {
     }
     Ok(())
 }
+
+/// Above the attack threshold the screen hands SYNs to the proxy: who really wants to talk to the flooded server still can.
+#[test]
+fn netns_a_new_connection_completes_during_a_spoofed_flood() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    for hook in HOOKS {
+        let screen = Screen {
+            syn_flood_attack: Some(20),
+            ..Screen::default()
+        };
+        let lab = Lab::new(hook, screen)?;
+        let outside = lab.outside();
+        let server = TcpServer::start(&outside.namespace, outside.v4_port(80))?;
+        let client = lab.inside().client().timeout(Duration::from_secs(2));
+        let mut open = client.tcp(server.address())?.answered()?;
+        let frames: Vec<_> = (0..200)
+            .map(|n| {
+                let source = IpAddr::from([10, 77, 0, 50 + (n % 100) as u8]);
+                lab.between(source, outside.v4.into()).tcp(2000 + n, 80).syn()
+            })
+            .collect();
+        let arrived = lab.arriving(&frames)?;
+        assert!(
+            (19..=20).contains(&arrived),
+            "{hook:?}: {arrived} SYNs reached the server"
+        );
+        let (dropped, told) = lab.count("syn_flood")?;
+        assert!(dropped == 0 && (180..=181).contains(&told), "{hook:?}: {told}");
+        let mut late = client.tcp(server.address())?.answered()?;
+        late.exchange(100_000, 100_000)?.answered()?;
+        open.exchange(100_000, 100_000)?.answered()?;
+        let counters = lab.engine.counters()?;
+        assert_eq!(
+            counters["syn_cookies_accepted"],
+            1,
+            "{hook:?}: {:#?}",
+            lab.engine.nonzero_counters()
+        );
+    }
+    Ok(())
+}
