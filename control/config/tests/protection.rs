@@ -36,10 +36,10 @@ fn screens() {
             "    - name: a\n      icmp: { flood: 0, sweep: { count: 1, interval: 2s } }\n      udp: { flood: 1000001, portScan: { count: 2000, interval: 5 } }\n      tcp: { synAckAck: -1, synFlood: { attack: 0, destination: 9999999 } }\n      sessionLimit: { source: 0, destination: many }\n",
             &[
                 "9:22: flood cannot be 0; it can be 1 to 1000000",
-                "9:41: count cannot be 1; it can be 2 to 1024",
+                "9:41: count cannot be 1; it can be 2 to 128",
                 "9:54: interval cannot be 2s; it can be 1ms to 1s",
                 "10:21: flood cannot be 1000001; it can be 1 to 1000000",
-                "10:49: count cannot be 2000; it can be 2 to 1024",
+                "10:49: count cannot be 2000; it can be 2 to 128",
                 "10:65: duration 5 has no unit; write 5s for seconds",
                 "11:25: synAckAck must be true, false or a whole number, not the number -1; write `true` without quotes, or `false`",
                 "11:49: attack cannot be 0; it can be 1 to 1000000",

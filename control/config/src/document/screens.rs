@@ -162,9 +162,9 @@ pub struct UdpScreens {
     expecting = "a mapping of count and interval"
 )]
 pub struct ScanEntry {
-    /// So many different ones are a scan, 2 to 1024. Default: 10.
+    /// So many different ones are a scan, 2 to 128. Default: 10.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 2, max = 1024))]
+    #[schemars(range(min = 2, max = 128))]
     pub count: Option<u32>,
     /// Within this time, from 1ms to 1s. Default: `5ms`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -14,8 +14,8 @@ use crate::toggle::Toggle;
 
 /// More a second than one CPU forwards would protect nobody.
 const RATES: (u32, u32) = (1, 1_000_000);
-/// With a count of 1 every packet would be a scan.
-const SCAN_COUNTS: (u32, u32) = (2, 1_024);
+/// With a count of 1 every packet would be a scan; more than these the programs do not tell apart.
+const SCAN_COUNTS: (u32, u32) = (2, 128);
 
 impl Checker<'_, '_> {
     pub(super) fn screens(&mut self, entries: &[ScreenEntry]) -> Vec<Screen> {
