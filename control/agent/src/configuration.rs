@@ -11,8 +11,6 @@ use anyhow::{Context as _, Result};
 use bulkhead_config::{Config, Diagnostic, MAX_DOCUMENT_BYTES, Parsed};
 use bulkhead_dataplane::netlink::Netlink;
 
-use crate::unsupported::unsupported;
-
 /// A file that is sound.
 #[derive(Debug)]
 pub struct Configuration {
@@ -84,15 +82,6 @@ impl Configuration {
     /// [`Refused`] if one does not; anything else if the kernel does not say.
     pub fn check_interfaces(self) -> Result<Self> {
         let diagnostics = missing_interfaces(&self.parsed.config)?;
-        self.unless(diagnostics)
-    }
-
-    /// Makes sure that the data plane enforces all of it.
-    ///
-    /// # Errors
-    /// [`Refused`] if it does not.
-    pub fn check_supported(self) -> Result<Self> {
-        let diagnostics = unsupported(&self.parsed.config);
         self.unless(diagnostics)
     }
 

@@ -107,7 +107,7 @@ fn enforce(args: &RunArgs) -> Result<()> {
 
 /// Reads the file, checks it against itself and against the machine, and says what is doubtful about it.
 fn read(path: &Path) -> Result<Configuration> {
-    let configuration = Configuration::read(path)?.check_supported()?.check_interfaces()?;
+    let configuration = Configuration::read(path)?.check_interfaces()?;
     for warning in &configuration.parsed.warnings {
         tracing::warn!(
             file = warning.file,

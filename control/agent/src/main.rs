@@ -28,7 +28,6 @@ mod report;
 mod server;
 mod table;
 mod translate;
-mod unsupported;
 mod words;
 
 use std::process::ExitCode;
