@@ -158,6 +158,8 @@ impl Target {
 
 /// A flow key of either family.
 pub(super) trait AnyKey {
+    /// 4 or 6.
+    fn family(&self) -> u8;
     /// The key with room for either family.
     fn wide(&self) -> FlowKey6;
     /// The key for a request.
@@ -165,6 +167,10 @@ pub(super) trait AnyKey {
 }
 
 impl AnyKey for FlowKey4 {
+    fn family(&self) -> u8 {
+        4
+    }
+
     fn wide(&self) -> FlowKey6 {
         FlowKey6 {
             source_be: [self.source_be, 0, 0, 0],
@@ -186,6 +192,10 @@ impl AnyKey for FlowKey4 {
 }
 
 impl AnyKey for FlowKey6 {
+    fn family(&self) -> u8 {
+        6
+    }
+
     fn wide(&self) -> FlowKey6 {
         *self
     }
@@ -311,7 +321,7 @@ impl Sweep<'_> {
         if flow.flags & flow_flags::REPLY == 0
             && let Some(census) = &mut self.census
         {
-            census.see(&wide, flow, half_open);
+            census.see(key.family(), &wide, flow, half_open);
         }
         let idle_ns = self.now_ns.saturating_sub(flow.last_seen_ns);
         let timeout_ns = self.timeouts.of_flow(&wide, flow);

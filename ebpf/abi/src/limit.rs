@@ -76,18 +76,18 @@ impl LimitRule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct LimitKey {
-    /// [`LimitKind`] `<< 8 |` zone the session came from.
+    /// Family, [`LimitKind`], and the zone the session came from; see [`LimitKey::scope`].
     pub scope: u32,
     /// Address, network order.
     pub address_be: [u32; 4],
 }
 
 impl LimitKey {
-    /// The `scope` of a kind and zone.
+    /// The `scope` field.
     #[must_use]
     #[inline(always)]
-    pub const fn scope(kind: LimitKind, zone: u8) -> u32 {
-        (kind as u32) << 8 | zone as u32
+    pub const fn scope(family: u8, kind: LimitKind, zone: u8) -> u32 {
+        (family as u32) << 16 | (kind as u32) << 8 | zone as u32
     }
 }
 

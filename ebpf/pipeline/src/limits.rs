@@ -81,7 +81,7 @@ fn discharge<E: Tables>(env: &E, work: &mut Work, zone: u8, tcp: bool, reply: bo
 #[inline(always)]
 fn fill_key(work: &mut Work, kind: LimitKind, zone: u8, reply: bool) {
     let key = if reply { &work.partner_key } else { &work.key };
-    work.limit_key.scope = LimitKey::scope(kind, zone);
+    work.limit_key.scope = LimitKey::scope(work.packet.family, kind, zone);
     work.limit_key.address_be = if kind == LimitKind::Destination {
         key.destination_be
     } else {

@@ -69,7 +69,7 @@ impl Census {
     }
 
     /// Sees the first direction of a session.
-    pub(super) fn see(&mut self, key: &FlowKey6, flow: &Flow, half_open: bool) {
+    pub(super) fn see(&mut self, family: u8, key: &FlowKey6, flow: &Flow, half_open: bool) {
         let Some(rule) = self.rules.get(&flow.from_zone) else {
             return;
         };
@@ -86,7 +86,7 @@ impl Census {
                 LimitKind::Destination => key.destination_be,
                 LimitKind::Source | LimitKind::SynAckAck => key.source_be,
             };
-            let scope = LimitKey::scope(kind, flow.from_zone);
+            let scope = LimitKey::scope(family, kind, flow.from_zone);
             *self.seen.entry(LimitKey { scope, address_be }).or_default() += 1;
         }
     }
@@ -140,7 +140,7 @@ impl Census {
     fn limit(&self, key: &LimitKey) -> u32 {
         let kind = LimitKind::ALL
             .into_iter()
-            .find(|kind| *kind as u32 == key.scope >> 8);
+            .find(|kind| *kind as u32 == key.scope >> 8 & 0xff);
         let rule = self.rules.get(&(key.scope as u8));
         kind.zip(rule).map_or(u32::MAX, |(kind, rule)| rule.of(kind))
     }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     const KEY: LimitKey = LimitKey {
-        scope: 1,
+        scope: LimitKey::scope(4, LimitKind::Source, 1),
         address_be: [7, 0, 0, 0],
     };
 
@@ -197,8 +197,8 @@ mod tests {
                 ..Flow::default()
             };
             // Promoted during the walk: seen twice, one session.
-            census.see(&key, &flow, true);
-            census.see(&key, &flow, false);
+            census.see(4, &key, &flow, true);
+            census.see(4, &key, &flow, false);
         }
         census.drift(after).0.get(&KEY).copied().unwrap_or(0)
     }
@@ -236,6 +236,6 @@ mod tests {
     fn a_correction_carries_the_key_and_a_signed_number() {
         let request = correction(&KEY, -3);
         assert_eq!((request.operation, request.argument as i32), (44, -3));
-        assert_eq!(request.key[..5], [1, 7, 0, 0, 0]);
+        assert_eq!(request.key[..5], [4 << 16 | 1, 7, 0, 0, 0]);
     }
 }

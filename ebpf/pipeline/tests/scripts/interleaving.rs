@@ -376,7 +376,7 @@ fn check(tables: &HostTables) {
                     (LimitKind::Destination, key.destination_be),
                 ] {
                     *counted
-                        .entry((LimitKey::scope(kind, first.from_zone), address_be))
+                        .entry((LimitKey::scope(family, kind, first.from_zone), address_be))
                         .or_default() += 1;
                 }
             }

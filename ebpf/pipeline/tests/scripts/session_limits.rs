@@ -39,10 +39,14 @@ fn limited(rule: LimitRule) -> Net {
 /// Sessions counted of an address that come from the inside.
 fn counted(net: &Net, kind: LimitKind, address: &str) -> i64 {
     let key = LimitKey {
-        scope: LimitKey::scope(kind, ZONE_INSIDE as u8),
+        scope: LimitKey::scope(family(address), kind, ZONE_INSIDE as u8),
         address_be: words(ip(address)),
     };
     net.tables().limits.get(&key).unwrap_or_default().sessions as i64
+}
+
+fn family(address: &str) -> u8 {
+    if address.contains(':') { 6 } else { 4 }
 }
 
 /// Another address of the same family.
@@ -299,7 +303,7 @@ fn half_a_session_gives_back() {
     net.receive(INSIDE, &ask)
         .dropped(Reason::SessionLimitSource, &[HIT]);
     let key = LimitKey {
-        scope: LimitKey::scope(LimitKind::Source, ZONE_INSIDE as u8),
+        scope: LimitKey::scope(4, LimitKind::Source, ZONE_INSIDE as u8),
         address_be: words(ip(client)),
     };
     assert_eq!(correct(net.tables(), &key, -1), 0);
@@ -325,4 +329,15 @@ fn what_was_never_counted_may_leave_less_than_nothing() {
     }
     net.receive(INSIDE, &Frame::new(client, server).udp(4, 53))
         .dropped(Reason::SessionLimitSource, &[HIT]);
+}
+
+/// 10.1.0.2 and a01:2:: are the same bytes, and two hosts.
+#[test]
+fn the_families_count_apart() {
+    let mut net = limited(rule(1, 0, 0));
+    net.receive(INSIDE, &Frame::new("10.1.0.2", "192.0.2.80").udp(1, 53))
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive(INSIDE, &Frame::new("a01:2::", "2001:db8:80::80").udp(1, 53))
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
+    assert_eq!(net.tables().limits.entries().len(), 2);
 }
