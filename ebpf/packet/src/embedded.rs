@@ -79,15 +79,6 @@ pub fn parse_embedded(
         }
     };
     inner.l4 = l4 as u16;
-    // What stands behind the message is padding of the link layer, not quoted.
-    let first_eight = match inner.protocol {
-        protocol::ICMP | protocol::ICMPV6 => 8,
-        number if protocol::has_ports(number) => 8,
-        _ => 0,
-    };
-    if l4 + first_eight > usize::from(outer.l3) + outer.l3_bytes as usize {
-        return Err(Reason::Truncated);
-    }
     match inner.protocol {
         number if protocol::has_ports(number) => {
             inner.source_port = headers.be16(l4).ok_or(Reason::Truncated)?;

@@ -18,6 +18,11 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         embedded,
         ..
     } = work;
+    // What stands behind the message is padding of the link layer: nothing there is quoted, and nothing is changed.
+    let message_end = u32::from(packet.l3) + packet.l3_bytes;
+    if headers.len > message_end {
+        headers.len = message_end;
+    }
     if let Err(reason) = parse_embedded(env, headers, packet, embedded) {
         return Verdict::drop(reason);
     }
@@ -110,9 +115,8 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         checksum.at = end + 2;
         checksum.ipv6 = family == 6;
         checksum.pseudo = if family == 6 { pseudo } else { 0 };
-        let message_end = usize::from(packet.l3) + packet.l3_bytes as usize;
         if flow.flags & flow_flags::TRANSLATED != 0 {
-            checksum.data = rewrite_quoted(headers, embedded, family, message_end, &source_be, flow);
+            checksum.data = rewrite_quoted(headers, embedded, family, &source_be, flow);
         }
         if flow.flags & flow_flags::PROXIED != 0 {
             let data = syn_proxy::renumber_quoted(headers, usize::from(embedded.l4), flow);
@@ -144,7 +148,6 @@ fn rewrite_quoted(
     headers: &mut HeaderBuffer,
     embedded: &Embedded,
     family: u8,
-    message_end: usize,
     new_source_be: &[u32; 4],
     flow: &Flow,
 ) -> u32 {
@@ -182,10 +185,7 @@ fn rewrite_quoted(
     } else {
         checksum::add(addresses, ports)
     };
-    // The quoted checksum, where it is quoted at all: behind the message stands padding. A UDP checksum of zero means none.
-    if l4 + checksum_at + 2 > message_end {
-        return data;
-    }
+    // The quoted checksum, where it is quoted at all; a UDP checksum of zero means none.
     match headers.be16(l4 + checksum_at) {
         Some(0) if forward::zero_is_none(embedded.protocol) => data,
         Some(_) => checksum::add(

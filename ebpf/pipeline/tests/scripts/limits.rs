@@ -72,19 +72,17 @@ fn a_flood_of_half_open_sessions_leaves_established_ones_alone() {
         if translate {
             net.translate(ZONE_INSIDE, ZONE_OUTSIDE);
         }
-        let miss = net.miss();
-        let hit = net.hit();
         let own = if translate { "198.51.100.1" } else { "10.1.0.2" };
         let ask = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53);
         let answer = Frame::new("192.0.2.80", own).udp(53, 5000);
         net.receive(INSIDE, &ask)
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
         net.receive(OUTSIDE, &answer)
             .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
         for port in 1..200 {
             let syn = Frame::new("10.1.0.3", "192.0.2.80").tcp(port, 80, SYN, 1, 0);
             net.receive(INSIDE, &syn)
-                .forwarded(OUTSIDE, Reason::SessionCreated, &[hit]);
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
         }
         assert_eq!(net.flows(), (2, 16));
         net.receive(OUTSIDE, &answer)
@@ -99,23 +97,21 @@ fn a_flood_of_half_open_sessions_leaves_established_ones_alone() {
 fn half_a_session_translates_nothing() {
     let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
     net.translate(ZONE_INSIDE, ZONE_OUTSIDE);
-    let miss = net.miss();
-    let hit = net.hit();
     let ask = |host| Frame::new(host, "192.0.2.80").udp(5000, 53);
     net.receive(INSIDE, &ask("10.1.0.2"))
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     evict(&mut net, true);
     assert_eq!(net.flows(), (0, 1));
     // Another host takes the port that is free again.
     let sent = net
         .receive(INSIDE, &ask("10.1.0.3"))
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[hit]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
     assert_eq!(sent.seen.word(0), 5000);
     // The half that is left is no session: its packet opens another, on another port.
     let sent = net.receive(INSIDE, &ask("10.1.0.2")).forwarded(
         OUTSIDE,
         Reason::SessionCreated,
-        &[hit, ("nat_ports_changed", 1)],
+        &[HIT, ("nat_ports_changed", 1)],
     );
     assert_ne!(sent.seen.word(0), 5000);
     let answer = Frame::new("192.0.2.80", "198.51.100.1").udp(53, 5000);
@@ -132,12 +128,11 @@ fn a_reply_to_half_a_session_goes_nowhere() {
         if translate {
             net.translate(ZONE_INSIDE, ZONE_OUTSIDE);
         }
-        let miss = net.miss();
         let ask = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53);
         let own = if translate { "198.51.100.1" } else { "10.1.0.2" };
         let sent = net
             .receive(INSIDE, &ask)
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
         evict(&mut net, false);
         net.advance(2 * SECOND);
         let error = Frame::new("192.0.2.80", own).error(&sent.bytes, false);

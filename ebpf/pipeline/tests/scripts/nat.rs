@@ -12,7 +12,7 @@ use bulkhead_pipeline::{Table, Tables};
 use crate::{
     FAMILIES,
     frame::{ACK, Frame, SYN, TCP, UDP, octets},
-    net::{DMZ, INSIDE, Net, OUTSIDE, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, permit, words},
+    net::{DMZ, HIT, INSIDE, MISS, Net, OUTSIDE, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, permit, words},
     translation::towards_port,
     verify,
 };
@@ -40,11 +40,10 @@ fn families() -> impl Iterator<Item = (&'static str, &'static str, &'static str,
 fn the_address_changes_and_the_port_is_kept() {
     for (client, server, _, own) in families() {
         let mut net = translating();
-        let miss = net.miss();
         let syn = Frame::new(client, server).tcp(40000, 80, SYN, 1000, 0);
         let sent = net
             .receive(INSIDE, &syn)
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[miss])
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS])
             .between(own, server);
         assert_eq!((sent.seen.word(0), sent.seen.word(2)), (40000, 80));
         let event = sent.events[0];
@@ -83,10 +82,9 @@ fn the_address_changes_and_the_port_is_kept() {
 #[test]
 fn other_zone_pairs_are_left_alone() {
     let mut net = translating();
-    let miss = net.miss();
     let frame = Frame::new("10.1.0.2", "10.3.0.2").udp(5000, 53);
     net.receive(INSIDE, &frame)
-        .forwarded(DMZ, Reason::SessionCreated, &[miss])
+        .forwarded(DMZ, Reason::SessionCreated, &[MISS])
         .between("10.1.0.2", "10.3.0.2");
 }
 
@@ -94,14 +92,12 @@ fn other_zone_pairs_are_left_alone() {
 fn two_hosts_with_one_port_get_two() {
     for (client, server, other, own) in families() {
         let mut net = translating();
-        let miss = net.miss();
-        let hit = net.hit();
         let from = |host| Frame::new(host, server).udp(5000, 53).payload(b"q");
         net.receive(INSIDE, &from(client))
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
         let sent = net
             .receive(INSIDE, &from(other))
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[hit, CHANGED])
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, CHANGED])
             .between(own, server);
         let port = sent.seen.word(0);
         assert!(port >= 1024 && port != 5000, "port {port}");
@@ -125,7 +121,7 @@ fn two_hosts_with_one_port_get_two() {
         let frame = Frame::new(other, elsewhere).udp(5000, 53);
         let sent = net
             .receive(INSIDE, &frame)
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[hit]);
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
         assert_eq!(sent.seen.word(0), 5000);
     }
 }
@@ -134,11 +130,9 @@ fn two_hosts_with_one_port_get_two() {
 #[test]
 fn an_established_session_keeps_its_port() {
     let mut net = translating();
-    let miss = net.miss();
-    let hit = net.hit();
     let from = |host| Frame::new(host, "192.0.2.80").udp(5000, 53);
     net.receive(INSIDE, &from("10.1.0.2"))
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     let answer = Frame::new("192.0.2.80", "198.51.100.1").udp(53, 5000);
     net.receive(OUTSIDE, &answer)
         .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
@@ -147,7 +141,7 @@ fn an_established_session_keeps_its_port() {
         .script_random([towards_port(5000), towards_port(5000), towards_port(6000)]);
     let sent =
         net.receive(INSIDE, &from("10.1.0.3"))
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[hit, CHANGED]);
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, CHANGED]);
     assert_eq!(sent.seen.word(0), 6000);
     assert_eq!(net.flows(), (2, 2));
 }
@@ -155,32 +149,29 @@ fn an_established_session_keeps_its_port() {
 #[test]
 fn without_a_free_port_the_session_is_refused() {
     let mut net = translating();
-    let miss = net.miss();
-    let hit = net.hit();
     let from = |host| Frame::new(host, "192.0.2.80").udp(5000, 53);
     net.receive(INSIDE, &from("10.1.0.2"))
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     net.tables().script_random([towards_port(5000); 63]);
     let outcome = net
         .receive(INSIDE, &from("10.1.0.3"))
-        .dropped_and(Reason::NatPortsExhausted, &[hit]);
+        .dropped_and(Reason::NatPortsExhausted, &[HIT]);
     assert_eq!(outcome.asked[0].kind, SlowPathKind::Prohibited);
     assert_eq!(net.flows(), (0, 2), "nothing is left behind");
     // The next try may find one.
     net.receive(INSIDE, &from("10.1.0.3"))
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[hit, CHANGED]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, CHANGED]);
 }
 
 #[test]
 fn without_an_address_nothing_leaves_untranslated() {
     for (client, server, _, _) in families() {
         let mut net = translating();
-        let miss = net.miss();
         let mut facts = net.tables().interfaces.get(&OUTSIDE).unwrap();
         (facts.address4_be, facts.address6_be) = (0, [0; 4]);
         net.tables().interfaces.set(&OUTSIDE, &facts);
         net.receive(INSIDE, &Frame::new(client, server).udp(1, 2))
-            .dropped(Reason::NatNoAddress, &[miss]);
+            .dropped(Reason::NatNoAddress, &[MISS]);
         assert_eq!(net.flows(), (0, 0));
     }
 }
@@ -189,17 +180,15 @@ fn without_an_address_nothing_leaves_untranslated() {
 fn identifiers_of_queries_are_translated() {
     for (client, server, other, own) in families() {
         let mut net = translating();
-        let miss = net.miss();
-        let hit = net.hit();
         let from = |host| Frame::new(host, server).echo(77, 1).payload(b"abc");
         let sent = net
             .receive(INSIDE, &from(client))
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[miss])
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS])
             .between(own, server);
         assert_eq!(sent.seen.word(4), 77);
         let sent =
             net.receive(INSIDE, &from(other))
-                .forwarded(OUTSIDE, Reason::SessionCreated, &[hit, CHANGED]);
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, CHANGED]);
         let id = sent.seen.word(4);
         assert_ne!(id, 77);
         let reply = |id| Frame::new(server, own).echo_reply(id, 1).payload(b"abc");
@@ -222,14 +211,12 @@ fn identifiers_of_queries_are_translated() {
 #[test]
 fn a_protocol_without_ports_is_translated_once_per_destination() {
     let mut net = translating();
-    let miss = net.miss();
-    let hit = net.hit();
     let from = |host| Frame::new(host, "192.0.2.80").protocol(47, b"gre");
     net.receive(INSIDE, &from("10.1.0.2"))
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss])
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS])
         .between("198.51.100.1", "192.0.2.80");
     net.receive(INSIDE, &from("10.1.0.3"))
-        .dropped(Reason::NatUnsupported, &[hit]);
+        .dropped(Reason::NatUnsupported, &[HIT]);
     let back = Frame::new("192.0.2.80", "198.51.100.1").protocol(47, b"gre");
     net.receive(OUTSIDE, &back)
         .forwarded(INSIDE, Reason::Established, &[ESTABLISHED])
@@ -239,12 +226,11 @@ fn a_protocol_without_ports_is_translated_once_per_destination() {
 #[test]
 fn udp_without_a_checksum_stays_without() {
     let mut net = translating();
-    let miss = net.miss();
     let mut ask = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53).payload(b"q");
     ask.no_checksum = true;
     let sent = net
         .receive(INSIDE, &ask)
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     assert_eq!(sent.seen.word(6), 0);
 }
 
@@ -253,7 +239,6 @@ fn udp_without_a_checksum_stays_without() {
 fn a_udp_checksum_never_becomes_zero() {
     for (client, server, _, own) in families() {
         let mut net = translating();
-        let miss = net.miss();
         // A payload word that makes the sum of the translated datagram all ones.
         let probe = Frame::new(own, server).udp(5000, 53).payload(&[0, 0]).build();
         let segment = &probe[probe.len() - 10..];
@@ -266,7 +251,7 @@ fn a_udp_checksum_never_becomes_zero() {
         let ask = Frame::new(client, server).udp(5000, 53).payload(&payload);
         for reason in [Reason::SessionCreated, Reason::HalfOpen] {
             let others: &[_] = if reason == Reason::SessionCreated {
-                &[miss]
+                &[MISS]
             } else {
                 &[]
             };
@@ -282,15 +267,13 @@ fn a_udp_checksum_never_becomes_zero() {
 #[test]
 fn options_and_extensions_are_skipped() {
     let mut net = translating();
-    let miss = net.miss();
-    let hit = net.hit();
     // Router alert (RFC 2113) and padding.
     let frame = Frame::new("10.1.0.2", "192.0.2.80")
         .options(&[148, 4, 0, 0])
         .tcp(40000, 80, SYN, 1, 0);
     let sent = net
         .receive(INSIDE, &frame)
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     assert_eq!(sent.bytes[14], 0x46);
     assert_eq!(u16::from_be_bytes([sent.bytes[38], sent.bytes[39]]), 40000);
     // Hop-by-hop and destination options, each PadN.
@@ -301,25 +284,23 @@ fn options_and_extensions_are_skipped() {
         .payload(b"x");
     let sent = net
         .receive(INSIDE, &frame)
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[hit]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
     assert_eq!(u16::from_be_bytes([sent.bytes[70], sent.bytes[71]]), 5000);
 }
 
 #[test]
 fn a_session_whose_way_out_moved_gives_its_address_up() {
     let mut net = translating();
-    let miss = net.miss();
-    let hit = net.hit();
     let frame = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53);
     net.receive(INSIDE, &frame)
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     net.route("192.0.2.80", 32, DMZ);
     net.neighbour(DMZ, "192.0.2.80");
     net.new_epoch();
     // The old session ends, the packet opens another under the policy of the new zones, untranslated.
     let sent = net
         .receive(INSIDE, &frame)
-        .forwarded(DMZ, Reason::SessionCreated, &[miss, hit]);
+        .forwarded(DMZ, Reason::SessionCreated, &[MISS, HIT]);
     assert_eq!(sent.events.len(), 2);
     sent.between("10.1.0.2", "192.0.2.80");
     assert_eq!(net.flows(), (0, 2));
@@ -330,7 +311,6 @@ fn a_session_whose_way_out_moved_gives_its_address_up() {
 fn the_loser_of_a_race_adopts_the_winners_session() {
     for same_port in [true, false] {
         let mut net = translating();
-        let miss = net.miss();
         let frame = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53);
         // The winner runs to its end first, on tables of its own, so that its flows can be played back.
         let mut winner = translating();
@@ -338,7 +318,7 @@ fn the_loser_of_a_race_adopts_the_winners_session() {
         if !same_port {
             winner
                 .receive(INSIDE, &Frame::new("10.1.0.3", "192.0.2.80").udp(5000, 53))
-                .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
             winner.tables().script_random([towards_port(6000)]);
         }
         let _step = winner.receive(INSIDE, &frame);
@@ -357,7 +337,7 @@ fn the_loser_of_a_race_adopts_the_winners_session() {
             }
         });
         let step = net.receive(INSIDE, &frame);
-        let others: &[_] = if same_port { &[miss, CHANGED] } else { &[miss] };
+        let others: &[_] = if same_port { &[MISS, CHANGED] } else { &[MISS] };
         let sent = step.forwarded(OUTSIDE, Reason::HalfOpen, others);
         assert_eq!(sent.seen.word(0), port);
         assert!(

@@ -182,7 +182,6 @@ fn a_session_ends_when_it_would_be_translated_otherwise_today() {
         established(&mut net, client, server);
         net.commit(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
         net.translate(ZONE_INSIDE, ZONE_OUTSIDE);
-        let miss = net.miss();
         let there = Frame::new(client, server).tcp(40000, 80, ACK, 1001, 9001);
         let back = Frame::new(server, client).tcp(80, 40000, ACK, 9001, 1001);
         let (ifindex, frame) = if reply_first {
@@ -191,7 +190,7 @@ fn a_session_ends_when_it_would_be_translated_otherwise_today() {
             (INSIDE, &there)
         };
         // The private source must not go on leaving untranslated.
-        net.receive(ifindex, frame).dropped(Reason::TcpNoSession, &[miss]);
+        net.receive(ifindex, frame).dropped(Reason::TcpNoSession, &[MISS]);
         assert_eq!(net.flows(), (0, 0));
     }
 }

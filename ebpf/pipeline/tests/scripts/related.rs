@@ -70,10 +70,9 @@ fn an_error_from_outside_reaches_the_sender_as_if_about_what_it_sent() {
         for translate in [false, true] {
             for opener in openers(client, server) {
                 let mut net = outbound(translate);
-                let miss = net.miss();
                 let sent = net
                     .receive(INSIDE, &opener)
-                    .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+                    .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
                 let to = if translate { own } else { client };
                 for from in [router, server] {
                     let error = Frame::new(from, to).error(&sent.bytes, true);
@@ -116,10 +115,9 @@ fn an_error_from_inside_leaves_with_the_translated_address() {
     for (client, server, own, _, inside_router) in families() {
         for translate in [false, true] {
             let mut net = outbound(translate);
-            let miss = net.miss();
             let ask = Frame::new(client, server).udp(5000, 53).payload(b"question");
             net.receive(INSIDE, &ask)
-                .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
             let to = if translate { own } else { client };
             let answer = Frame::new(server, to).udp(53, 5000).payload(b"answer");
             let delivered = net
@@ -146,11 +144,10 @@ fn an_error_about_nothing_is_dropped() {
     for (client, server, own, router, _) in families() {
         for translate in [false, true] {
             let mut net = outbound(translate);
-            let miss = net.miss();
             let opener = Frame::new(client, server).udp(5000, 53);
             let sent = net
                 .receive(INSIDE, &opener)
-                .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
             let to = if translate { own } else { client };
             for quoted in [
                 Frame::new(to, server).udp(5001, 53).build(),
@@ -193,11 +190,10 @@ fn an_error_about_nothing_is_dropped() {
 #[test]
 fn an_error_neither_refreshes_nor_ends_a_session() {
     let mut net = outbound(true);
-    let miss = net.miss();
     let opener = Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53);
     let sent = net
         .receive(INSIDE, &opener)
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     net.advance(29 * SECOND);
     let error = Frame::new("198.51.100.77", "198.51.100.1").error(&sent.bytes, false);
     net.receive(OUTSIDE, &error)

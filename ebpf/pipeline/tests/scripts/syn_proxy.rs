@@ -1045,11 +1045,11 @@ fn a_published_server_is_answered_for_under_the_address_that_is_attacked() {
         let up = |flags, seq, ack| Frame::new(client, known).tcp(40_000, 443, flags, seq, ack);
         let down = |flags, seq, ack| Frame::new(server, client).tcp(8080, 40_000, flags, seq, ack);
         let next = CLIENT.wrapping_add(1);
-        let others = [net.miss()];
+        let others = [MISS];
         let answer = net.receive(OUTSIDE, &up(SYN, CLIENT, 0).tcp_options(OPTIONS));
         let answer = segment(&challenged(answer, OUTSIDE, &others));
         let expected = answer.seq.wrapping_add(1);
-        let others = [net.hit(), ACCEPTED];
+        let others = [HIT, ACCEPTED];
         let opened = net
             .receive(OUTSIDE, &up(ACK, next, expected))
             .forwarded(DMZ, Reason::SessionCreated, &others)

@@ -9,7 +9,7 @@ use bulkhead_abi::{
 
 use crate::{
     frame::ip,
-    net::{HIT, MISS, Net, Policy, accept, permit, words},
+    net::{Net, Policy, accept, permit, words},
 };
 
 /// Configured index of the rule that [`Net::translate`] enters.
@@ -201,16 +201,6 @@ impl Net {
                 settings.nat |= nat_flags::PERSISTENT;
             }
         });
-    }
-
-    /// The counter of the decisions about such a packet, none of them remembered.
-    pub fn miss(&self) -> (&'static str, u64) {
-        MISS
-    }
-
-    /// The same, all of them remembered.
-    pub fn hit(&self) -> (&'static str, u64) {
-        HIT
     }
 
     /// Sessions the rule with this number translated.

@@ -27,12 +27,11 @@ fn net(translate: bool) -> Net {
 
 /// A UDP session in full flow; its two frames.
 fn established(net: &mut Net, client: &str, server: &str, own: &str) -> (Frame, Frame) {
-    let miss = net.miss();
     let ask = Frame::new(client, server).udp(5000, 53).payload(b"question");
     let answer = Frame::new(server, own).udp(53, 5000).payload(b"odd answer!");
     net.receive_xdp(INSIDE, &ask).next_hook();
     net.receive(INSIDE, &ask)
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[miss]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     net.receive_xdp(OUTSIDE, &answer).next_hook();
     net.receive(OUTSIDE, &answer)
         .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);

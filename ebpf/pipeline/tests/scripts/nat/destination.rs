@@ -7,7 +7,9 @@ use bulkhead_abi::{Reason, RuleSet, interface_flags};
 use crate::{
     frame::{ACK, FIN, Frame, RST, SYN, Seen, TCP, ip},
     nat::{CHANGED, ESTABLISHED},
-    net::{DMZ, INSIDE, Net, OUTSIDE, SELF, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, deny, permit, words},
+    net::{
+        DMZ, HIT, INSIDE, MISS, Net, OUTSIDE, SELF, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, deny, permit, words,
+    },
     translation::{Pool, destination, source, towards_port},
 };
 
@@ -36,11 +38,10 @@ fn published(policies: &[crate::net::Policy]) -> Net {
 fn a_published_port_leads_to_the_server_and_back() {
     for (client, known, server) in FAMILIES {
         let mut net = published(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
-        let miss = net.miss();
         let syn = Frame::new(client, known).tcp(40000, 443, SYN, 1000, 0);
         let sent = net
             .receive(OUTSIDE, &syn)
-            .forwarded(DMZ, Reason::SessionCreated, &[miss])
+            .forwarded(DMZ, Reason::SessionCreated, &[MISS])
             .between(client, server);
         assert_eq!((sent.seen.word(0), sent.seen.word(2)), (40000, 8080));
         let event = sent.events[0];
@@ -134,14 +135,13 @@ fn policy_is_asked_about_the_translated_destination() {
         if port == 443 {
             net.nat(destination(ZONE_OUTSIDE).to(PUBLISHED).service(inner).pool(3));
         }
-        let miss = net.miss();
         let syn = Frame::new(client, known).tcp(40000, 443, SYN, 1000, 0);
         let step = net.receive(OUTSIDE, &syn);
         if permitted {
-            step.forwarded(DMZ, Reason::SessionCreated, &[miss])
+            step.forwarded(DMZ, Reason::SessionCreated, &[MISS])
                 .between(client, server);
         } else {
-            let outcome = step.dropped_and(Reason::DefaultDeny, &[miss]);
+            let outcome = step.dropped_and(Reason::DefaultDeny, &[MISS]);
             assert_eq!(outcome.events[0].new_destination_be, words(ip(server)));
             assert_eq!(outcome.events[0].new_destination_port, 8080);
         }
@@ -217,14 +217,14 @@ fn conversations_that_become_one_are_told_apart() {
     let mut net = Net::new(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
     net.nat(destination(ZONE_OUTSIDE).pool(3));
     net.pool(3, &Pool::of(&[(server, 1)]));
-    let (miss, hit) = (net.miss(), net.hit());
+
     let to = |known| Frame::new(client, known).udp(4000, 53);
     net.receive(OUTSIDE, &to("198.51.100.9"))
-        .forwarded(DMZ, Reason::SessionCreated, &[miss]);
+        .forwarded(DMZ, Reason::SessionCreated, &[MISS]);
     net.tables().script_random([towards_port(7000)]);
     let sent = net
         .receive(OUTSIDE, &to("198.51.100.10"))
-        .forwarded(DMZ, Reason::SessionCreated, &[hit, CHANGED])
+        .forwarded(DMZ, Reason::SessionCreated, &[HIT, CHANGED])
         .between(client, server);
     assert_eq!(sent.seen.word(0), 7000);
     let answer = |port| Frame::new(server, client).udp(53, port);
@@ -243,10 +243,10 @@ fn queries_and_other_protocols_change_their_address() {
         let mut net = Net::new(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
         net.nat(destination(ZONE_OUTSIDE).pool(3));
         net.pool(3, &Pool::of(&[(server, 1)]).port(8080));
-        let (miss, hit) = (net.miss(), net.hit());
+
         let sent = net
             .receive(OUTSIDE, &Frame::new(client, known).echo(77, 1).payload(b"x"))
-            .forwarded(DMZ, Reason::SessionCreated, &[miss])
+            .forwarded(DMZ, Reason::SessionCreated, &[MISS])
             .between(client, server);
         assert_eq!(sent.seen.word(4), 77, "a port is nothing to a query");
         let reply = Frame::new(server, client).echo_reply(77, 1).payload(b"x");
@@ -255,7 +255,7 @@ fn queries_and_other_protocols_change_their_address() {
             .between(known, client);
         let frame = Frame::new(client, known).protocol(47, b"gre");
         net.receive(OUTSIDE, &frame)
-            .forwarded(DMZ, Reason::SessionCreated, &[hit])
+            .forwarded(DMZ, Reason::SessionCreated, &[HIT])
             .between(client, server);
         let back = Frame::new(server, client).protocol(47, b"gre");
         net.receive(DMZ, &back)
@@ -272,8 +272,7 @@ fn the_firewall_itself_is_not_behind_a_translation() {
     net.nat(destination(ZONE_OUTSIDE).pool(3));
     net.pool(3, &Pool::of(&[("10.1.0.1", 1)]));
     let frame = Frame::new(client, known).tcp(40000, 22, SYN, 1, 0);
-    net.receive(OUTSIDE, &frame)
-        .dropped(Reason::NatUnsupported, &[crate::net::MISS]);
+    net.receive(OUTSIDE, &frame).dropped(Reason::NatUnsupported, &[]);
 }
 
 #[test]
@@ -284,12 +283,12 @@ fn a_translated_destination_must_be_one_that_packets_may_go_to() {
         net.nat(destination(ZONE_OUTSIDE).pool(3));
         net.pool(3, &Pool::of(&[(bad, 1)]));
         net.receive(OUTSIDE, &Frame::new(client, known).udp(1, 2))
-            .dropped(Reason::DestinationAddressInvalid, &[crate::net::MISS]);
+            .dropped(Reason::DestinationAddressInvalid, &[]);
     }
     let mut net = Net::new(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
     net.nat(destination(ZONE_OUTSIDE).pool(3));
     net.receive(OUTSIDE, &Frame::new(client, known).udp(1, 2))
-        .dropped(Reason::NatNoAddress, &[crate::net::MISS]);
+        .dropped(Reason::NatNoAddress, &[]);
 }
 
 /// A client that is led back to itself would talk to itself.
@@ -298,9 +297,8 @@ fn nobody_is_led_to_himself() {
     let mut net = Net::new(&[permit(ZONE_DMZ, ZONE_DMZ)]);
     net.nat(destination(ZONE_DMZ).pool(3));
     net.pool(3, &Pool::of(&[("10.3.0.2", 1)]));
-    let miss = net.miss();
     net.receive(DMZ, &Frame::new("10.3.0.2", "198.51.100.9").udp(1, 2))
-        .dropped(Reason::SourceAddressInvalid, &[miss]);
+        .dropped(Reason::SourceAddressInvalid, &[MISS]);
     assert_eq!(net.flows(), (0, 0));
 }
 
@@ -315,11 +313,10 @@ fn both_ends_may_be_translated() {
         net.nat(destination(ZONE_INSIDE).pool(3));
         net.pool(3, &Pool::of(&[(server, 1)]).port(8080));
         net.nat(source(ZONE_INSIDE, ZONE_DMZ));
-        let miss = net.miss();
         let ask = Frame::new(client, known).udp(5000, 53).payload(b"question");
         let sent = net
             .receive(INSIDE, &ask)
-            .forwarded(DMZ, Reason::SessionCreated, &[miss])
+            .forwarded(DMZ, Reason::SessionCreated, &[MISS])
             .between(own, server);
         assert_eq!((sent.seen.word(0), sent.seen.word(2)), (5000, 8080));
         assert_eq!((sent.events[0].nat_rule, sent.events[0].destination_rule), (7, 7));
@@ -356,10 +353,9 @@ fn rfc5508_3_4_5_errors_are_translated_inside_and_out() {
             let mut net = Net::new(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
             net.nat(destination(ZONE_OUTSIDE).pool(3));
             net.pool(3, &Pool::of(&[(server, 1)]).port(8080));
-            let miss = net.miss();
             let sent = net
                 .receive(OUTSIDE, &opener)
-                .forwarded(DMZ, Reason::SessionCreated, &[miss]);
+                .forwarded(DMZ, Reason::SessionCreated, &[MISS]);
             let router = if known.contains(':') {
                 "2001:db8:3::77"
             } else {
@@ -399,11 +395,10 @@ fn rfc5508_3_padding_behind_a_short_quote_stays_as_it_is() {
             (7, Reason::Truncated),
         ] {
             let mut net = published(&[permit(ZONE_OUTSIDE, ZONE_DMZ)]);
-            let miss = net.miss();
             let syn = Frame::new(client, known).tcp(40000, 443, SYN, 1000, 0);
             let sent = net
                 .receive(OUTSIDE, &syn)
-                .forwarded(DMZ, Reason::SessionCreated, &[miss]);
+                .forwarded(DMZ, Reason::SessionCreated, &[MISS]);
             let error = Frame::new(server, client).error(&sent.bytes[..14 + l3 + quoted], true);
             let mut bytes = error.to(crate::net::mac(DMZ)).build();
             bytes.extend([0; 20]);
@@ -427,8 +422,7 @@ fn rfc5508_3_padding_behind_a_short_quote_stays_as_it_is() {
 fn a_denied_port_of_a_published_address_stays_closed() {
     let (client, known, _) = FAMILIES[0];
     let mut net = published(&[deny(ZONE_OUTSIDE, ZONE_DMZ)]);
-    let miss = net.miss();
     net.receive(OUTSIDE, &Frame::new(client, known).tcp(40000, 443, SYN, 1, 0))
-        .dropped(Reason::PolicyDeny, &[miss]);
-    assert_eq!(net.nat_hits(RuleSet::DestinationNat, 0), 0, "no session, no hit");
+        .dropped(Reason::PolicyDeny, &[MISS]);
+    assert_eq!(net.nat_hits(RuleSet::DestinationNat, 0), 0, "no session, no HIT");
 }

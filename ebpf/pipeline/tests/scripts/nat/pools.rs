@@ -7,7 +7,7 @@ use bulkhead_abi::{Reason, RuleSet, SlowPathKind};
 use crate::{
     frame::{ACK, Frame, SYN, Seen, TCP, ip},
     nat::{CHANGED, ESTABLISHED},
-    net::{DMZ, INSIDE, Net, OUTSIDE, SECOND, SELF, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, permit},
+    net::{DMZ, HIT, INSIDE, MISS, Net, OUTSIDE, SECOND, SELF, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, permit},
     translation::{Pool, source, towards},
 };
 
@@ -63,7 +63,7 @@ fn rfc4787_2_a_host_keeps_one_address_of_the_pool() {
         for (host, to) in hosts.iter().zip(53..) {
             let mut own = BTreeSet::new();
             for port in [1024, 5000, 65535] {
-                let cache = if first { net.miss() } else { net.hit() };
+                let cache = if first { MISS } else { HIT };
                 first = false;
                 let frame = Frame::new(host, server).udp(port, to);
                 let sent = net
@@ -85,19 +85,18 @@ fn rfc7857_4_a_paired_host_gets_no_second_address() {
     for v4 in [true, false] {
         let (hosts, server) = hosts(v4);
         let mut net = pooled(|pool| pool.ports = Some((2000, 2001)));
-        let hit = net.hit();
         let from = |port| Frame::new(&hosts[0], server).udp(port, 53);
         let first = net.receive(INSIDE, &from(2000)).outcome;
         let second = net.receive(INSIDE, &from(2001)).outcome;
         assert_eq!(first.verdict.reason, second.verdict.reason);
         let outcome = net
             .receive(INSIDE, &from(2002))
-            .dropped_and(Reason::NatPortsExhausted, &[hit]);
+            .dropped_and(Reason::NatPortsExhausted, &[HIT]);
         assert_eq!(outcome.asked[0].kind, SlowPathKind::Prohibited);
         // Another destination is another matter.
         let other = Frame::new(&hosts[0], server).udp(2002, 54);
         net.receive(INSIDE, &other)
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[hit, CHANGED]);
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, CHANGED]);
     }
 }
 
@@ -122,10 +121,9 @@ fn without_pairing_the_next_address_is_taken() {
         assert_eq!(tuples.len(), 8);
         let used: BTreeSet<_> = tuples.iter().map(|(address, _)| *address).collect();
         assert_eq!(used, addresses(v4));
-        let hit = net.hit();
         let outcome = net
             .receive(INSIDE, &Frame::new(&hosts[0], server).udp(4000, 53))
-            .dropped_and(Reason::NatPortsExhausted, &[hit]);
+            .dropped_and(Reason::NatPortsExhausted, &[HIT]);
         assert_eq!(outcome.asked.len(), 1);
         assert_eq!(net.flows(), (0, 16), "nothing is left behind");
     }
@@ -281,9 +279,8 @@ fn a_pool_without_addresses_of_the_family_sends_nothing() {
     let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
     net.nat(source(ZONE_INSIDE, ZONE_OUTSIDE).pool(1));
     net.pool(1, &Pool::of(&POOL4));
-    let miss = net.miss();
     let frame = Frame::new("2001:db8:1::2", "2001:db8:80::80").udp(1, 2);
-    net.receive(INSIDE, &frame).dropped(Reason::NatNoAddress, &[miss]);
+    net.receive(INSIDE, &frame).dropped(Reason::NatNoAddress, &[MISS]);
     assert_eq!(net.flows(), (0, 0));
 }
 
@@ -312,7 +309,7 @@ fn rfc5508_1_identifiers_are_translated() {
 #[test]
 fn protocols_without_ports_share_a_pool_by_address() {
     let mut net = pooled(|pool| pool.paired = false);
-    let (miss, hit) = (net.miss(), net.hit());
+
     let mut used = BTreeSet::new();
     for (n, host) in ["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5"]
         .iter()
@@ -320,7 +317,7 @@ fn protocols_without_ports_share_a_pool_by_address() {
     {
         net.tables().script_random([0]);
         let frame = Frame::new(host, "192.0.2.80").protocol(47, b"gre");
-        let cache = if n == 0 { miss } else { hit };
+        let cache = if n == 0 { MISS } else { HIT };
         let sent = net
             .receive(INSIDE, &frame)
             .forwarded(OUTSIDE, Reason::SessionCreated, &[cache]);
@@ -329,7 +326,7 @@ fn protocols_without_ports_share_a_pool_by_address() {
     assert_eq!(used, addresses(true));
     let frame = Frame::new("10.1.0.6", "192.0.2.80").protocol(47, b"gre");
     net.receive(INSIDE, &frame)
-        .dropped(Reason::NatUnsupported, &[hit]);
+        .dropped(Reason::NatUnsupported, &[HIT]);
 }
 
 #[test]
@@ -491,15 +488,14 @@ fn rfc4787_11_load_and_collisions_change_nothing() {
         .forwarded(OUTSIDE, Reason::HalfOpen, &[]);
     assert_eq!((again.seen.source, again.seen.word(0)), (own, 5000));
     // Where there is no collision the port is kept and the address is the host's, as ever.
-    let hit = net.hit();
     let elsewhere = Frame::new("10.1.0.2", "192.0.2.81").udp(5000, 53);
     let sent = net
         .receive(INSIDE, &elsewhere)
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[hit]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
     assert_eq!((sent.seen.source, sent.seen.word(0)), (own, 5000));
     let other = Frame::new("10.1.0.2", "192.0.2.80").udp(5001, 53);
     let sent = net
         .receive(INSIDE, &other)
-        .forwarded(OUTSIDE, Reason::SessionCreated, &[hit]);
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT]);
     assert_eq!((sent.seen.source, sent.seen.word(0)), (own, 5001));
 }

@@ -5,7 +5,7 @@ use bulkhead_abi::{Reason, STATIC_RULE};
 use crate::{
     frame::{ACK, Frame, SYN, Seen, ip},
     nat::ESTABLISHED,
-    net::{INSIDE, Net, OUTSIDE, ZONE_INSIDE, ZONE_OUTSIDE, permit},
+    net::{INSIDE, MISS, Net, OUTSIDE, ZONE_INSIDE, ZONE_OUTSIDE, permit},
     translation::{Nat, destination, source},
 };
 
@@ -57,12 +57,11 @@ const STATIC: [(&str, &str, u32, &str, &str, &str); 2] = [
 fn a_host_is_known_by_its_place_in_the_other_prefix() {
     for (outer, inner, length, host, known, server) in STATIC {
         let mut net = statically(outer, inner, length, ZONE_OUTSIDE, false);
-        let miss = net.miss();
         // From inside.
         let syn = Frame::new(host, server).tcp(40000, 80, SYN, 1000, 0);
         let sent = net
             .receive(INSIDE, &syn)
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[miss])
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS])
             .between(known, server);
         assert_eq!(sent.seen.word(0), 40000);
         assert_eq!(sent.events[0].nat_rule, STATIC_RULE);
@@ -101,10 +100,9 @@ fn static_addresses_work_from_inside_too() {
             ("2001:db8:1::3", "2001:db8:f::3")
         };
         let mut net = statically(outer, inner, length, crate::net::ANY, false);
-        let miss = net.miss();
         let ask = Frame::new(host, other_known).udp(5000, 53);
         net.receive(INSIDE, &ask)
-            .forwarded(INSIDE, Reason::SessionCreated, &[miss])
+            .forwarded(INSIDE, Reason::SessionCreated, &[MISS])
             .between(known, other);
         let answer = Frame::new(other, known).udp(53, 5000);
         net.receive(INSIDE, &answer)
@@ -180,10 +178,9 @@ fn rfc6296_nothing_of_layer_4_changes() {
 #[test]
 fn rfc6296_the_subnet_of_ones_is_refused() {
     let mut net = statically("2001:db8:1::", "fd01:203:405::", 48, ZONE_OUTSIDE, true);
-    let miss = net.miss();
     let frame = Frame::new("fd01:203:405:ffff::1", "2001:db8:80::80").udp(1, 2);
     net.receive(INSIDE, &frame)
-        .dropped(Reason::NatUnsupported, &[miss]);
+        .dropped(Reason::NatUnsupported, &[MISS]);
     let frame = Frame::new("2001:db8:80::80", "2001:db8:1:ffff::1").udp(1, 2);
     let outcome = net.receive(OUTSIDE, &frame).outcome;
     assert_eq!(outcome.verdict.reason, Reason::NatUnsupported);
