@@ -39,19 +39,17 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     }
     let family = work.packet.family;
     let destination_be = work.packet.destination_be;
-    let source_reach = source_reach(family, &work.packet.source_be);
-    let reach = destination_reach(family, &destination_be);
-    if source_reach == Reach::Nowhere && !group_address {
+    if !group_address && source_reach(family, &work.packet.source_be) == Reach::Nowhere {
         return Verdict::drop(Reason::SourceAddressInvalid);
     }
-    if reach == Reach::Nowhere && !group_address {
+    if !group_address && destination_reach(family, &destination_be) == Reach::Nowhere {
         return Verdict::drop(Reason::DestinationAddressInvalid);
     }
     if work.packet.source_be == destination_be {
         // From a host to itself ("land"): no stack sends that over a wire, and its reply flow would be itself.
         return Verdict::drop(Reason::SourceAddressInvalid);
     }
-    if let Err(reason) = screens::opening(env, work, source_reach == Reach::Routed) {
+    if let Err(reason) = screens::opening(env, work) {
         return Verdict::drop(reason);
     }
     let expected = expect::find(env, work);
@@ -79,12 +77,12 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         }
     };
     let to_zone = if kind == RouteKind::Unicast {
-        // What stays on a link may cross a wire, which is part of it. A destination that was put in the place of the packet's
-        // own is looked at afresh.
+        // What stays on a link may cross a wire, which is part of it. Looked at afresh, as the destination may be one that was
+        // put in the place of the packet's own.
         if !wired && destination_reach(family, &destination_be) != Reach::Routed {
             return Verdict::drop(Reason::DestinationAddressInvalid);
         }
-        if !wired && source_reach != Reach::Routed {
+        if !wired && source_reach(family, &work.packet.source_be) != Reach::Routed {
             return Verdict::drop(Reason::SourceAddressInvalid);
         }
         match env.zone(work.generation, work.out_ifindex) {

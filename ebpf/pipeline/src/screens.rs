@@ -12,7 +12,13 @@ use bulkhead_abi::{
 };
 use bulkhead_packet::tcp_flags;
 
-use crate::{Clock, Frame, Limiter, Tables, Work, open, policy::lowest, syn_proxy::ATTACK_NS};
+use crate::{
+    Clock, Frame, Limiter, Tables, Work,
+    addresses::{Reach, source_reach},
+    open,
+    policy::lowest,
+    syn_proxy::ATTACK_NS,
+};
 
 /// Reads the profile of the zone that the packet came from. False: there is nothing to screen.
 #[inline(always)]
@@ -169,17 +175,16 @@ fn syn_flood<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<(), Reason> 
     Ok(())
 }
 
-/// What only the first packet of a conversation can be: spoofed, a scan. `routed` says that the source is an address that routes
-/// lead to, rather than one of the link; a wire knows no routes.
+/// What only the first packet of a conversation can be: spoofed (where there are routes, unlike on a wire), a scan.
 ///
 /// # Errors
 /// The reason to drop the packet.
 #[inline(never)]
-pub(crate) fn opening<E: Tables + Clock>(env: &E, work: &mut Work, routed: bool) -> Result<(), Reason> {
+pub(crate) fn opening<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<(), Reason> {
     if !load(env, work) {
         return Ok(());
     }
-    if routed && !env.wired() && work.screens.has(Screen::IpSpoofing) && spoofed(env, work) {
+    if !env.wired() && work.screens.has(Screen::IpSpoofing) && spoofed(env, work) {
         caught(env, work, Screen::IpSpoofing as u32)?;
     }
     match work.packet.protocol {
@@ -204,6 +209,10 @@ pub(crate) fn opening<E: Tables + Clock>(env: &E, work: &mut Work, routed: bool)
 /// Whether the way back to the source leads into another zone than the packet's, or nowhere (RFC 3704, 2.2, by zone).
 #[inline(always)]
 fn spoofed<E: Tables>(env: &E, work: &mut Work) -> bool {
+    // A host without an address yet, and the addresses of a link, which are on every link: such packets go no further.
+    if source_reach(work.packet.family, &work.packet.source_be) != Reach::Routed {
+        return false;
+    }
     // The packet's own route is looked up later.
     work.route = RouteEntry::default();
     if !env.route(work.packet.family, &work.packet.source_be, &mut work.route)
