@@ -71,7 +71,6 @@ const ATTACK_THRESHOLD: u32 = 20;
 
 /// The server alone would not survive this: its own cookies are off, and its queue is short.
 #[test]
-#[ignore = "waits for the threshold of SYN floods: no screen declares an attack yet"]
 fn attack_syn_flood_leaves_room_for_new_connections() -> Result<()> {
     if !privileged() {
         return Ok(());
