@@ -65,12 +65,12 @@ fn attack_syn_flood_from_spoofed_sources_over_forced_xdp() -> Result<()> {
     syn_flood(HookMode::Xdp)
 }
 
-/// SYNs per second to one destination from which on the firewall answers in its place.
-const ATTACK_THRESHOLD: u32 = 200;
+/// SYNs per second to one destination from which on the firewall answers in its place: those before it reach the server,
+/// whose queue must have room for them.
+const ATTACK_THRESHOLD: u32 = 20;
 
 /// The server alone would not survive this: its own cookies are off, and its queue is short.
 #[test]
-#[ignore = "waits for the threshold of SYN floods: no screen declares an attack yet"]
 fn attack_syn_flood_leaves_room_for_new_connections() -> Result<()> {
     if !privileged() {
         return Ok(());
