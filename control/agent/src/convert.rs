@@ -169,11 +169,13 @@ pub fn counter(name: String, value: u64) -> Counter {
 
 /// What a counter that is no reason counts, by the words of its name.
 fn unit(name: &str) -> &'static str {
-    const UNITS: [(&str, &str); 9] = [
+    const UNITS: [(&str, &str); 11] = [
         ("events", "events"),
         ("slow_path", "answers"),
         ("checksums", "packets"),
-        ("sessions", "sessions"),
+        ("session", "sessions"),
+        ("cookies", "packets"),
+        ("mappings", "mappings"),
         ("nat_ports", "ports"),
         ("fragments", "packets"),
         ("frames", "packets"),
