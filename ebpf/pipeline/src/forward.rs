@@ -297,7 +297,7 @@ pub(crate) fn send<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work,
     if packet.fragment != 0 && fragment::is_translated(flow.flags) {
         fragment::stamp(headers, packet, datagram, &mut checksum);
     }
-    if flow.flags & flow_flags::PROXIED != 0 && !packet.is_later_fragment() {
+    if flow.flags & flow_flags::PROXIED != 0 {
         end = syn_proxy::renumber(headers, packet, flow, &mut checksum, end);
     }
     leave(frame, work, end, &checksum, reason)

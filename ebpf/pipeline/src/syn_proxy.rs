@@ -397,6 +397,10 @@ pub(crate) fn renumber(
     checksum: &mut Checksum,
     end: usize,
 ) -> usize {
+    if packet.is_later_fragment() {
+        // No numbers are here.
+        return end;
+    }
     let l4 = usize::from(packet.l4);
     let (at, number) = if flow.flags & flow_flags::REPLY != 0 {
         (l4 + 4, packet.seq.wrapping_add(flow.tcp_delta))

@@ -26,14 +26,16 @@ fn outbound(translate: bool) -> Net {
 
 /// Cuts a packet without options or extensions into fragments that begin at these offsets, the first of which is 0.
 pub fn cut(frame: &Frame, offsets: &[usize], id: u32) -> Vec<Vec<u8>> {
-    let whole = frame.clone().to(mac(INSIDE)).build();
-    let v4 = frame.is_v4();
-    let header = if v4 { 34 } else { 54 };
-    let body = &whole[header..];
+    pieces(&frame.clone().to(mac(INSIDE)).build(), offsets, id)
+}
+
+/// The same of a frame's bytes.
+pub fn pieces(whole: &[u8], offsets: &[usize], id: u32) -> Vec<Vec<u8>> {
+    let (headers, body) = whole.split_at(if whole[12] == 8 { 34 } else { 54 });
     let pieces = offsets.iter().enumerate().map(|(number, from)| {
         let to = offsets.get(number + 1).copied().unwrap_or(body.len());
         let more = number + 1 != offsets.len();
-        fragment(&whole[..header], &body[*from..to], *from as u16, more, id)
+        fragment(headers, &body[*from..to], *from as u16, more, id)
     });
     pieces.collect()
 }
@@ -77,7 +79,7 @@ fn read(frame: &[u8]) -> (u32, usize, bool, &[u8]) {
 /// Puts a datagram together as its receiver does: all of one identification, without gaps or overlaps. Returns the whole
 /// frame, whose checksums are verified, and the identification.
 #[track_caller]
-fn reassemble(fragments: &[Vec<u8>]) -> (Vec<u8>, u32) {
+pub fn reassemble(fragments: &[Vec<u8>]) -> (Vec<u8>, u32) {
     let mut pieces: Vec<_> = fragments.iter().map(|frame| read(frame)).collect();
     pieces.sort_by_key(|(_, offset, ..)| *offset);
     let id = pieces[0].0;

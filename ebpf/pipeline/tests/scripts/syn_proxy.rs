@@ -5,6 +5,7 @@ use bulkhead_pipeline::{Action, Clock as _, Table};
 
 use crate::{
     FAMILIES,
+    fragments::{pieces, reassemble},
     frame::{ACK, FIN, Frame, PSH, RST, SYN, Seen, ip},
     net::{
         DMZ, INSIDE, MISS, Net, OUTSIDE, SECOND, ZONE_DMZ, ZONE_INSIDE, ZONE_OUTSIDE, mac, neighbour_mac,
@@ -815,6 +816,19 @@ fn on_a_wire_the_frames_keep_their_stations() {
             .build();
         let step = net.receive_bytes(OUTSIDE, &original);
         assert_eq!(crossed(&step, INSIDE, Reason::Established).seq, expected);
+        // In fragments only the first has numbers to change.
+        let in_parts = down(ACK, SERVER.wrapping_add(5), next.wrapping_add(4)).payload(&[7; 100]);
+        let parts: Vec<Vec<u8>> = pieces(&in_parts.build(), &[0, 48, 80], 9)
+            .iter()
+            .map(|part| {
+                let outcome = net.receive_bytes(OUTSIDE, part).outcome;
+                assert_eq!(outcome.verdict.reason, Reason::Established, "{outcome:02x?}");
+                outcome.bytes
+            })
+            .collect();
+        let (whole, _) = reassemble(&parts);
+        let data = segment(&Seen::read(&whole));
+        assert_eq!((data.seq, data.payload), (expected.wrapping_add(4), vec![7; 100]));
         // An error about that quotes what the server sent.
         let error = Frame::new(client, server).to(neighbour_mac(ip(server)));
         let error = error.error(&step.outcome.bytes, true).build();
