@@ -89,6 +89,16 @@ pub(crate) fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     None
 }
 
+/// Fills `work` with the datagram of a fragment that is dropped before it was looked at, so that [`settle`] ends the right one.
+#[inline(never)]
+pub(crate) fn recall<E: Tables>(env: &E, work: &mut Work) {
+    let zone = env.zone(work.generation, work.ifindex).unwrap_or(0);
+    work.fragment_key = fragment_key(&work.packet, work.context, zone);
+    if !env.datagram(&work.fragment_key, &mut work.datagram) {
+        work.datagram = Datagram::default();
+    }
+}
+
 /// A first fragment. It is judged by itself, except in a datagram that went by already or ended for what its fragments
 /// are: one that was refused may have been a forged one.
 #[inline(always)]

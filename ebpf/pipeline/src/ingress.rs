@@ -271,6 +271,9 @@ fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -
     if work.injected == 0
         && let Err(reason) = screens::inspect(frame, env, work)
     {
+        if work.packet.fragment != 0 {
+            fragment::recall(env, work);
+        }
         return Verdict::drop(reason);
     }
     if work.packet.fragment != 0

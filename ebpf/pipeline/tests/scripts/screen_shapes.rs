@@ -530,6 +530,67 @@ fn an_established_session_does_not_carry_the_unusual_past_the_screen() {
         .forwarded(INSIDE, Reason::Established, &[]);
 }
 
+/// Overlaps are seen by what other fragments left behind, and end the datagram whatever the screen says.
+#[test]
+fn overlapping_fragments_are_a_teardrop() {
+    for (family, frame) in [(4, v4().udp(1, 2)), (6, v6().udp(1, 2))] {
+        let whole = frame.payload(&[7; 100]);
+        let first = cut(&whole, &[0, 48], 7).remove(0);
+        // Begins inside the first one.
+        let overlapping = cut(&whole, &[0, 40], 7).remove(1);
+        let rest = cut(&whole, &[0, 48], 7).remove(1);
+        let profile = only(Screen::Teardrop);
+        let alarm = ScreenProfile {
+            flags: screen_flags::ALARM_ONLY,
+            ..profile
+        };
+        for (profile, reason, dropped) in [
+            (ScreenProfile::default(), Reason::FragmentOverlap, 0),
+            (alarm, Reason::FragmentOverlap, 1),
+            (profile, Reason::ScreenTeardrop, 1),
+        ] {
+            let mut net = open();
+            net.screens(ZONE_INSIDE, &profile);
+            let outcome = net.firewall.both_hooks(INSIDE, &first);
+            assert_eq!(outcome.verdict.reason, Reason::SessionCreated);
+            // The overlap, what is left of the datagram, and its first fragment again.
+            for (number, piece) in (1..).zip([&overlapping, &rest, &first]) {
+                let outcome = net.firewall.both_hooks(INSIDE, piece);
+                assert_eq!(outcome.verdict.reason, reason, "IPv{family}, fragment {number}");
+                assert_eq!(screen_events(&outcome).len(), dropped as usize);
+            }
+            let counts = match dropped {
+                0 => vec![],
+                _ => vec![(ZONE_INSIDE, Screen::Teardrop, 3, 0)],
+            };
+            assert_eq!(net.take_screen_counts(), counts, "IPv{family}");
+        }
+    }
+}
+
+/// Nothing of a datagram goes on whose first fragment a screen has dropped; another's does.
+#[test]
+fn the_rest_of_a_screened_datagram_does_not_go_on() {
+    for frame in [v4().tcp(1, 2, SYN, 1, 0), v6().tcp(1, 2, SYN, 1, 0)] {
+        let [first, rest] = fragments(&frame);
+        let mut net = open();
+        net.screens(ZONE_INSIDE, &only(Screen::SynFragment));
+        let other = if frame.is_v4() { v4() } else { v6() }
+            .udp(1, 2)
+            .payload(&[0; 64]);
+        let other = cut(&other, &[0, 48], 8);
+        let outcome = net.firewall.ingress(INSIDE, &other[0]);
+        assert_eq!(outcome.verdict.reason, Reason::SessionCreated);
+        for piece in [first, rest] {
+            let outcome = net.firewall.ingress(INSIDE, &piece);
+            assert_eq!(outcome.verdict.reason, Reason::ScreenSynFragment);
+        }
+        let outcome = net.firewall.ingress(INSIDE, &other[1]);
+        assert_eq!(outcome.verdict.action, Action::Redirect);
+        assert_eq!(net.flows(), (0, 2));
+    }
+}
+
 /// Neighbour discovery is the kernel's business, listener reports with their hop-by-hop options included.
 #[test]
 fn discovery_is_not_screened() {
