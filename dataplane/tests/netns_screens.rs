@@ -311,7 +311,7 @@ fn netns_counts_stay_with_the_zone_over_a_commit() -> Result<()> {
     };
     let lab = Lab::new(HookMode::Tcx, screen.clone())?;
     let null = lab.frame(0).tcp(1, 2);
-    assert_eq!(lab.arriving(&[null.clone()])?, 0);
+    assert_eq!(lab.arriving(std::slice::from_ref(&null))?, 0);
     assert_eq!(lab.count("tcp_no_flags")?, (1, 0));
     let mut moved = ruleset(HookMode::Tcx, screen);
     moved.zones.swap(0, 1);
