@@ -117,6 +117,75 @@ fn rehearse(twins: &mut Twins, seen: &mut BTreeMap<Reason, usize>) {
     }
 }
 
+/// A connection, and what somebody sends who knows its addresses and ports but not its numbers (RFC 5961, RFC 5927).
+fn guess(twins: &mut Twins, seen: &mut BTreeMap<Reason, usize>) {
+    const ISN: u32 = 0xffff_fff0;
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    for (client, server) in [("10.1.0.2", "192.0.2.81"), ("2001:db8:1::2", "2001:db8:80::81")] {
+        let segment = |from: IpAddr, to: IpAddr, ports: (u16, u16), flags: u8, seq: u32, ack: u32| {
+            Frame::ip(from, to)
+                .tcp(ports.0, ports.1)
+                .seq(seq)
+                .tcp_header(|header| {
+                    (header.fin, header.syn) = (flags & 1 != 0, flags & 2 != 0);
+                    (header.rst, header.ack) = (flags & 4 != 0, flags & 16 != 0);
+                    (header.acknowledgment_number, header.window_size) = (ack, 8192);
+                })
+        };
+        let mut run = |number: usize, frame: &Frame, expected: Reason| {
+            let frame = frame.clone().macs([2, 9, 9, 9, 9, 9], mac(number as u8));
+            let outcome = twins.run(Program::Ingress, number, &frame.build());
+            assert_eq!(outcome.verdict.reason, expected, "{client}: {frame:?}");
+            *seen.entry(expected).or_default() += 1;
+            outcome.bytes
+        };
+        let out = |flags, seq, ack| segment(ip(client), ip(server), (41_000, 80), flags, seq, ack);
+        let sent = run(0, &out(2, ISN, 0), Reason::SessionCreated);
+        let sent = headers(&sent).expect("a packet");
+        let own = (address(sent.family, sent.source_be), sent.source_port);
+        let back = |flags, seq, ack| segment(ip(server), own.0, (80, own.1), flags, seq, ack);
+        let (first, limit) = (ISN.wrapping_add(1), 9001u32 + 8192);
+        run(1, &back(0x12, 9000, first), Reason::HalfOpen);
+        let seen_outside = run(0, &out(0x10, first, 9001), Reason::Established);
+        for (frame, expected) in [
+            (
+                back(0x10, limit + 65_536, first).payload_bytes(1),
+                Reason::TcpOutOfWindow,
+            ),
+            (
+                back(0x10, 9001u32.wrapping_sub(65_538), first),
+                Reason::TcpOutOfWindow,
+            ),
+            (
+                back(0x10, 9001, first.wrapping_add(65_537)),
+                Reason::TcpOutOfWindow,
+            ),
+            (back(0x11, 0x8000_0000, first), Reason::TcpOutOfWindow),
+            (back(0x04, limit, 0), Reason::TcpResetOutOfWindow),
+            (back(0x04, 9002, 0), Reason::Established),
+            (back(0x02, 9002, 0), Reason::TcpSynInWindow),
+            (back(0x02, limit, 0), Reason::Established),
+            (back(0x10, limit, first).payload_bytes(1), Reason::Established),
+        ] {
+            run(1, &frame, expected);
+        }
+        let router = if sent.family == 4 {
+            "198.51.100.77"
+        } else {
+            "2001:db8:2::77"
+        };
+        let kind = if sent.family == 4 { 3 } else { 1 };
+        let mut quoted = seen_outside[14..].to_vec();
+        let error = |quoted: &[u8]| Frame::ip(ip(router), own.0).icmp_error(kind, 1, [0; 4], quoted);
+        run(1, &error(&quoted), Reason::RelatedIcmp);
+        let seq = if sent.family == 4 { 24 } else { 44 };
+        quoted[seq] ^= 0x40;
+        run(1, &error(&quoted), Reason::IcmpQuoteOutOfWindow);
+        run(0, &out(0x04, first, 0), Reason::Established);
+        run(0, &out(0x10, first, 9001), Reason::SessionClosed);
+    }
+}
+
 /// Runs random traffic through both worlds.
 fn differential(nat: bool, screens: bool, seed: u64) {
     let namespace = Namespace::new("bhdiff").expect("a network namespace");
@@ -144,6 +213,9 @@ fn differential(nat: bool, screens: bool, seed: u64) {
         let mut held = 0;
         if nat && !screens {
             rehearse(&mut twins, &mut seen);
+        }
+        if !screens {
+            guess(&mut twins, &mut seen);
         }
         for turn in 1..=PACKETS {
             let Input {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bulkhead_dataplane::ruleset::{
-    Action as Act, DestinationNat, Filtering, Group, HookMode, InterfaceRule, Policy, Pool, Prefix, Ruleset,
-    Screen, Service, ServiceMatch, SourceNat, SourceTranslation, StaticNat, Zone,
+    Action as Act, DestinationNat, Filtering, Group, HookMode, InterfaceRule, MaximumSegment, Policy, Pool,
+    Prefix, Ruleset, Screen, Service, ServiceMatch, SourceNat, SourceTranslation, StaticNat, Tcp, Zone,
 };
 
 /// Every screen but those of scans, which go by a clock that the two worlds do not share; and thresholds low enough to be met
@@ -139,11 +139,28 @@ pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
         service("dns", vec![ports(17, 53, 53)]),
         service("ping", vec![icmp(1, 8), icmp(58, 128)]),
         service("forbidden", vec![ports(6, 9999, 9999), ports(17, 9999, 9999)]),
-        service("gre", vec![ServiceMatch::Protocol(47)]),
+        service(
+            "gre",
+            vec![
+                ServiceMatch::Protocol(47),
+                ServiceMatch::Protocol(33),
+                ServiceMatch::Protocol(136),
+                ports(132, 5000, 5000),
+            ],
+        ),
     ];
     // Another with each generation, so that a session's own follows.
     services[0].timeout = Some(Duration::from_secs(if open { 3600 } else { 1800 }));
     let mut ruleset = Ruleset {
+        tcp: Tcp {
+            liberal: !open,
+            midstream: !open,
+            maximum_segment: if nat {
+                MaximumSegment::AtMost(1000)
+            } else {
+                MaximumSegment::Path
+            },
+        },
         zones: vec![
             Zone {
                 name: "inside".into(),

@@ -466,16 +466,21 @@ fn transport(random: &mut Random, frame: Frame, before: Option<&Packet>) -> Fram
                     random.pick(&[0x10, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x14, 0x02, 0x12])
                 };
                 let seq = if before.ack == 0 { 9000 } else { before.ack };
-                let seq = if random.one_in(10) {
-                    seq.wrapping_add(random.next() as u32)
-                } else {
-                    seq
+                // Now and then about an edge of what the other side's windows allow, or anywhere.
+                let seq = match random.below(12) {
+                    0 => seq.wrapping_add(random.next() as u32),
+                    1 => seq.wrapping_add(random.pick(&[1, 8191, 8192, 65_535, 65_536, 73_728, 73_729])),
+                    2 => seq.wrapping_sub(random.pick(&[1, 2, 65_535, 65_536, 65_537, 70_000])),
+                    _ => seq,
                 };
-                tcp(frame, source, destination, flags, seq, end).payload_bytes(if flags & 2 != 0 {
-                    0
-                } else {
-                    length
-                })
+                let end = match random.below(12) {
+                    0 => end.wrapping_add(random.next() as u32),
+                    1 => end.wrapping_add(random.pick(&[1, 8192, 65_536, 73_728])),
+                    2 => end.wrapping_sub(random.pick(&[1, 65_535, 65_536, 65_537])),
+                    _ => end,
+                };
+                let frame = tcp(random, frame, source, destination, flags, seq, end);
+                frame.payload_bytes(if flags & 2 != 0 { 0 } else { length })
             }
             17 => frame.udp(source, destination).payload_bytes(length),
             1 | 58 => match before.icmp >> 8 {
@@ -483,6 +488,7 @@ fn transport(random: &mut Random, frame: Frame, before: Option<&Packet>) -> Fram
                 13 => frame.icmp(14, 0, id(before.source_port)).payload_bytes(12),
                 _ => frame.echo_request(before.source_port, 2).payload_bytes(length),
             },
+            number @ (33 | 132 | 136) => with_ports(random, frame, number, source, destination),
             number => frame.protocol(number).payload_bytes(length),
         };
     }
@@ -493,6 +499,7 @@ fn transport(random: &mut Random, frame: Frame, before: Option<&Packet>) -> Fram
             let port = random.pick(&[80, 80, 80, 8003, 8008, 22, 9999]);
             let seq = random.pick(&[1000, 1001, 0xffff_fff0]);
             tcp(
+                random,
                 frame,
                 source,
                 port,
@@ -510,10 +517,24 @@ fn transport(random: &mut Random, frame: Frame, before: Option<&Packet>) -> Fram
         10 => frame
             .icmp(random.pick(&[13, 0, 129, 5, 139]), 0, id(7))
             .payload_bytes(12),
-        _ => frame
-            .protocol(random.pick(&[47, 47, 50, 59]))
-            .payload_bytes(length),
+        _ => match random.pick(&[47, 47, 50, 59, 33, 132, 132, 136]) {
+            number @ (33 | 132 | 136) => {
+                let port = random.pick(&[5000, 5000, 5001]);
+                with_ports(random, frame, number, source, port)
+            }
+            number => frame.protocol(number).payload_bytes(length),
+        },
     }
+}
+
+/// DCCP, SCTP or UDP-Lite, as far as the ports and a field behind them; cut short at times. Nobody looks at the rest, nor at
+/// the checksum before it changes.
+fn with_ports(random: &mut Random, frame: Frame, number: u8, source: u16, destination: u16) -> Frame {
+    let mut bytes = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    bytes.extend(random.pick(&[[0, 0], [0, 8], [0, 20], [0, 7], [1, 0]]));
+    bytes.extend(random.pick(&[[0, 0], [0x12, 0x34], [0xff, 0xff]]));
+    bytes.resize(random.pick(&[20, 20, 20, 12, 11, 8]), 0xa5);
+    frame.protocol(number).payload(&bytes)
 }
 
 fn id(identifier: u16) -> [u8; 4] {
@@ -521,7 +542,25 @@ fn id(identifier: u16) -> [u8; 4] {
     [a, b, 0, 1]
 }
 
-fn tcp(frame: Frame, source: u16, destination: u16, flags: u8, seq: u32, ack: u32) -> Frame {
+fn tcp(
+    random: &mut Random,
+    frame: Frame,
+    source: u16,
+    destination: u16,
+    flags: u8,
+    seq: u32,
+    ack: u32,
+) -> Frame {
+    let scale = (seq % 15) as u8;
+    let options: &[u8] = match random.below(6) {
+        0 => &[],
+        // The segment size at an odd offset, and a malformed one.
+        1 => &[1, 2, 4, 5, 0xb4, 3, 3, scale],
+        2 => &[2, 3, 5, 0xb4],
+        // Maximum segment size, no operation, window scale.
+        _ => &[2, 4, 5, 0xb4, 1, 3, 3, scale],
+    };
+    let window = random.pick(&[8192, 8192, 8192, 0, 100, 65_535]);
     frame.tcp(source, destination).seq(seq).tcp_header(|header| {
         header.fin = flags & 1 != 0;
         header.syn = flags & 2 != 0;
@@ -529,11 +568,9 @@ fn tcp(frame: Frame, source: u16, destination: u16, flags: u8, seq: u32, ack: u3
         header.psh = flags & 8 != 0;
         header.ack = flags & 16 != 0;
         header.acknowledgment_number = ack;
-        header.window_size = 8192;
+        header.window_size = window;
         if header.syn {
-            // Maximum segment size, no operation, window scale.
-            let options = [2, 4, 5, 0xb4, 1, 3, 3, (seq % 15) as u8];
-            header.set_options_raw(&options).expect("eight bytes of options");
+            header.set_options_raw(options).expect("a few bytes of options");
         }
     })
 }
