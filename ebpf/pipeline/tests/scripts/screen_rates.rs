@@ -436,6 +436,33 @@ fn a_scan_is_stopped_for_the_rest_of_its_interval() {
     }
 }
 
+/// An interval knows nothing of the one before, and draws the targets' bits afresh.
+#[test]
+fn the_same_scan_again_is_stopped_again() {
+    let mut net = open();
+    net.screens(ZONE_INSIDE, &scan_profile(Screen::UdpPortScan, 3));
+    net.tables()
+        .script_random([7, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 11]);
+    let key = ScreenKey {
+        subject: ScreenKey::subject(Screen::UdpPortScan, ZONE_INSIDE as u8, 4),
+        address_be: words("10.1.0.2".parse().unwrap()),
+    };
+    for (turn, seed) in [7, 7, 11].into_iter().enumerate() {
+        let frames = (20..26).map(|n| Frame::new("10.1.0.2", "192.0.2.80").udp(900 + turn as u16, n));
+        assert_eq!(
+            passing(&mut net, Hook::Tcx, INSIDE, frames).0,
+            3,
+            "interval {turn}"
+        );
+        assert_eq!(
+            net.tables().screen_scans.get(&key).unwrap().seed,
+            seed,
+            "interval {turn}"
+        );
+        net.advance(5 * MILLISECOND);
+    }
+}
+
 #[test]
 fn the_same_target_again_is_no_scan() {
     for (screen, make) in SCANS {
