@@ -1,7 +1,9 @@
 //! Screens that count: floods, SYN floods, scans and sweeps, and the way back to the source. Each at its threshold, just
 //! below, as an alarm, in another zone, after its time, and on both hooks.
 
-use bulkhead_abi::{Reason, ScanLimit, Screen, ScreenKey, ScreenProfile, flow_flags, screen_flags};
+use bulkhead_abi::{
+    LimitRule, Reason, ScanLimit, Screen, ScreenKey, ScreenProfile, flow_flags, limit_flags, screen_flags,
+};
 use bulkhead_pipeline::Table;
 
 use crate::{
@@ -436,6 +438,33 @@ fn a_scan_is_stopped_for_the_rest_of_its_interval() {
     }
 }
 
+/// An interval knows nothing of the one before, and draws the targets' bits afresh.
+#[test]
+fn the_same_scan_again_is_stopped_again() {
+    let mut net = open();
+    net.screens(ZONE_INSIDE, &scan_profile(Screen::UdpPortScan, 3));
+    net.tables()
+        .script_random([7, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 11]);
+    let key = ScreenKey {
+        subject: ScreenKey::subject(Screen::UdpPortScan, ZONE_INSIDE as u8, 4),
+        address_be: words("10.1.0.2".parse().unwrap()),
+    };
+    for (turn, seed) in [7, 7, 11].into_iter().enumerate() {
+        let frames = (20..26).map(|n| Frame::new("10.1.0.2", "192.0.2.80").udp(900 + turn as u16, n));
+        assert_eq!(
+            passing(&mut net, Hook::Tcx, INSIDE, frames).0,
+            3,
+            "interval {turn}"
+        );
+        assert_eq!(
+            net.tables().screen_scans.get(&key).unwrap().seed,
+            seed,
+            "interval {turn}"
+        );
+        net.advance(5 * MILLISECOND);
+    }
+}
+
 #[test]
 fn the_same_target_again_is_no_scan() {
     for (screen, make) in SCANS {
@@ -549,4 +578,48 @@ fn a_source_must_be_reached_through_the_zone_it_comes_from() {
     let discover = Frame::new("0.0.0.0", "255.255.255.255").udp(68, 67).to([0xff; 6]);
     let outcome = net.firewall.ingress(INSIDE, &discover.build());
     assert_eq!(outcome.verdict.reason, Reason::ToHost);
+}
+
+/// Limits of sessions are screens to who counts them: by zone, dropped or only told.
+#[test]
+fn limits_of_sessions_are_counted_among_the_zones_screens() {
+    for (screen, rule) in [
+        (
+            Screen::SessionLimitSource,
+            LimitRule {
+                source: 2,
+                ..LimitRule::default()
+            },
+        ),
+        (
+            Screen::SessionLimitDestination,
+            LimitRule {
+                destination: 2,
+                ..LimitRule::default()
+            },
+        ),
+        (
+            Screen::SynAckAck,
+            LimitRule {
+                syn_ack_ack: 2,
+                ..LimitRule::default()
+            },
+        ),
+    ] {
+        for alarm in [false, true] {
+            let mut net = open();
+            let flags = if alarm { limit_flags::ALARM_ONLY } else { 0 };
+            net.limit(ZONE_INSIDE, LimitRule { flags, ..rule });
+            let frames = (1..6).map(|n| syn("10.1.0.2", "192.0.2.80", n));
+            let (passed, dropped) = passing(&mut net, Hook::Both, INSIDE, frames);
+            let (expected, counts) = if alarm {
+                (5, (ZONE_INSIDE, screen, 0, 3))
+            } else {
+                (2, (ZONE_INSIDE, screen, 3, 0))
+            };
+            assert_eq!(passed, expected, "{screen:?}");
+            assert!(dropped.iter().all(|reason| *reason == screen.reason()));
+            assert_eq!(net.take_screen_counts(), [counts]);
+        }
+    }
 }
