@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use bulkhead_dataplane::ruleset::{
-    Action, Group, InterfaceRule, Policy, Prefix, Ruleset, Service, ServiceMatch, SourceNat,
+    Action, Group, InterfaceRule, Policy, Prefix, Ruleset, Screen, Service, ServiceMatch, SourceNat,
     SourceTranslation, Timeouts, Zone,
 };
 use serde::Serialize;
@@ -191,6 +191,27 @@ fn vary(random: &mut Random) -> Ruleset {
     }
     for policy in &mut rules.policies {
         policy.log_close |= random.chance(10);
+    }
+    if random.chance(60) {
+        // Only what no honest conversation here is screened by; a SYN flood makes the firewall answer in the server's
+        // place, which honest clients do not notice either.
+        let zones = [zone::INTERNET, zone::WILD];
+        for zone in zones {
+            rules.zones[zone].screen = Some(rules.screens.len());
+        }
+        rules.screens.push(Screen {
+            name: "edge".into(),
+            syn_flood_attack: Some(u32::try_from(random.between(20, 600)).unwrap_or(600)),
+            land: random.chance(50),
+            tcp_no_flags: random.chance(50),
+            tcp_syn_fin: random.chance(50),
+            tcp_fin_no_ack: random.chance(50),
+            ip_bad_option: random.chance(50),
+            ip_fragment: random.chance(50),
+            ip_spoofing: random.chance(50),
+            unknown_protocol: random.chance(50),
+            ..Screen::default()
+        });
     }
     rules
 }

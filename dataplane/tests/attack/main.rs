@@ -14,3 +14,4 @@ mod fragments;
 mod malformed;
 mod reasons;
 mod scans;
+mod screens;

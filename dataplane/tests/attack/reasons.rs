@@ -272,6 +272,24 @@ pub const UDP_FLOOD: Ends = Ends {
     may: &["related_icmp", "half_open"],
 };
 
+/// Floods and scans of a zone with screens.
+pub const SCREENED: Ends = Ends {
+    must: &[],
+    may: &[
+        "screen_icmp_flood",
+        "screen_udp_flood",
+        "screen_tcp_port_scan",
+        "session_limit_source",
+        "session_created",
+        "half_open",
+        "session_closed",
+        "default_deny",
+        "tcp_no_session",
+        "related_icmp",
+        "icmp_no_session",
+    ],
+};
+
 /// More sources than a translated port has room for.
 pub const PORT_EXHAUSTION: Ends = Ends {
     must: &["session_created"],
