@@ -1,11 +1,11 @@
-//! Policy as its documentation reads: the rules in order, the first that matches decides.
+//! Policy and translation as their documentation reads: the rules in order, the first that matches decides.
 //!
 //! Slow and obvious. The compiled tables are held against it by property tests, and `explain` uses it to name what
 //! matched.
 
 use std::net::IpAddr;
 
-use crate::ruleset::{Policy, Prefix, Ruleset, ServiceMatch};
+use crate::ruleset::{Prefix, Ruleset, ServiceMatch};
 
 /// A packet as policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,30 +71,101 @@ pub fn in_service(ruleset: &Ruleset, index: usize, protocol: u8, port: u16) -> b
         })
 }
 
-fn matches(ruleset: &Ruleset, policy: &Policy, from: usize, to: usize, tuple: &Tuple) -> bool {
+/// What a rule of any kind names; an empty list means anything.
+struct Named<'a> {
+    from: &'a [usize],
+    to: &'a [usize],
+    source: &'a [usize],
+    destination: &'a [usize],
+    service: &'a [usize],
+}
+
+/// Whether a rule that names these matches a packet from zone `from` to zone `to`.
+fn matches(ruleset: &Ruleset, named: &Named<'_>, from: usize, to: usize, tuple: &Tuple) -> bool {
     let zone = |zones: &[usize], zone| zones.is_empty() || zones.contains(&zone);
     let group = |groups: &[usize], address| {
         groups.is_empty() || groups.iter().any(|group| in_group(ruleset, *group, address))
     };
-    let service = policy.service.is_empty()
-        || policy
+    let service = named.service.is_empty()
+        || named
             .service
             .iter()
             .any(|service| in_service(ruleset, *service, tuple.protocol, tuple.port));
-    zone(&policy.from, from)
-        && zone(&policy.to, to)
-        && group(&policy.source, &tuple.source)
-        && group(&policy.destination, &tuple.destination)
+    zone(named.from, from)
+        && zone(named.to, to)
+        && group(named.source, &tuple.source)
+        && group(named.destination, &tuple.destination)
         && service
 }
 
 /// Index of the first policy that matches a packet from zone `from` to zone `to` (indices); `None`: denied by default.
 #[must_use]
 pub fn first_match(ruleset: &Ruleset, from: usize, to: usize, tuple: &Tuple) -> Option<usize> {
-    ruleset
-        .policies
-        .iter()
-        .position(|policy| matches(ruleset, policy, from, to, tuple))
+    ruleset.policies.iter().position(|policy| {
+        let named = Named {
+            from: &policy.from,
+            to: &policy.to,
+            source: &policy.source,
+            destination: &policy.destination,
+            service: &policy.service,
+        };
+        matches(ruleset, &named, from, to, tuple)
+    })
+}
+
+/// A NAT rule by its place: among the static ones, which are asked first, or among the configured ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NatMatch {
+    /// A static rule.
+    Static(usize),
+    /// A source or destination rule.
+    Rule(usize),
+}
+
+/// The first rule that says what becomes of the source of a packet from zone `from` to zone `to`.
+#[must_use]
+pub fn source_nat(ruleset: &Ruleset, from: usize, to: usize, tuple: &Tuple) -> Option<NatMatch> {
+    let fixed = ruleset.static_nat.iter().position(|rule| {
+        covers(&rule.inside, &tuple.source) && (rule.from.is_empty() || rule.from.contains(&to))
+    });
+    let configured = || {
+        ruleset.source_nat.iter().position(|rule| {
+            let named = Named {
+                from: &rule.from,
+                to: &rule.to,
+                source: &rule.source,
+                destination: &rule.destination,
+                service: &rule.service,
+            };
+            matches(ruleset, &named, from, to, tuple)
+        })
+    };
+    fixed
+        .map(NatMatch::Static)
+        .or_else(|| configured().map(NatMatch::Rule))
+}
+
+/// The first rule that says what becomes of the destination of a packet from zone `from`.
+#[must_use]
+pub fn destination_nat(ruleset: &Ruleset, from: usize, tuple: &Tuple) -> Option<NatMatch> {
+    let fixed = ruleset.static_nat.iter().position(|rule| {
+        covers(&rule.outside, &tuple.destination) && (rule.from.is_empty() || rule.from.contains(&from))
+    });
+    let configured = || {
+        ruleset.destination_nat.iter().position(|rule| {
+            let named = Named {
+                from: &rule.from,
+                to: &[],
+                source: &rule.source,
+                destination: &rule.destination,
+                service: &rule.service,
+            };
+            matches(ruleset, &named, from, from, tuple)
+        })
+    };
+    fixed
+        .map(NatMatch::Static)
+        .or_else(|| configured().map(NatMatch::Rule))
 }
 
 /// Whether zone `from` permits the packet to the firewall itself.

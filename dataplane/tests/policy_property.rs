@@ -1,15 +1,18 @@
-//! The compiled policy against the obvious one: random rulesets, random packets, the same first match.
+//! The compiled rule sets against the obvious ones: random rulesets, random packets, the same first match.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bulkhead_abi::{Decision, ZONE_SELF};
+use bulkhead_abi::{Decision, NatRule, NatRuleKey, RuleSet, STATIC_RULE, ZONE_SELF};
 use bulkhead_dataplane::{
     address::words,
     compile::{CompiledRuleset, compile},
-    reference::{self, Tuple},
-    ruleset::{Group, Policy, Prefix, Ruleset, Service, ServiceMatch, Zone},
+    reference::{self, NatMatch, Tuple},
+    ruleset::{
+        DestinationNat, Group, Policy, Prefix, Ruleset, Service, ServiceMatch, SourceNat, SourceTranslation,
+        StaticNat, Zone,
+    },
 };
-use bulkhead_pipeline::{Question, Walk, decide, host::HostTables};
+use bulkhead_pipeline::{Question, Tables as _, Walk, decide, host::HostTables};
 use proptest::{collection::vec, prelude::*};
 
 /// Fills host tables with one generation.
@@ -27,6 +30,7 @@ fn load(compiled: &CompiledRuleset) -> HostTables {
     tables.vector_tops.load(compiled.vector_tops.iter().copied());
     tables.vector_pages.load(compiled.vector_pages.iter().copied());
     tables.rules.load(compiled.rules.iter().copied());
+    tables.nat_rules.load(compiled.nat_rules.iter().copied());
     tables
 }
 
@@ -167,6 +171,10 @@ fn tuple() -> impl Strategy<Value = Tuple> {
 }
 
 fn decided(tables: &HostTables, generation: u32, from: usize, to: u8, tuple: &Tuple) -> u32 {
+    asked(tables, RuleSet::Policy, generation, from, to, tuple)
+}
+
+fn asked(tables: &HostTables, set: RuleSet, generation: u32, from: usize, to: u8, tuple: &Tuple) -> u32 {
     let question = Question {
         source_be: words(tuple.source),
         destination_be: words(tuple.destination),
@@ -176,7 +184,7 @@ fn decided(tables: &HostTables, generation: u32, from: usize, to: u8, tuple: &Tu
         family: if tuple.source.is_ipv4() { 4 } else { 6 },
         from_zone: from as u8 + 1,
         to_zone: to,
-        set: bulkhead_abi::RuleSet::Policy,
+        set,
     };
     decide(tables, &question, &mut Walk::default())
 }
@@ -207,6 +215,112 @@ fn check(ruleset: &Ruleset, tuples: &[Tuple]) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+/// NAT rules beside policies: what one set decides is nothing to the others.
+fn translating() -> impl Strategy<Value = Ruleset> {
+    let rule = || {
+        (
+            some_of(ZONES),
+            some_of(ZONES),
+            some_of(GROUPS),
+            some_of(GROUPS),
+            some_of(SERVICES),
+        )
+    };
+    let fixed = (some_of(ZONES), address(), address(), any::<prop::sample::Index>()).prop_filter_map(
+        "one family",
+        |(from, outside, inside, pick)| {
+            let lengths: &[u8] = if outside.is_ipv4() {
+                &[16, 24, 30, 32]
+            } else {
+                &[48, 64, 127, 128]
+            };
+            let length = lengths[pick.index(lengths.len())];
+            let prefix = |address| Prefix { address, length };
+            (outside.is_ipv4() == inside.is_ipv4()).then_some(StaticNat {
+                name: String::new(),
+                from,
+                outside: prefix(outside),
+                inside: prefix(inside),
+                npt: false,
+            })
+        },
+    );
+    (
+        ruleset(0..4),
+        vec(rule(), 0..20),
+        vec(rule(), 0..20),
+        vec(fixed, 0..4),
+    )
+        .prop_map(|(ruleset, source, destination, static_nat)| {
+            let source_rule = |(from, to, source, destination, service)| SourceNat {
+                from,
+                to,
+                source,
+                destination,
+                service,
+                translation: SourceTranslation::Interface,
+                ..SourceNat::default()
+            };
+            let destination_rule = |(from, _, source, destination, service)| DestinationNat {
+                from,
+                source,
+                destination,
+                service,
+                ..DestinationNat::default()
+            };
+            Ruleset {
+                source_nat: source.into_iter().map(source_rule).collect(),
+                destination_nat: destination.into_iter().map(destination_rule).collect(),
+                static_nat,
+                ..ruleset
+            }
+        })
+}
+
+/// The rule that a set's number stands for, as the flow will name it.
+fn named(tables: &HostTables, set: RuleSet, generation: u32, number: u32) -> Option<NatMatch> {
+    let key = NatRuleKey {
+        generation,
+        set: set as u32,
+        rule: number,
+    };
+    let mut rule = NatRule::default();
+    tables.nat_rule(&key, false, &mut rule).then(|| {
+        let index = (rule.rule & !STATIC_RULE) as usize;
+        if rule.rule & STATIC_RULE != 0 {
+            NatMatch::Static(index)
+        } else {
+            NatMatch::Rule(index)
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn compiled_translation_is_the_first_match(ruleset in translating(), tuples in vec(tuple(), 1..20)) {
+        let generation = 7;
+        let compiled = compile(&ruleset, generation, &[]).expect("it fits");
+        let tables = load(&compiled);
+        for tuple in &tuples {
+            for from in 0..ZONES {
+                let want = reference::destination_nat(&ruleset, from, tuple);
+                let number = asked(&tables, RuleSet::DestinationNat, generation, from, ZONE_SELF, tuple);
+                let got = named(&tables, RuleSet::DestinationNat, generation, number);
+                prop_assert_eq!(got, want, "destination from {}: {:?}", from, tuple);
+                for to in 0..ZONES {
+                    let want = reference::source_nat(&ruleset, from, to, tuple);
+                    let number = asked(&tables, RuleSet::SourceNat, generation, from, to as u8 + 1, tuple);
+                    let got = named(&tables, RuleSet::SourceNat, generation, number);
+                    prop_assert_eq!(got, want, "source from {} to {}: {:?}", from, to, tuple);
+                }
+            }
+        }
+        check(&ruleset, &tuples)?;
+    }
 }
 
 proptest! {

@@ -186,6 +186,34 @@ fn guess(twins: &mut Twins, seen: &mut BTreeMap<Reason, usize>) {
     }
 }
 
+/// What random traffic may never do, depending on how many sessions it has just then: an acknowledgement before there is
+/// anything to acknowledge, and one session too many of one source.
+fn rehearse_plain(twins: &mut Twins, seen: &mut BTreeMap<Reason, usize>) {
+    let mut run = |frame: Frame| {
+        let frame = frame.macs([2, 9, 9, 9, 9, 9], mac(0)).build();
+        let reason = twins.run(Program::Ingress, 0, &frame).verdict.reason;
+        *seen.entry(reason).or_default() += 1;
+        reason
+    };
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let to = |server: &str| Frame::ip(ip("10.1.0.2"), ip(server));
+    assert_eq!(
+        run(to("192.0.2.80").tcp(41_000, 80).seq(1000).syn()),
+        Reason::SessionCreated
+    );
+    assert_eq!(
+        run(to("192.0.2.80").tcp(41_000, 80).seq(1001).ack(9001)),
+        Reason::TcpStateInvalid
+    );
+    // Over several destinations, whose own limit is lower.
+    let mut ports = 42_000..42_100;
+    let limited = ports.any(|port| {
+        let server = format!("192.0.2.{}", 100 + port % 4);
+        run(to(&server).udp(port, 53)) == Reason::SessionLimitSource
+    });
+    assert!(limited, "a source may have as many sessions as it likes");
+}
+
 /// Runs random traffic through both worlds.
 fn differential(nat: bool, screens: bool, seed: u64) {
     let namespace = Namespace::new("bhdiff").expect("a network namespace");
@@ -208,6 +236,7 @@ fn differential(nat: bool, screens: bool, seed: u64) {
         let mut twins = Twins::new([1, outside, dmz], nat, screens);
         let mut random = Random::new(seed);
         let mut traffic = Traffic::default();
+        traffic.translated = nat;
         let mut seen: BTreeMap<Reason, usize> = BTreeMap::new();
         let mut open = true;
         let mut held = 0;
@@ -216,6 +245,7 @@ fn differential(nat: bool, screens: bool, seed: u64) {
         }
         if !screens {
             guess(&mut twins, &mut seen);
+            rehearse_plain(&mut twins, &mut seen);
         }
         for turn in 1..=PACKETS {
             let Input {

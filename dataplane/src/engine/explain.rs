@@ -63,11 +63,11 @@ pub struct Explanation {
     pub destination_groups: Vec<String>,
     /// Services the packet belongs to.
     pub services: Vec<String>,
-    /// The source NAT rule.
+    /// The source NAT rule, also one that says "off".
     pub nat_rule: Option<String>,
     /// Source address after translation; of a pool that does not pair addresses, one of them.
     pub translated_source: Option<IpAddr>,
-    /// The destination NAT rule; `None` if the destination is a persistent mapping.
+    /// The destination NAT rule, also one that says "off"; `None` if the destination is a persistent mapping.
     pub destination_rule: Option<String>,
     /// Destination after translation; the port is 0 where the protocol has none.
     pub translated_destination: Option<SocketAddr>,
@@ -147,8 +147,8 @@ impl Engine {
         } else {
             work.packet.service_port()
         };
+        explanation.destination_rule = destination_rule_name(ruleset, t.matched_destination);
         if t.translated {
-            explanation.destination_rule = destination_rule_name(ruleset, t.destination_rule);
             let port = if transport { port } else { 0 };
             explanation.translated_destination = Some((destination, port).into());
             explanation.destination_groups = groups(ruleset, &destination);
@@ -194,7 +194,7 @@ impl Engine {
             explanation.reason = Reason::SessionCreated;
             let translated = nat::source(env, work);
             let t = &work.translation;
-            explanation.nat_rule = source_rule_name(ruleset, t.source_rule);
+            explanation.nat_rule = source_rule_name(ruleset, t.matched_source);
             translated?;
             if t.source_rule != u32::MAX {
                 explanation.translated_source = Some(address(family, &t.address_be));

@@ -99,6 +99,8 @@ pub struct Traffic {
     delivered: VecDeque<(usize, Vec<u8>)>,
     /// Fragments still to be sent.
     fragments: VecDeque<(usize, Vec<u8>)>,
+    /// Some of it goes to addresses that translation answers for.
+    pub translated: bool,
 }
 
 const INSIDE: [[&str; 4]; 2] = [
@@ -176,9 +178,9 @@ impl Traffic {
             };
         }
         let mut input = match random.below(100) {
-            0..12 => Self::to_translated(random),
-            12..34 => self.opener(random),
-            34..70 => self.answer(random),
+            0..6 if self.translated => Self::to_translated(random),
+            0..30 => self.opener(random),
+            30..70 => self.answer(random),
             70..80 => self.error(random),
             80..85 => Self::to_host(random),
             85..92 => self.own(random),

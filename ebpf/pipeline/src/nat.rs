@@ -60,6 +60,10 @@ pub struct Translation {
     start: u32,
     /// What a mapping by the source rule is to.
     identity: u32,
+    /// Configured source rule that matched, also if it says "off"; `u32::MAX`: none.
+    pub matched_source: u32,
+    /// The same of destination rules.
+    pub matched_destination: u32,
     /// The interface it goes out of, or would if it were not from one inside host to another.
     egress_ifindex: u32,
     /// Destination port after translation, host order.
@@ -149,6 +153,7 @@ pub(crate) fn leave_alone(work: &mut Work) {
     t.new_destination_be = packet.destination_be;
     t.new_destination_port = packet.destination_port;
     t.destination_rule = u32::MAX;
+    t.matched_destination = u32::MAX;
     t.destination_number = bulkhead_abi::Decision::NO_RULE;
     t.outside_ifindex = 0;
     t.translated = false;

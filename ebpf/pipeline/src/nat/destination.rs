@@ -47,6 +47,7 @@ pub fn destination<E: Tables>(env: &E, work: &mut Work, from_zone: u8) -> Result
             )
         {
             t.destination_number = number;
+            t.matched_destination = t.rule.rule;
             return apply(env, work);
         }
     }

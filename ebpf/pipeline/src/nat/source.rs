@@ -26,6 +26,7 @@ pub(super) fn leave_alone(work: &mut Work) {
     let packet = &work.packet;
     let t = &mut work.translation;
     t.source_rule = u32::MAX;
+    t.matched_source = u32::MAX;
     t.address_be = packet.source_be;
     t.port = packet.source_port;
     t.wanted_port = packet.source_port;
@@ -146,6 +147,7 @@ fn apply<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<(), Reason> {
         ..
     } = work;
     let family = packet.family;
+    t.matched_source = t.rule.rule;
     if t.rule.action == NatAction::Off as u8 {
         return Ok(());
     }
