@@ -460,6 +460,10 @@ fn ipv6(
             }
             packet.protocol = (chain >> 16) as u8;
             packet.l4 = chain as u16;
+            if usize::from(packet.l4) > end {
+                // The chain goes on behind the packet's own end.
+                return Err(Reason::Truncated);
+            }
             match (chain >> 24) as u8 {
                 CHAIN_ENDS => {
                     let plain = if packet.fragment_header == 0 {

@@ -465,7 +465,9 @@ fn open_connection(
     if packet.tcp_flags & tcp_flags::ACK == 0 {
         return Step::Refuse(Reason::TcpStateInvalid);
     }
-    if !fits(packet, own, partner) {
+    // Nothing is sent behind a FIN: one in front of what was sent is an old segment that somebody gave the flag.
+    let belated = packet.tcp_flags & tcp_flags::FIN != 0 && after(own.tcp_end, end_of(packet));
+    if belated || !fits(packet, own, partner) {
         return if liberal {
             Step::Tolerate
         } else {
