@@ -63,7 +63,7 @@ impl Gateway {
                 })
             });
         let frame = treated.as_deref().unwrap_or(frame);
-        if let Err(error) = injector.inject(header.ifindex, frame) {
+        if let Err(error) = injector.inject_tagged(header.ifindex, header.vlan, frame) {
             tracing::debug!(%error, bytes = frame.len(), "an FTP control packet could not be put back");
         }
     }

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::address::address;
 
+/// Data connections are expected on ports from here on only: an announcement must not open a service of its host.
+const LOWEST_PORT: u16 = 1024;
+
 /// The ends of a control connection, and what each of them takes the other for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
@@ -108,14 +111,14 @@ impl Control {
 }
 
 impl Ends {
-    /// What an announcement makes expected; `None` if it announces somebody else's address, which is how a server is made to
+    /// What an announcement makes expected; `None` if it announces a service's port, or somebody else's address, which is how a server is made to
     /// scan for others (RFC 2577, section 3).
     fn expected(&self, found: &Announcement) -> Option<Expected> {
         let (from, to, goes_to, seen_as) = match found.listener {
             Listener::Client => (self.server, self.client_outside, self.client, self.server_outside),
             Listener::Server => (self.client, self.server_outside, self.server, self.client_outside),
         };
-        if found.address.is_some_and(|address| address != goes_to) {
+        if found.address.is_some_and(|address| address != goes_to) || found.port < LOWEST_PORT {
             return None;
         }
         Some(Expected {
@@ -358,8 +361,11 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_address_is_not_expected() {
+    fn somebody_elses_address_or_a_services_port_is_not_expected() {
         let mut control = Control::default();
+        let service = frame(true, 1000, 500, b"PORT 10,1,0,2,0,22\r\n");
+        let out = control.treat(&service, &ends(), true, |_| panic!("a service was opened"));
+        assert_eq!(out, None);
         let command = frame(true, 1000, 500, b"PORT 10,1,0,3,156,64\r\n");
         let out = control.treat(&command, &ends(), true, |_| panic!("a bounce was expected"));
         assert_eq!(out, None);

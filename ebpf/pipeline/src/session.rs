@@ -151,6 +151,12 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     // A gateway reads whole packets: what a fragment announces is not announced.
     let readable = work.injected == 0 && work.packet.fragment == 0;
     if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && readable {
+        // What is no part of the conversation must not announce anything in its name. User space's shifts of the numbers are
+        // well within the slack.
+        let reset = work.packet.tcp_flags & bulkhead_packet::tcp_flags::RST != 0;
+        if !reset && !window::fits(&work.packet, &mut work.flow, &work.partner) {
+            return Outcome::Verdict(Verdict::drop(Reason::TcpOutOfWindow));
+        }
         return Outcome::Verdict(expect::read_by_gateway(frame, env, work));
     }
     let judged = if work.flow.flags & flow_flags::PROXIED != 0 && !work.packet.is_later_fragment() {

@@ -72,7 +72,7 @@ fn tcp_at(family: u8) -> usize {
 /// Whether nothing stands between the layer 3 header and TCP.
 #[inline(always)]
 fn is_plain(packet: &Packet) -> bool {
-    usize::from(packet.l4) == tcp_at(packet.family)
+    usize::from(packet.l4) == tcp_at(packet.family) && packet.fragment == 0
 }
 
 /// The largest segment that `mss` and an MTU allow.

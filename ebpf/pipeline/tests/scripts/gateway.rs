@@ -192,3 +192,22 @@ fn a_control_connection_is_read_by_user_space_and_goes_on_when_put_back() {
         net.receive_xdp(INSIDE, &line).next_hook();
     }
 }
+
+#[test]
+fn a_guess_at_a_control_connection_is_not_read() {
+    for (client, server, _) in FAMILIES {
+        let mut net = net(gateways::FTP);
+        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, SYN, 100, 0))
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+        net.receive(
+            OUTSIDE,
+            &Frame::new(server, client).tcp(21, 5000, SYN | ACK, 500, 101),
+        )
+        .forwarded(INSIDE, Reason::HalfOpen, &[]);
+        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, ACK, 101, 501))
+            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+        let guess = Frame::new(client, server).tcp(5000, 21, ACK, 1 << 30, 501);
+        net.receive(INSIDE, &guess.payload(b"PORT 10,1,0,2,156,64\r\n"))
+            .dropped(Reason::TcpOutOfWindow, &[]);
+    }
+}
