@@ -232,7 +232,8 @@ impl ScreenKey {
 ///
 /// Shared by all CPUs. `packets` is added to atomically; `began_ns` and `until_ns` are single stores. Two CPUs that begin
 /// a second at once may each reset the count: packets counted in between, at most one per CPU, are then not. A recycled entry
-/// makes one packet of one address count for another. A second begins with a packet, not with the clock, so that any second
+/// makes one packet of one address count for another, and may put that other under attack for as long as an attack lasts: its
+/// SYNs are then answered with cookies, which costs them time and nothing else. A second begins with a packet, not with the clock, so that any second
 /// that is not one of these holds at most twice the threshold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -158,8 +158,11 @@ pub fn bury<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowK
             // Without its answers the first direction must not live on.
             let _ended = life::end(env, work, Reason::SessionClosed);
         } else {
+            // Takes this very flow away too: once more, and it might be another session's by then.
             let half_open = work.half_open;
             life::clear_away(env, work, half_open, Reason::SessionClosed);
+            env.count(Reason::SLOT_SESSIONS_EXPIRED);
+            return true;
         }
     }
     env.remove_flow(session::table_of(work), family, key);

@@ -389,8 +389,9 @@ impl Tables for Kernel {
         if unsafe { (*flow).session_id } != session_id {
             return None;
         }
-        // SAFETY: an aligned field of a live map value. An entry recycled since the line above holds a session so new
-        // that its generation is not `expected`, which is one that has been overtaken.
+        // SAFETY: an aligned field of a live map value. An entry recycled since the line above, some ten nanoseconds ago,
+        // may hold a session whose generation is `expected` too: one that ageing meant to mark is then marked, which its
+        // next packet undoes; one that entered under the generation before a switch may be taken for judged by the new.
         Some(unsafe { compare_exchange(&raw mut (*flow).generation, expected, new) })
     }
 
