@@ -58,6 +58,7 @@ impl From<&engine::Session> for Session {
             established: session.established,
             policy: session.policy.clone(),
             nat_rule: session.nat_rule.clone(),
+            destination_rule: session.destination_rule.clone(),
             translated: session.translated,
             from_zone: session.from_zone.clone(),
             to_zone: session.to_zone.clone(),
@@ -95,6 +96,8 @@ impl From<FlowEvent> for Flow {
             destination_port: event.destination.port(),
             translated_source_address: event.translated_source.map(|source| source.ip()),
             translated_source_port: event.translated_source.map(|source| source.port()),
+            translated_destination_address: event.translated_destination.map(|to| to.ip()),
+            translated_destination_port: event.translated_destination.map(|to| to.port()),
             icmp_type: event.icmp.map(|(kind, _)| kind),
             icmp_code: event.icmp.map(|(_, code)| code),
             ingress: event.ingress,
@@ -103,6 +106,7 @@ impl From<FlowEvent> for Flow {
             to_zone: event.to_zone,
             policy: event.policy,
             nat_rule: event.nat_rule,
+            destination_rule: event.destination_rule,
             packets: event.packets,
             bytes: event.bytes,
             reply_packets: event.reply_packets,
@@ -144,6 +148,9 @@ pub fn explanation(question: &Question, answer: engine::Explanation) -> Explanat
         services: answer.services,
         nat_rule: answer.nat_rule,
         translated_source: answer.translated_source,
+        destination_rule: answer.destination_rule,
+        translated_destination: answer.translated_destination.map(|to| to.ip()),
+        translated_destination_port: answer.translated_destination.map(|to| to.port()),
         existing_session: answer.existing_session,
         hint: None,
     };
@@ -217,7 +224,8 @@ mod tests {
         let json = serde_json::to_value(&fixture::reported_sessions()[1]).expect("JSON");
         let expected = serde_json::json!({
             "id": 4712, "family": "ipv6", "protocol": "udp", "protocol_number": 17, "state": "one-way",
-            "established": false, "policy": "applications-to-databases", "nat_rule": null, "translated": false,
+            "established": false, "policy": "applications-to-databases", "nat_rule": null, "destination_rule": null,
+            "translated": false,
             "from_zone": "applications", "to_zone": "data",
             "age_seconds": 61.5, "idle_seconds": 29.5, "timeout_seconds": 30.0, "expires_in_seconds": 0.5,
             "in": {
@@ -288,6 +296,7 @@ mod tests {
             kind: EventKind::Close,
             session_id: 9,
             translated_source: Some(end("192.0.2.1:1024")),
+            translated_destination: Some(end("10.0.0.9:8080")),
             duration: Some(Duration::from_micros(1_234_567)),
             ..event
         });
@@ -296,6 +305,13 @@ mod tests {
         assert_eq!(
             (closed.translated_source_port, closed.duration_seconds),
             (Some(1_024), Some(1.234))
+        );
+        assert_eq!(
+            (
+                closed.translated_destination_address,
+                closed.translated_destination_port
+            ),
+            (Some(end("10.0.0.9:0").ip()), Some(8_080))
         );
     }
 

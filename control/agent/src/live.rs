@@ -96,8 +96,12 @@ impl Firewall for LiveFirewall {
 
     fn nat(&self) -> Answered<Nat> {
         let config = self.config();
-        let hits = self.engine.nat_hits().map_err(|error| failure(&error))?;
-        Ok(nat::nat(&config, &hits))
+        let counted = nat::Counted {
+            hits: self.engine.all_nat_hits().map_err(|error| failure(&error))?,
+            pools: self.engine.pools(),
+            mappings: self.engine.mappings().map_err(|error| failure(&error))?,
+        };
+        Ok(nat::nat(&config, &counted))
     }
 
     fn groups(&self) -> Answered<Groups> {

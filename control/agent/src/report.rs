@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::nat::{DestinationRule, Nat, Pool, SourceRule, StaticRule};
+pub use self::nat::{DestinationRule, Mapping, Nat, Pool, SHOWN_MAPPINGS, SourceRule, StaticRule};
 
 /// `show interfaces`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -192,6 +192,8 @@ pub struct Session {
     pub policy: Option<String>,
     /// The rule that translates its source; `null` if none does.
     pub nat_rule: Option<String>,
+    /// The destination translation rule.
+    pub destination_rule: Option<String>,
     /// Whether addresses or ports change.
     pub translated: bool,
     /// Zone it comes from.
@@ -271,6 +273,12 @@ pub struct Explanation {
     pub nat_rule: Option<String>,
     /// The source address it would leave with.
     pub translated_source: Option<IpAddr>,
+    /// The destination translation rule that applies.
+    pub destination_rule: Option<String>,
+    /// The address it would go to; policy is asked about that one.
+    pub translated_destination: Option<IpAddr>,
+    /// The port it would go to; 0 for protocols without ports.
+    pub translated_destination_port: Option<u16>,
     /// A live session of exactly this tuple.
     pub existing_session: Option<u64>,
     /// What would change the verdict.
@@ -331,6 +339,10 @@ pub struct Flow {
     pub translated_source_address: Option<IpAddr>,
     /// Source port after translation; `null` if nothing is translated.
     pub translated_source_port: Option<u16>,
+    /// Destination address after translation; `null` if it stays.
+    pub translated_destination_address: Option<IpAddr>,
+    /// Destination port after translation; `null` if nothing is translated.
+    pub translated_destination_port: Option<u16>,
     /// ICMP type; `null` for other protocols.
     pub icmp_type: Option<u8>,
     /// ICMP code; `null` for other protocols.
@@ -347,6 +359,8 @@ pub struct Flow {
     pub policy: Option<String>,
     /// The source translation rule.
     pub nat_rule: Option<String>,
+    /// The destination translation rule.
+    pub destination_rule: Option<String>,
     /// Packets from the first side (`close` only, otherwise 0).
     pub packets: u64,
     /// Bytes from the first side (`close` only, otherwise 0).

@@ -30,12 +30,7 @@ pub fn explanation(report: &Explanation) -> String {
     lines.push(("source groups", names(&report.source_groups)));
     lines.push(("destination groups", names(&report.destination_groups)));
     lines.push(("services", names(&report.services)));
-    let translation = match (&report.nat_rule, report.translated_source) {
-        (Some(rule), Some(source)) => format!("source becomes {source} ({rule})"),
-        (Some(rule), None) => format!("none: {rule} says off"),
-        (None, _) => "none".to_owned(),
-    };
-    lines.push(("translation", translation));
+    lines.push(("translation", translation(report)));
     if let Some(session) = report.existing_session {
         lines.push((
             "session",
@@ -50,6 +45,35 @@ pub fn explanation(report: &Explanation) -> String {
         .iter()
         .map(|(label, text)| format!("{:<1$}  {text}\n", format!("{label}:"), width + 1))
         .collect()
+}
+
+/// What becomes of both ends, and by which rules.
+fn translation(report: &Explanation) -> String {
+    let destination = report
+        .translated_destination
+        .map(|address| match report.translated_destination_port {
+            Some(port) if port != 0 => std::net::SocketAddr::new(address, port).to_string(),
+            _ => address.to_string(),
+        });
+    let source = report.translated_source.map(|address| address.to_string());
+    let mut parts = Vec::new();
+    for (what, rule, becomes) in [
+        ("destination", &report.destination_rule, destination),
+        ("source", &report.nat_rule, source),
+    ] {
+        match (rule, becomes) {
+            (Some(rule), Some(end)) => parts.push(format!("{what} becomes {end} ({rule})")),
+            // By a mapping, which is of a source rule.
+            (None, Some(end)) => parts.push(format!("{what} becomes {end} (persistent mapping)")),
+            (Some(rule), None) => parts.push(format!("{what} stays ({rule})")),
+            (None, None) => {}
+        }
+    }
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }
 
 fn names(names: &[String]) -> String {
@@ -149,6 +173,29 @@ hint:                no policy
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }
         assert!(!text.contains("hint:"));
+    }
+
+    #[test]
+    fn both_ends_may_be_translated() {
+        let mut report = fixture::explanation(&question());
+        let line = |report: &Explanation| {
+            let text = explanation(report);
+            let line = text.lines().find_map(|line| line.strip_prefix("translation:"));
+            line.expect("a line about translation").trim().to_owned()
+        };
+        report.destination_rule = Some("www".into());
+        report.nat_rule = Some("no-hiding".into());
+        assert_eq!(line(&report), "destination stays (www), source stays (no-hiding)");
+        report.translated_destination = Some("2001:db8::80".parse().expect("an address"));
+        report.translated_destination_port = Some(8443);
+        report.nat_rule = None;
+        assert_eq!(line(&report), "destination becomes [2001:db8::80]:8443 (www)");
+        report.destination_rule = None;
+        report.translated_destination_port = Some(0);
+        assert_eq!(
+            line(&report),
+            "destination becomes 2001:db8::80 (persistent mapping)"
+        );
     }
 
     #[test]

@@ -73,12 +73,25 @@ fn summary(flow: &Flow) -> String {
         (FlowKind::Deny | FlowKind::Screen, None) => parts.push(flow.reason.clone()),
         (_, policy) => parts.push(format!("policy {}", policy.as_deref().unwrap_or("self"))),
     }
-    if let (Some(address), Some(port)) = (flow.translated_source_address, flow.translated_source_port) {
-        let source = match words::has_ports(flow.protocol_number) {
-            true => SocketAddr::new(address, port).to_string(),
-            false => address.to_string(),
-        };
-        parts.push(format!("source becomes {source}"));
+    for (what, address, port) in [
+        (
+            "source",
+            flow.translated_source_address,
+            flow.translated_source_port,
+        ),
+        (
+            "destination",
+            flow.translated_destination_address,
+            flow.translated_destination_port,
+        ),
+    ] {
+        if let (Some(address), Some(port)) = (address, port) {
+            let end = match words::has_ports(flow.protocol_number) {
+                true => SocketAddr::new(address, port).to_string(),
+                false => address.to_string(),
+            };
+            parts.push(format!("{what} becomes {end}"));
+        }
     }
     if flow.kind == FlowKind::Close {
         parts.push(format!(

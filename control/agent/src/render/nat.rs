@@ -1,4 +1,4 @@
-//! `show nat` for people: one table for each kind of rule that is configured, and one of pools.
+//! `show nat` for people: one table for each kind of rule that is configured, one of pools and one of mappings.
 
 use super::{list, yes};
 use crate::report::{DestinationRule, Nat, Pool, SourceRule, StaticRule};
@@ -15,6 +15,7 @@ pub fn nat(report: &Nat) -> String {
         ("Destination", destination(&report.destination)),
         ("Static", statics(&report.statics)),
         ("Pools", pools(&report.pools)),
+        ("Mappings", mappings(report)),
     ];
     let shown: Vec<_> = tables
         .into_iter()
@@ -81,6 +82,7 @@ fn destination(rules: &[DestinationRule]) -> Option<String> {
         ("DESTINATION", Left),
         ("SERVICE", Left),
         ("TRANSLATE", Left),
+        ("HITS (sessions)", Right),
     ]);
     for rule in rules {
         table.row([
@@ -91,6 +93,7 @@ fn destination(rules: &[DestinationRule]) -> Option<String> {
             list(&rule.destination),
             list(&rule.service),
             translate(&rule.translate, rule.pool.as_deref()),
+            rule.hits.to_string(),
         ]);
     }
     (!rules.is_empty()).then(|| table.render())
@@ -110,6 +113,8 @@ fn statics(rules: &[StaticRule]) -> Option<String> {
         ("PREFIX", Left),
         ("TO", Left),
         ("NPT", Left),
+        ("IN (sessions)", Right),
+        ("OUT (sessions)", Right),
     ]);
     for rule in rules {
         table.row([
@@ -118,6 +123,8 @@ fn statics(rules: &[StaticRule]) -> Option<String> {
             rule.prefix.clone(),
             rule.to.clone(),
             yes(rule.npt).to_owned(),
+            rule.hits_inbound.to_string(),
+            rule.hits_outbound.to_string(),
         ]);
     }
     (!rules.is_empty()).then(|| table.render())
@@ -129,9 +136,12 @@ fn pools(pools: &[Pool]) -> Option<String> {
         ("ADDRESSES", Left),
         ("PORTS", Left),
         ("PAIRED", Left),
+        ("SESSIONS", Right),
+        ("USED (%)", Right),
         ("ALARM", Left),
         ("RULES", Left),
     ]);
+    let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     for pool in pools {
         let ports = match (pool.port, &pool.ports) {
             (Some(port), _) => format!("to {port}"),
@@ -139,6 +149,7 @@ fn pools(pools: &[Pool]) -> Option<String> {
             (None, None) => "stay".to_owned(),
         };
         let alarm = match (pool.alarm_raise, pool.alarm_clear) {
+            (Some(_), Some(clear)) if pool.alarm => format!("RAISED until below {clear} %"),
             (Some(raise), Some(clear)) => format!("from {raise} % until below {clear} %"),
             _ => String::new(),
         };
@@ -147,6 +158,8 @@ fn pools(pools: &[Pool]) -> Option<String> {
             list(&pool.addresses),
             ports,
             yes(pool.paired).to_owned(),
+            number(pool.sessions),
+            number(pool.used_percent),
             alarm,
             list(&pool.rules),
         ]);
@@ -154,10 +167,39 @@ fn pools(pools: &[Pool]) -> Option<String> {
     (!pools.is_empty()).then(|| table.render())
 }
 
+fn mappings(report: &Nat) -> Option<String> {
+    let mut table = Table::new([
+        ("PROTOCOL", Left),
+        ("INSIDE", Left),
+        ("OUTSIDE", Left),
+        ("RULE", Left),
+        ("PERSISTENT", Left),
+        ("IDLE", Right),
+        ("TIMEOUT", Right),
+    ]);
+    let duration = |seconds: f64| words::duration(std::time::Duration::from_secs_f64(seconds.max(0.0)));
+    for mapping in &report.mappings {
+        table.row([
+            mapping.protocol.clone(),
+            mapping.inside.to_string(),
+            mapping.outside.to_string(),
+            mapping.rule.clone().unwrap_or_default(),
+            mapping.persistent.clone(),
+            duration(mapping.idle_seconds),
+            duration(mapping.timeout_seconds),
+        ]);
+    }
+    let mut text = table.render();
+    if report.mappings.len() < report.total_mappings {
+        text += &format!("{} of {} shown\n", report.mappings.len(), report.total_mappings);
+    }
+    (!report.mappings.is_empty()).then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::nat;
-    use crate::report::{DestinationRule, Nat, Pool, SourceRule, StaticRule};
+    use crate::report::{DestinationRule, Mapping, Nat, Pool, SourceRule, StaticRule};
 
     fn texts(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|&text| text.to_owned()).collect()
@@ -194,6 +236,7 @@ mod tests {
                 service: texts(&["https"]),
                 translate: "pool".into(),
                 pool: Some("www".into()),
+                hits: 8,
             }],
             statics: vec![StaticRule {
                 name: "prefix".into(),
@@ -201,6 +244,8 @@ mod tests {
                 prefix: "2001:db8::/48".into(),
                 to: "fd20::/48".into(),
                 npt: true,
+                hits_inbound: 1,
+                hits_outbound: 22,
             }],
             pools: vec![
                 Pool {
@@ -212,6 +257,9 @@ mod tests {
                     alarm_raise: Some(80),
                     alarm_clear: Some(70),
                     rules: texts(&["staff"]),
+                    sessions: Some(1_300_000),
+                    used_percent: Some(84),
+                    alarm: true,
                 },
                 Pool {
                     name: "www".into(),
@@ -222,8 +270,21 @@ mod tests {
                     alarm_raise: None,
                     alarm_clear: None,
                     rules: texts(&["www"]),
+                    sessions: None,
+                    used_percent: None,
+                    alarm: false,
                 },
             ],
+            mappings: vec![Mapping {
+                protocol: "udp".into(),
+                inside: "10.20.2.9:5060".parse().expect("an end"),
+                outside: "198.51.100.128:5060".parse().expect("an end"),
+                rule: Some("staff".into()),
+                persistent: "target-host".into(),
+                idle_seconds: 12.0,
+                timeout_seconds: 300.0,
+            }],
+            total_mappings: 2,
         };
         let expected = "\
 Source:
@@ -231,17 +292,22 @@ Source:
 1  staff  staff  internet  10.20.2.0/24  any          any      pool outside  target-host, 5 m                7
 
 Destination:
-#  RULE  FROM      SOURCE  DESTINATION    SERVICE  TRANSLATE
-1  www   internet  any     198.51.100.80  https    pool www
+#  RULE  FROM      SOURCE  DESTINATION    SERVICE  TRANSLATE  HITS (sessions)
+1  www   internet  any     198.51.100.80  https    pool www                 8
 
 Static:
-RULE    FROM      PREFIX         TO         NPT
-prefix  internet  2001:db8::/48  fd20::/48  yes
+RULE    FROM      PREFIX         TO         NPT  IN (sessions)  OUT (sessions)
+prefix  internet  2001:db8::/48  fd20::/48  yes              1              22
 
 Pools:
-POOL     ADDRESSES                      PORTS       PAIRED  ALARM                       RULES
-outside  198.51.100.128-198.51.100.151  1024-65535  yes     from 80 % until below 70 %  staff
-www      10.20.1.80                     to 8443     yes     -                           www
+POOL     ADDRESSES                      PORTS       PAIRED  SESSIONS  USED (%)  ALARM                    RULES
+outside  198.51.100.128-198.51.100.151  1024-65535  yes      1300000        84  RAISED until below 70 %  staff
+www      10.20.1.80                     to 8443     yes            -         -  -                        www
+
+Mappings:
+PROTOCOL  INSIDE          OUTSIDE              RULE   PERSISTENT   IDLE  TIMEOUT
+udp       10.20.2.9:5060  198.51.100.128:5060  staff  target-host  12 s      5 m
+1 of 2 shown
 ";
         assert_eq!(nat(&report), expected);
     }

@@ -22,9 +22,14 @@ fn session(session: &Session) -> String {
     let left = words::duration(std::time::Duration::from_secs_f64(
         session.expires_in_seconds.max(0.0),
     ));
-    let nat = match &session.nat_rule {
-        Some(rule) => format!(", NAT: {rule}"),
-        None => String::new(),
+    let rules: Vec<&str> = [&session.destination_rule, &session.nat_rule]
+        .into_iter()
+        .filter_map(|rule| rule.as_deref())
+        .collect();
+    let nat = if rules.is_empty() {
+        String::new()
+    } else {
+        format!(", NAT: {}", rules.join(" and "))
     };
     format!(
         "Session ID: {}, Policy: {policy}, Timeout: {left}, State: {}{nat}\n  In: {}\n  Out: {}\n\n",

@@ -1,4 +1,6 @@
-//! `show nat`: the rules of translation and the pools they name.
+//! `show nat`: the rules of translation, the pools they name and how full they are, the mappings they made.
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +16,14 @@ pub struct Nat {
     pub statics: Vec<StaticRule>,
     /// What rules translate to, in the order of the configuration.
     pub pools: Vec<Pool>,
+    /// Addresses and ports that inside hosts keep (`persistent`), at most [`SHOWN_MAPPINGS`] of them.
+    pub mappings: Vec<Mapping>,
+    /// How many there are.
+    pub total_mappings: usize,
 }
+
+/// Mappings that one answer names.
+pub const SHOWN_MAPPINGS: usize = 1000;
 
 /// A source translation rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +73,8 @@ pub struct DestinationRule {
     pub translate: String,
     /// The pool's name.
     pub pool: Option<String>,
+    /// Conversations it decided about.
+    pub hits: u64,
 }
 
 /// Two prefixes that stand for each other.
@@ -79,6 +90,10 @@ pub struct StaticRule {
     pub to: String,
     /// Whether checksums are kept by adapting the address (RFC 6296).
     pub npt: bool,
+    /// Conversations from outside.
+    pub hits_inbound: u64,
+    /// Conversations from inside.
+    pub hits_outbound: u64,
 }
 
 /// A pool.
@@ -100,4 +115,29 @@ pub struct Pool {
     pub alarm_clear: Option<u8>,
     /// Rules that name it.
     pub rules: Vec<String>,
+    /// Sessions with an address of it; nothing where no source rule names it.
+    pub sessions: Option<u64>,
+    /// The same in per cent of its addresses times ports.
+    pub used_percent: Option<u64>,
+    /// Whether the alarm is raised.
+    pub alarm: bool,
+}
+
+/// An address and port that an inside host keeps, whatever it talks to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Name of the protocol.
+    pub protocol: String,
+    /// Who has it.
+    pub inside: SocketAddr,
+    /// What the outside sees.
+    pub outside: SocketAddr,
+    /// The source rule that made it.
+    pub rule: Option<String>,
+    /// Who may send to it: `any-remote-host`, `target-host` or `target-host-port`.
+    pub persistent: String,
+    /// Since a session was last seen to use it.
+    pub idle_seconds: f64,
+    /// How long it outlives its last session.
+    pub timeout_seconds: f64,
 }

@@ -159,11 +159,9 @@ fn make<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<(), Reason> {
     }
 }
 
-/// Notes a session from inside that used its source's mapping.
+/// Notes that the mapping at hand has been used to send to the packet's destination, which may send back from now on.
 #[inline(always)]
 pub(super) fn sent<E: Tables>(env: &E, t: &mut Translation, packet: &Packet, now_ns: u64) {
-    env.use_mapping(&t.outside, now_ns);
-    env.count(Reason::SLOT_NAT_MAPPINGS_USED);
     let port = if t.outside_ifindex != 0 {
         // What the inside wrote is what the other inside host looks like from here.
         t.permit.remote_be = packet.destination_be;

@@ -72,6 +72,10 @@ pub fn source<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<(), Reason>
         apply(env, work)?;
     }
     let t = &mut work.translation;
+    if t.mapped {
+        // Also if it goes no further than the filtering of another inside host, who may be about to do the same.
+        mapping::sent(env, t, &work.packet, work.now_ns);
+    }
     if t.outside_ifindex != 0 && !mapping::may_enter(env, t) {
         return Err(Reason::NatFiltered);
     }
@@ -325,7 +329,6 @@ pub(crate) fn reserve<E: Tables + Clock>(env: &E, work: &mut Work) -> Reserved {
 pub(crate) fn settled<E: Tables>(env: &E, work: &mut Work) {
     let Work {
         translation: t,
-        packet,
         generation,
         now_ns,
         ..
@@ -349,6 +352,7 @@ pub(crate) fn settled<E: Tables>(env: &E, work: &mut Work) {
         env.count(Reason::SLOT_NAT_MAPPINGS_USED);
     }
     if t.mapped {
-        mapping::sent(env, t, packet, *now_ns);
+        env.use_mapping(&t.outside, *now_ns);
+        env.count(Reason::SLOT_NAT_MAPPINGS_USED);
     }
 }

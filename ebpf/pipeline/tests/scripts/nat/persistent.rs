@@ -264,14 +264,14 @@ fn rfc4787_9_rfc5382_8_hairpin() {
     }
 }
 
-/// Filtering does not know inside from outside: the caller is who it looks like.
+/// Filtering does not know inside from outside: the caller is who it looks like. Who is refused has sent all the same, and
+/// may be called back (RFC 5128, section 3.3): two hosts behind the same translation find each other as any two.
 #[test]
 fn a_hairpin_is_filtered_by_the_callers_outside_end() {
     for filtering in [NatFiltering::TargetHost, NatFiltering::TargetHostPort] {
         let [host, other, server, _, own] = FAMILIES[0];
         let mut net = mapping(&BOTH_WAYS, filtering);
-        for host in [host, other] {
-            let port = if host == other { 7000 } else { 5000 };
+        for (host, port) in [(host, 5000), (other, 7000)] {
             let sent = net
                 .receive(INSIDE, &Frame::new(host, server).udp(port, 53))
                 .outcome;
@@ -282,16 +282,37 @@ fn a_hairpin_is_filtered_by_the_callers_outside_end() {
             net.receive(INSIDE, &call).outcome.verdict.reason,
             Reason::NatFiltered
         );
-        // Refused in its turn, but now the first has sent to the other's outside end.
         let calls_back = Frame::new(host, own).udp(5000, 7000);
-        let outcome = net.receive(INSIDE, &calls_back).outcome;
-        assert_eq!(outcome.verdict.reason, Reason::NatFiltered);
-        assert_eq!(
-            net.tables().permits.entries().len(),
-            2,
-            "what was refused opens nothing"
-        );
+        let sent = net.receive(INSIDE, &calls_back).outcome;
+        assert_eq!(sent.verdict.reason, Reason::SessionCreated);
+        let seen = Seen::read(&sent.bytes);
+        assert_eq!((seen.source, seen.destination), (ip(own), ip(other)));
+        net.receive(INSIDE, &call)
+            .forwarded(INSIDE, Reason::Established, &[ESTABLISHED])
+            .between(own, host);
     }
+}
+
+/// The rules are asked about what the caller wrote: the outside address, not who has it inside.
+#[test]
+fn a_hairpin_is_translated_by_the_rule_for_the_address_it_called() {
+    let [host, other, server, _, own] = FAMILIES[0];
+    let (inside_hosts, outside_addresses) = (5, 6);
+    let mut net = Net::new(&BOTH_WAYS);
+    net.address_class(inside_hosts, "10.1.0.0", 24);
+    net.address_class(outside_addresses, own, 32);
+    let out = || source(ZONE_INSIDE, ZONE_OUTSIDE).persistent(NatFiltering::AnyRemoteHost);
+    net.nat(out().to(inside_hosts).pool(2));
+    net.nat(out().to(outside_addresses).pool(3));
+    net.nat(out().pool(1));
+    for (pool, address) in [(1, own), (2, "192.0.3.18"), (3, "192.0.3.19")] {
+        net.pool(pool, &Pool::of(&[(address, 1)]));
+    }
+    let _known = net.receive(INSIDE, &Frame::new(host, server).udp(5000, 53));
+    let sent = net
+        .receive(INSIDE, &Frame::new(other, own).udp(7000, 5000))
+        .outcome;
+    assert_eq!(Seen::read(&sent.bytes).source, ip("192.0.3.19"));
 }
 
 /// A mapped port is taken for everybody, also for sessions of rules that make no mappings.
@@ -348,6 +369,16 @@ fn a_mapping_does_not_take_a_sessions_answers() {
     net.receive(OUTSIDE, &Frame::new(server, own).udp(53, 5000))
         .forwarded(INSIDE, Reason::Established, &[ESTABLISHED])
         .between(server, other);
+    // Nor once it is established.
+    assert!(net.firewall.expire_mapping(&outside(own, 7000), 0, true));
+    net.advance(31 * SECOND);
+    let third = "10.1.0.4";
+    net.address_class(special, third, 32);
+    net.tables().script_random([1, towards_port(7001)]);
+    let sent = net
+        .receive(INSIDE, &Frame::new(third, server).udp(5000, 53))
+        .outcome;
+    assert_eq!(Seen::read(&sent.bytes).word(0), 7001);
 }
 
 #[test]
@@ -464,12 +495,31 @@ fn a_mapping_outlives_a_commit_that_would_make_it_again() {
     assert_eq!(outcome.verdict.reason, Reason::SessionCreated);
 }
 
+/// The same, and the inside speaks first.
+#[test]
+fn a_mapping_is_confirmed_from_inside_too() {
+    let [host, _, server, elsewhere, own] = FAMILIES[0];
+    let mut net = mapping(&BOTH_WAYS, NatFiltering::AnyRemoteHost);
+    let _first = net.receive(INSIDE, &Frame::new(host, server).udp(5000, 53));
+    net.commit(&BOTH_WAYS);
+    rules(&mut net, NatFiltering::TargetHostPort);
+    let sent = net
+        .receive(INSIDE, &Frame::new(host, elsewhere).udp(5000, 54))
+        .outcome;
+    assert_eq!(Seen::read(&sent.bytes).word(0), 5000);
+    let mapping = found(&net, &outside(own, 5000));
+    assert_eq!(
+        (mapping.generation, mapping.filtering, mapping.target_port),
+        (2, NatFiltering::TargetHostPort as u8, 54)
+    );
+}
+
 /// A new generation whose rules would not make it: the mapping ends the first time it is asked for, from either side.
 #[test]
 fn a_mapping_does_not_outlive_its_rule() {
     let [host, _, server, elsewhere, own] = FAMILIES[0];
     for from_inside in [false, true] {
-        for change in 0..3 {
+        for change in 0..4 {
             let mut net = mapping(&BOTH_WAYS, NatFiltering::AnyRemoteHost);
             let _first = net.receive(INSIDE, &Frame::new(host, server).udp(5000, 53));
             net.commit(&BOTH_WAYS);
@@ -485,6 +535,11 @@ fn a_mapping_does_not_outlive_its_rule() {
                     net.nat(rule.pool(1));
                     net.nat(source(ZONE_DMZ, ZONE_OUTSIDE).persistent(NatFiltering::AnyRemoteHost));
                 }
+                // The rule maps to another pool, which happens to have the address too.
+                2 => {
+                    net.pool(2, &Pool::of(&[(own, 1)]));
+                    net.nat(rule.pool(2).persistent(NatFiltering::AnyRemoteHost));
+                }
                 // The rule maps to the interface.
                 _ => net.nat(rule.persistent(NatFiltering::AnyRemoteHost)),
             }
@@ -494,7 +549,7 @@ fn a_mapping_does_not_outlive_its_rule() {
                     .outcome;
                 assert_eq!(sent.verdict.reason, Reason::SessionCreated);
                 let source = Seen::read(&sent.bytes).source;
-                let expected = [other, own, "198.51.100.1"][change];
+                let expected = [other, own, own, "198.51.100.1"][change];
                 assert_eq!(source, ip(expected));
             }
             let outcome = net

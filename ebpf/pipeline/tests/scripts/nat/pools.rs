@@ -172,6 +172,16 @@ fn rfc4787_3a_rfc7857_9_high_ports_stay_high() {
         let port = Seen::read(&outcome.bytes).word(0);
         assert!(port >= 1024, "session {n} got {port}");
     }
+    // Were it a matter of chance alone, this number would lead to the pool's lowest port.
+    net.tables().script_random([0]);
+    let frame = Frame::new("10.1.0.50", "192.0.2.80").udp(1024, 53);
+    let sent = [net.receive(INSIDE, &frame), {
+        net.tables().script_random([0]);
+        net.receive(INSIDE, &Frame::new("10.1.0.50", "192.0.2.80").udp(1025, 53))
+    }];
+    for step in sent {
+        assert!(Seen::read(&step.outcome.bytes).word(0) >= 1024);
+    }
     // A low one is kept while it is free, and stays inside the pool.
     let from = |host| Frame::new(host, "192.0.2.90").udp(600, 53);
     let outcome = net.receive(INSIDE, &from("10.1.0.2")).outcome;
@@ -213,6 +223,25 @@ fn rfc6056_changed_ports_are_random() {
             .count();
         assert!((10..=45).contains(&inside), "{inside} of 200 from {from} to {to}");
     }
+}
+
+/// Of a few ports all are tried, wherever chance begins.
+#[test]
+fn the_last_of_a_few_ports_is_found() {
+    let mut net = pooled(|pool| pool.ports = Some((2000, 2063)));
+    for port in 2000..2063 {
+        let frame = Frame::new("10.1.0.2", "192.0.2.80").udp(port, 53);
+        net.receive(INSIDE, &frame).forwarded(
+            OUTSIDE,
+            Reason::SessionCreated,
+            &[if port == 2000 { MISS } else { HIT }],
+        );
+    }
+    net.tables().script_random([0; 64]);
+    let sent = net
+        .receive(INSIDE, &Frame::new("10.1.0.2", "192.0.2.80").udp(5000, 53))
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[HIT, CHANGED]);
+    assert_eq!(sent.seen.word(0), 2063);
 }
 
 #[test]

@@ -111,6 +111,30 @@ fn an_address_that_is_still_in_the_pool_is_the_same_translation() {
     source_pool(&with_pool(rule, &kept), true);
 }
 
+/// Where ports are kept now, a session whose port had changed is not what it would be today.
+#[test]
+fn a_changed_port_does_not_outlive_the_change_of_ports() {
+    let own = "192.0.3.16";
+    let (there, back) = segments(CLIENT, SERVER, (5000, 80), (SERVER, own), (80, 9000));
+    let pooled = |ports| {
+        move |net: &mut Net| {
+            net.nat(source(ZONE_INSIDE, ZONE_OUTSIDE).pool(1));
+            let mut pool = Pool::of(&[("192.0.3.16", 1)]);
+            pool.ports = ports;
+            net.pool(1, &pool);
+        }
+    };
+    for (after, lives) in [(Some((9000, 9001)), true), (None, false)] {
+        let judged = judged(
+            &pooled(Some((9000, 9000))),
+            &pooled(after),
+            (INSIDE, &there),
+            (OUTSIDE, &back),
+        );
+        assert_eq!(judged, [lives; 2]);
+    }
+}
+
 #[test]
 fn an_address_that_left_the_pool_ends_the_session() {
     let rule = source(ZONE_INSIDE, ZONE_OUTSIDE).pool(1);
@@ -215,6 +239,65 @@ fn a_static_session_lives_as_long_as_its_prefix() {
     }
 }
 
+#[test]
+fn a_static_session_from_outside_does_too() {
+    let known = "203.0.113.2";
+    let (there, back) = segments(SERVER, known, (40000, 22), (CLIENT, SERVER), (22, 40000));
+    let statically = |inner: &'static str| {
+        move |net: &mut Net| {
+            net.address_class(4, "203.0.113.0", 24);
+            net.nat(destination(ZONE_OUTSIDE).to(4).prefix(24, inner));
+        }
+    };
+    for (after, lives) in [("10.1.0.0", true), ("10.11.0.0", false)] {
+        let judged = judged(
+            &statically("10.1.0.0"),
+            &statically(after),
+            (OUTSIDE, &there),
+            (INSIDE, &back),
+        );
+        assert_eq!(judged, [lives; 2], "{after}");
+    }
+}
+
+/// A conversation of two inside hosts by an outside address is judged as it was made: as if it went out and came back.
+#[test]
+fn a_hairpin_lives_on() {
+    let (own, other) = ("192.0.3.16", "10.1.0.3");
+    let policies = [
+        permit(ZONE_INSIDE, ZONE_OUTSIDE),
+        permit(ZONE_INSIDE, ZONE_INSIDE),
+    ];
+    let persistent = |net: &mut Net| {
+        net.nat(
+            source(ZONE_INSIDE, ZONE_OUTSIDE)
+                .pool(1)
+                .persistent(NatFiltering::AnyRemoteHost),
+        );
+        net.pool(1, &Pool::of(&[(own, 1)]));
+    };
+    let mut net = Net::new(&policies);
+    persistent(&mut net);
+    let known = Frame::new(CLIENT, SERVER).udp(5000, 53);
+    let call = Frame::new(other, own).udp(7000, 5000);
+    let answer = Frame::new(CLIENT, own).udp(5000, 7000);
+    for frame in [&known, &call, &answer] {
+        let reason = net.receive(INSIDE, frame).outcome.verdict.reason;
+        assert!(!reason.is_drop(), "{reason:?}");
+    }
+    for frame in [[&call, &answer], [&answer, &call]].concat() {
+        net.commit(&policies);
+        persistent(&mut net);
+        net.receive(INSIDE, frame)
+            .forwarded(INSIDE, Reason::Established, &[crate::net::MISS]);
+    }
+    net.commit(&policies);
+    net.nat(source(ZONE_INSIDE, ZONE_OUTSIDE).pool(1));
+    net.pool(1, &Pool::of(&[(own, 1)]));
+    let reason = net.receive(INSIDE, &call).outcome.verdict.reason;
+    assert!(reason.is_drop(), "{reason:?}");
+}
+
 /// A session that came in by a mapping ends with what made the mapping.
 #[test]
 fn a_session_by_a_mapping_lives_as_long_as_the_mapping() {
@@ -241,8 +324,26 @@ fn a_session_by_a_mapping_lives_as_long_as_the_mapping() {
         net.nat(source(ZONE_INSIDE, ZONE_OUTSIDE).pool(1));
         net.pool(1, &Pool::of(&[(own, 1)]));
     };
+    // Mappings there are, but not for this host.
+    let others = |net: &mut Net| {
+        plain(net);
+        net.nat(source(ZONE_DMZ, ZONE_OUTSIDE).persistent(NatFiltering::AnyRemoteHost));
+    };
+    // Meanwhile the outside end has become that of another port of the host.
+    let another = |net: &mut Net| {
+        persistent(net);
+        let (outside, mut mapping) = net.tables().mappings.entries()[0];
+        mapping.inside_port = 5001;
+        mapping.generation = net.generation();
+        net.tables().mappings.set(&outside, &mapping);
+    };
     let (there, back) = segments(stranger, own, (99, 5000), (CLIENT, stranger), (5000, 99));
-    for (after, lives) in [(&persistent as &dyn Fn(&mut Net), true), (&plain, false)] {
+    for (after, lives) in [
+        (&persistent as &dyn Fn(&mut Net), true),
+        (&plain, false),
+        (&others, false),
+        (&another, false),
+    ] {
         let judged = judged(&begin, after, (OUTSIDE, &there), (INSIDE, &back));
         assert_eq!(judged, [lives; 2]);
     }
