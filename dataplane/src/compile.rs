@@ -29,6 +29,13 @@ use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch};
 /// Most rules of one generation, implicit ones included: 64 pages.
 pub const MAX_RULES: usize = 64 * RULES_PER_PAGE as usize;
 
+/// Most NAT rules of one generation, of which the tables hold two.
+pub const MAX_NAT_RULES: usize = 32_768;
+/// Most pools.
+pub const MAX_POOLS: usize = 1_024;
+/// Most prefixes per family that translation owns.
+pub const MAX_NAT_ADDRESSES: usize = 32_768;
+
 /// Why a ruleset does not fit the tables.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CompileError {
@@ -54,11 +61,18 @@ pub enum CompileError {
         /// Time.
         interval: std::time::Duration,
     },
-    /// Too many NAT rules of one direction.
-    #[error(
-        "{0} NAT rules of one kind (static ones included) are more than the {MAX_RULES} that the tables hold"
-    )]
+    /// Too many NAT rules.
+    #[error("{0} NAT rules (static ones count twice) are more than the {MAX_NAT_RULES} that the tables hold")]
     TooManyNatRules(usize),
+    /// Too many pools.
+    #[error("{0} NAT pools are more than the {MAX_POOLS} that the tables hold")]
+    TooManyPools(usize),
+    /// Too many prefixes that translation owns.
+    #[error(
+        "NAT pools and static rules have addresses in {0} prefixes of one family, more than the {MAX_NAT_ADDRESSES} that \
+         the tables hold; give ranges that begin and end at powers of two"
+    )]
+    TooManyNatAddresses(usize),
     /// A pool in too many pieces.
     #[error(
         "pool {name}: {count} ranges of one address family are more than the {POOL_RANGES} that a pool holds"

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use bulkhead_abi::Reason;
 use bulkhead_dataplane::{
     engine::{Engine, Explain, Options},
     ruleset::{
@@ -164,6 +165,29 @@ fn netns_nat_source_pool() -> Result<()> {
                     "{outcome:?}"
                 );
             }
+        }
+        for own in POOL.map(ip) {
+            let (near, far) = (
+                address_of(lab.host("inside"), own.is_ipv4()),
+                address_of(outside, own.is_ipv4()),
+            );
+            let question = |ingress: &str, source, destination| Explain {
+                ingress: ingress.into(),
+                source,
+                destination,
+                protocol: 17,
+                source_port: 4000,
+                destination_port: 53,
+                icmp: None,
+            };
+            let explained = engine.explain(&question("inside", near, far))?;
+            assert_eq!(explained.nat_rule.as_deref(), Some("out"));
+            assert_eq!(explained.translated_source, Some(own));
+            let explained = engine.explain(&question("outside", far, own))?;
+            assert_eq!(
+                (explained.verdict, explained.reason),
+                ("deny", Reason::NatNoMapping)
+            );
         }
         let pools = engine.pools();
         assert_eq!((pools[0].name.as_str(), pools[0].addresses), ("pub", 2));
@@ -466,6 +490,30 @@ fn netns_nat_rfc4787_mapping_filtering_and_hairpin() -> Result<()> {
                 (false, None) => {}
                 (_, arrived) => panic!("{filtering:?}: {arrived:?}: {:#?}", engine.nonzero_counters()),
             }
+        }
+        // What would happen to a stranger, in the same words.
+        for own in POOL.map(ip) {
+            let v4 = own.is_ipv4();
+            let explained = engine.explain(&Explain {
+                ingress: "outside".into(),
+                source: address_of(outside, v4),
+                destination: own,
+                protocol: 17,
+                source_port: 6009,
+                destination_port: 5000,
+                icmp: None,
+            })?;
+            let reason = if open {
+                Reason::SessionCreated
+            } else {
+                Reason::NatFiltered
+            };
+            assert_eq!(explained.reason, reason);
+            assert_eq!(
+                explained.translated_destination,
+                Some((address_of(inside, v4), 5000).into())
+            );
+            assert_eq!(explained.destination_rule, None);
         }
         let mappings = engine.mappings()?;
         let inside_ends = mappings.iter().filter(|mapping| mapping.inside.port() == 5000);

@@ -11,7 +11,8 @@ use bulkhead_abi::{
 };
 
 use super::{
-    Accepts, AllClasses, CompileError, CompiledRuleset, MAX_RULES, Vectors, aligned, mask, zone_number,
+    Accepts, AllClasses, CompileError, CompiledRuleset, MAX_NAT_ADDRESSES, MAX_NAT_RULES, MAX_POOLS, Vectors,
+    aligned, mask, zone_number,
 };
 use crate::{
     address::words,
@@ -48,10 +49,12 @@ pub(super) fn compile(
     if !ruleset.wires.is_empty() {
         return Ok(());
     }
-    let configured = ruleset.source_nat.len().max(ruleset.destination_nat.len());
-    let rules = ruleset.static_nat.len() + configured;
-    if rules > MAX_RULES {
+    let rules = ruleset.source_nat.len() + ruleset.destination_nat.len() + 2 * ruleset.static_nat.len();
+    if rules > MAX_NAT_RULES {
         return Err(CompileError::TooManyNatRules(rules));
+    }
+    if ruleset.pools.len() > MAX_POOLS {
+        return Err(CompileError::TooManyPools(ruleset.pools.len()));
     }
     for (index, rule) in ruleset.static_nat.iter().enumerate() {
         check(rule)?;
@@ -83,6 +86,10 @@ pub(super) fn compile(
         }
     }
     compile_addresses(ruleset, compiled);
+    let prefixes = compiled.nat_addresses4.len().max(compiled.nat_addresses6.len());
+    if prefixes > MAX_NAT_ADDRESSES {
+        return Err(CompileError::TooManyNatAddresses(prefixes));
+    }
     compiled.settings.nat = flags(compiled);
     Ok(())
 }
@@ -613,6 +620,56 @@ mod tests {
         let (key, value) = compiled.pools[0];
         assert_eq!((key.family, value.count), (6, MOST_ADDRESSES));
         assert_eq!(value.before[..2], [0, u32::MAX]);
+    }
+
+    #[test]
+    fn more_than_the_tables_hold_is_refused_in_words() {
+        let refused = |ruleset: &Ruleset| compile(ruleset, 1, &[]).err().map(|error| error.to_string());
+        let mut ruleset = Ruleset {
+            zones: zones(1),
+            source_nat: vec![SourceNat::default(); MAX_NAT_RULES],
+            ..Ruleset::default()
+        };
+        assert_eq!(refused(&ruleset), None);
+        ruleset.destination_nat.push(DestinationNat::default());
+        assert_eq!(
+            refused(&ruleset).as_deref(),
+            Some("32769 NAT rules (static ones count twice) are more than the 32768 that the tables hold")
+        );
+        let pool = |ranges: &[(IpAddr, IpAddr)]| Pool {
+            ranges: ranges.to_vec(),
+            ..Pool::default()
+        };
+        let many = Ruleset {
+            pools: vec![pool(&[]); MAX_POOLS + 1],
+            ..Ruleset::default()
+        };
+        assert_eq!(
+            refused(&many),
+            Some("1025 NAT pools are more than the 1024 that the tables hold".into())
+        );
+        // Ranges that begin and end at odd addresses take the most prefixes.
+        let odd = |pool: u16, range: u16| {
+            let end = |last: u16| std::net::Ipv6Addr::new(0x2001, pool, range, 0, 0, 0, 0, last);
+            let first = end(1);
+            let last = std::net::Ipv6Addr::new(0x2001, pool, range, 0x7fff, 0xffff, 0xffff, 0xffff, 0xfffe);
+            (IpAddr::V6(first), IpAddr::V6(last))
+        };
+        let pools: Vec<Pool> = (0..300)
+            .map(|number| pool(&[odd(number, 0), odd(number, 1)]))
+            .collect();
+        let rule = |pool| SourceNat {
+            translation: SourceTranslation::Pool(pool),
+            ..SourceNat::default()
+        };
+        let shredded = Ruleset {
+            zones: zones(1),
+            source_nat: (0..pools.len()).map(rule).collect(),
+            pools,
+            ..Ruleset::default()
+        };
+        let message = refused(&shredded).expect("too many prefixes");
+        assert!(message.contains("powers of two"), "{message}");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! The packet path notes when a session begins with a mapping and nothing after that. How long its sessions live is
 //! found here, and written back now and then, so that the time after the last of them is counted from their end. The
 //! control program looks again before it removes anything.
+//!
+//! A host that tries one source port after the other makes a mapping with each. Where that fills the table, mappings that
+//! no session uses end sooner, so that others may still be made.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -10,6 +13,10 @@ use bulkhead_abi::{ControlRequest, Flow, FlowKey6, Mapping, MappingKey, NatFilte
 
 use super::{Engine, EngineError, Shared, ageing::now_ns, source_rule_name};
 use crate::{address::address, ruleset::Filtering, table::TableError};
+
+/// Of the table, in per cent, from which on idle mappings are hurried, and how long they may be idle then.
+const CROWDED_PERCENT: usize = 80;
+const CROWDED_IDLE_NS: u64 = 10_000_000_000;
 
 /// A mapping, and the last packet of the sessions that use it; 0: none does.
 struct Found {
@@ -63,8 +70,14 @@ impl Sweep {
     /// Writes back when the used ones were used, and proposes the end of the others.
     pub(super) fn settle(&self, shared: &Shared) {
         let now_ns = now_ns();
+        let room = shared.sizes.sessions.max(1) as usize;
+        let most_idle_ns = if self.mappings.len() > room * CROWDED_PERCENT / 100 {
+            CROWDED_IDLE_NS
+        } else {
+            u64::MAX
+        };
         for (key, found) in &self.mappings {
-            let Some(request) = proposal(key, found, now_ns) else {
+            let Some(request) = proposal(key, found, now_ns, most_idle_ns) else {
                 continue;
             };
             if let Err(error) = shared.request(&request) {
@@ -75,8 +88,9 @@ impl Sweep {
     }
 }
 
-/// What to ask the control program about a mapping.
-fn proposal(key: &MappingKey, found: &Found, now_ns: u64) -> Option<ControlRequest> {
+/// What to ask the control program about a mapping, which may be idle for its own timeout, but not longer than
+/// `most_idle_ns`.
+fn proposal(key: &MappingKey, found: &Found, now_ns: u64, most_idle_ns: u64) -> Option<ControlRequest> {
     let Found {
         mapping,
         last_seen_ns,
@@ -88,7 +102,7 @@ fn proposal(key: &MappingKey, found: &Found, now_ns: u64) -> Option<ControlReque
         return worth_it.then(|| request(21, key, *last_seen_ns));
     }
     let idle_ns = now_ns.saturating_sub(mapping.last_used_ns);
-    (idle_ns > timeout_ns).then(|| request(20, key, mapping.last_used_ns))
+    (idle_ns > timeout_ns.min(most_idle_ns)).then(|| request(20, key, mapping.last_used_ns))
 }
 
 /// A request about the mapping with an outside end.
@@ -197,7 +211,7 @@ mod tests {
             family: 4,
             ..MappingKey::default()
         };
-        let asked = |found: &Found, now_s: u64| proposal(&key, found, now_s * SECOND);
+        let asked = |found: &Found, now_s: u64| proposal(&key, found, now_s * SECOND, u64::MAX);
         assert_eq!(asked(&found(1000, 0), 1100), None, "not idle for longer yet");
         let end = asked(&found(1000, 0), 1101).expect("an end");
         assert_eq!((end.operation, end.key[4]), (20, 0x0411_1234));
@@ -206,6 +220,10 @@ mod tests {
             1000 * SECOND,
             "unless it was used since"
         );
+        // Where the table is full, sooner.
+        let crowded = |now_s: u64| proposal(&key, &found(1000, 0), now_s * SECOND, 10 * SECOND);
+        assert_eq!(crowded(1010), None);
+        assert_eq!(crowded(1011).map(|end| end.operation), Some(20));
         // However long ago it was noted: a session is there.
         assert_eq!(asked(&found(1000, 1020), 9000), None);
         let note = asked(&found(1000, 1026), 9000).expect("a note");

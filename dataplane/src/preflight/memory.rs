@@ -138,7 +138,7 @@ fn tables(sizes: &Sizes) -> [HashTable; 19] {
         // Screens.
         HashTable::new::<abi::ScreenKey, abi::RateState>("SCREEN_RATES", SCREEN_RATES).evicting(),
         HashTable::new::<abi::ScreenKey, abi::ScanState>("SCREEN_SCANS", SCREEN_SCANS).evicting(),
-        // Address translation.
+        // Address translation. Mappings come with traffic too, where rules are `persistent`; which is not known here.
         HashTable::new::<abi::NatRuleKey, abi::NatRule>("NAT_RULES", NAT_RULES),
         HashTable::new::<abi::MappingKey, abi::MappingKey>("MAPPINGS_INSIDE", sizes.sessions.max(1)),
         HashTable::new::<abi::MappingKey, abi::Mapping>("MAPPINGS_OUTSIDE", sizes.sessions.max(1)),

@@ -280,7 +280,8 @@ pub(crate) fn reserve<E: Tables + Clock>(env: &E, work: &mut Work) -> Reserved {
     } = work;
     let (family, number) = (packet.family, packet.protocol);
     let query = matches!(number, protocol::ICMP | protocol::ICMPV6);
-    // A port that a mapping has is nobody else's, whatever the destination.
+    // A port that a mapping has is nobody else's, whatever the destination. A mapping that another CPU makes between this
+    // look and the insertion may get the same one; towards this one destination its session is then refused by name.
     let guarded = t.flags & nat_flags::PERSISTENT != 0 && !t.mapped && has_destination_port(number);
     let mut outcome = Reserved::Exhausted;
     env.repeat(ALL_TRIES, |_| {
