@@ -24,7 +24,10 @@ use bulkhead_abi::{
     ZoneKey, log_flags,
 };
 
-use crate::ruleset::{Action, Prefix, Ruleset, ServiceMatch};
+use crate::{
+    membership::nesting::{Cycle, Nesting, Walk},
+    ruleset::{Action, Prefix, Ruleset, ServiceMatch},
+};
 
 /// Most rules of one generation, implicit ones included: 64 pages.
 pub const MAX_RULES: usize = 64 * RULES_PER_PAGE as usize;
@@ -45,6 +48,9 @@ pub enum CompileError {
     /// Too many zones.
     #[error("{0} zones are more than the {MAX_ZONES} that the tables hold")]
     TooManyZones(usize),
+    /// A group within itself.
+    #[error(transparent)]
+    Groups(#[from] Cycle),
     /// A scan that cannot be recognised.
     #[error(
         "screen {profile}: {screen} of {count} targets in {interval:?}: at most {max} targets can be told apart, in less \
@@ -303,7 +309,7 @@ pub fn compile(
         }
     }
     let classes = AllClasses {
-        addresses: compile_addresses(ruleset, &mut compiled),
+        addresses: compile_addresses(ruleset, &mut compiled)?,
         services: compile_services(ruleset, &mut compiled),
     };
     let mut vectors = Vectors::default();
@@ -361,14 +367,28 @@ fn aligned(prefix: &Prefix) -> (u128, u8) {
     (bits & mask(prefix.length), prefix.length)
 }
 
-fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classes {
+fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Result<Classes, CompileError> {
+    let nesting = Nesting::of(&ruleset.groups)?;
+    let mut walk = Walk::default();
     let mut classes = Classes::default();
+    let named = ruleset.groups.len() as u32;
+    // By number: a group's members, what a group excepts, what static translation matches.
+    let groups_with = |set: &[u32], walk: &mut Walk| {
+        let first = set.partition_point(|list| *list < named);
+        let (members, others) = set.split_at(first);
+        let (except, fixed) = others.split_at(others.partition_point(|list| *list < 2 * named));
+        let except: Vec<u32> = except.iter().map(|list| list - named).collect();
+        let mut groups = nesting.groups_with(members.iter().copied(), &except, walk);
+        groups.extend(fixed.iter().map(|list| list - named));
+        groups
+    };
     for v4 in [true, false] {
         // Distinct prefixes in the order of a walk through the trie: a prefix stands before what it covers.
         let mut members: BTreeMap<(u128, u8), Vec<u32>> = BTreeMap::new();
         let named = ruleset.groups.iter().map(|group| group.members.as_slice());
-        // Behind the named groups, what static translation matches.
-        for (index, group) in named.chain(nat::groups(ruleset)).enumerate() {
+        let excepted = ruleset.groups.iter().map(|group| group.except.as_slice());
+        let lists = named.chain(excepted).chain(nat::groups(ruleset));
+        for (index, group) in lists.enumerate() {
             for prefix in group.iter().filter(|prefix| prefix.address.is_ipv4() == v4) {
                 members.entry(aligned(prefix)).or_default().push(index as u32);
             }
@@ -386,12 +406,12 @@ fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Class
             set.extend(own);
             set.sort_unstable();
             set.dedup();
-            let class = classes.number(set.clone());
+            let class = classes.number(groups_with(&set, &mut walk));
             enter_prefix(compiled, v4, bits, length, class);
             around.push(((bits, length), set));
         }
     }
-    classes
+    Ok(classes)
 }
 
 fn enter_prefix(compiled: &mut CompiledRuleset, v4: bool, bits: u128, length: u8, class: u32) {

@@ -11,6 +11,7 @@ pub mod fib;
 pub mod fragment;
 pub mod gateway;
 pub mod inject;
+pub mod membership;
 pub mod netlink;
 pub mod preflight;
 pub mod reference;

@@ -36,13 +36,13 @@ pub fn covers(prefix: &Prefix, address: &IpAddr) -> bool {
     }
 }
 
-/// Whether group `index` has `address`.
+/// Whether group `index` has `address`: it or a group in it does, and nothing it excepts.
 #[must_use]
 pub fn in_group(ruleset: &Ruleset, index: usize, address: &IpAddr) -> bool {
-    ruleset.groups[index]
-        .members
-        .iter()
-        .any(|prefix| covers(prefix, address))
+    let group = &ruleset.groups[index];
+    let listed = |prefixes: &[Prefix]| prefixes.iter().any(|prefix| covers(prefix, address));
+    let any = |groups: &[usize]| groups.iter().any(|nested| in_group(ruleset, *nested, address));
+    (listed(&group.members) || any(&group.groups)) && !listed(&group.except) && !any(&group.except_groups)
 }
 
 /// Whether service `index` has the protocol and port.

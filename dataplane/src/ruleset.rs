@@ -80,13 +80,23 @@ pub struct InterfaceRule {
     pub hook: HookMode,
 }
 
-/// An address group, as prefixes (a host is a prefix of full length).
+/// An address group, as prefixes (a host is a prefix of full length). It has the addresses of `members` and of `groups`
+/// without those of `except` and of `except_groups`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Name, for people.
+    /// Name, for people; a dynamic group is changed by it.
     pub name: String,
-    /// Members.
+    /// Members of its own.
     pub members: Vec<Prefix>,
+    /// Indices of groups whose addresses it has too.
+    pub groups: Vec<usize>,
+    /// What it has not, whatever else says so.
+    pub except: Vec<Prefix>,
+    /// Indices of groups whose addresses it has not.
+    pub except_groups: Vec<usize>,
+    /// Its members change without a commit: `members` are those it begins with if the data plane has no dynamic group of
+    /// this name yet, and afterwards it keeps its own.
+    pub dynamic: bool,
 }
 
 /// An address prefix.
@@ -96,6 +106,26 @@ pub struct Prefix {
     pub address: IpAddr,
     /// Prefix length, bits.
     pub length: u8,
+}
+
+impl Prefix {
+    /// The same prefix with zeros beyond its length, which is no longer than the address.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        let (address, length) = match self.address {
+            IpAddr::V4(address) => {
+                let length = self.length.min(32);
+                let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+                (IpAddr::V4((u32::from(address) & mask).into()), length)
+            }
+            IpAddr::V6(address) => {
+                let length = self.length.min(128);
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                (IpAddr::V6((u128::from(address) & mask).into()), length)
+            }
+        };
+        Self { address, length }
+    }
 }
 
 /// A service: any of its matches.

@@ -239,6 +239,7 @@ fn published(lab: &Topology, hook: HookMode) -> Ruleset {
     rules.groups = vec![Group {
         name: "known".into(),
         members: PUBLISHED.map(ip).map(full).to_vec(),
+        ..Group::default()
     }];
     rules.services = vec![Service {
         name: "web".into(),

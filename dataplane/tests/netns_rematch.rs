@@ -32,6 +32,7 @@ fn rules(hook: HookMode, nat: bool, permitted: bool, noise: usize) -> Ruleset {
                 address: IpAddr::from([192, 0, 2, number as u8]),
                 length: 32,
             }],
+            ..Group::default()
         });
         let policy = Policy {
             name: format!("noise{number}"),

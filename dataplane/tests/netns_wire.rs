@@ -45,6 +45,7 @@ fn rules(arp: bool) -> Ruleset {
                     length,
                 })
                 .to_vec(),
+            ..Group::default()
         }],
         ..common::ruleset(HookMode::Auto, false)
     }

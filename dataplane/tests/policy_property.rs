@@ -126,6 +126,7 @@ fn ruleset(policies: std::ops::Range<usize>) -> impl Strategy<Value = Ruleset> {
                 .map(|members| Group {
                     name: String::new(),
                     members,
+                    ..Group::default()
                 })
                 .collect(),
             services: services

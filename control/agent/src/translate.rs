@@ -150,6 +150,7 @@ fn group(group: &Group) -> ruleset::Group {
     ruleset::Group {
         name: group.name.clone(),
         members,
+        ..ruleset::Group::default()
     }
 }
 

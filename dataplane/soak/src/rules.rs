@@ -150,6 +150,7 @@ fn vary(random: &mut Random) -> Ruleset {
         rules.groups.push(Group {
             name: format!("group{number}"),
             members,
+            ..Group::default()
         });
     }
     let groups = rules.groups.len() as u64;

@@ -11,6 +11,7 @@ mod events;
 mod explain;
 mod frames;
 mod gateway;
+mod groups;
 mod mappings;
 mod pools;
 mod screens;
@@ -18,6 +19,7 @@ mod sessions;
 mod status;
 mod translation;
 
+pub use groups::Change;
 pub use mappings::PersistentMapping;
 pub use pools::PoolStatus;
 use std::{
@@ -46,7 +48,7 @@ use crate::{
     fib::{FibError, Mirror},
     inject::Injector,
     netlink::{self, Monitor, Netlink},
-    ruleset::Ruleset,
+    ruleset::{Prefix, Ruleset},
     slow_path::Sender,
     stage,
     table::TableError,
@@ -81,6 +83,9 @@ pub enum EngineError {
     /// Reading or writing the kernel's network configuration.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
+    /// There is no dynamic group of that name.
+    #[error("there is no dynamic address group {0}; configure one, or change a static group by a commit")]
+    NoSuchGroup(String),
     /// The route mirror.
     #[error(transparent)]
     Fib(#[from] FibError),
@@ -110,6 +115,8 @@ struct Live {
     compiled: CompiledRuleset,
     /// The generation before, whose entries are removed when the next one is staged: by then no packet uses them.
     previous: Option<CompiledRuleset>,
+    /// The members of dynamic groups.
+    dynamic: HashMap<String, Vec<Prefix>>,
 }
 
 /// The route mirror and its socket.
@@ -194,6 +201,7 @@ impl Engine {
                 ruleset: ruleset.clone(),
                 compiled: CompiledRuleset::default(),
                 previous: None,
+                dynamic: HashMap::new(),
             }),
             fib: Mutex::new(Fib {
                 netlink,
@@ -316,6 +324,28 @@ impl Shared {
 
     /// Stages, switches, and remembers.
     fn commit(&self, ruleset: Ruleset) -> Result<u32, EngineError> {
+        let dynamic = lock(&self.live).dynamic.clone();
+        self.commit_with(ruleset, dynamic)
+    }
+
+    /// As [`Shared::commit`], with `dynamic` as the members of the dynamic groups named there.
+    fn commit_with(
+        &self,
+        mut ruleset: Ruleset,
+        mut dynamic: HashMap<String, Vec<Prefix>>,
+    ) -> Result<u32, EngineError> {
+        dynamic.retain(|name, _| {
+            ruleset
+                .groups
+                .iter()
+                .any(|group| group.dynamic && &group.name == name)
+        });
+        for group in ruleset.groups.iter_mut().filter(|group| group.dynamic) {
+            let members = dynamic
+                .entry(group.name.clone())
+                .or_insert_with(|| groups::distinct(&group.members));
+            group.members.clone_from(members);
+        }
         if ruleset.wires.is_empty() == self.wired {
             return Err(EngineError::Question(
                 "routed and wire mode are different programs: restart to change `forwarding`".to_owned(),
@@ -349,6 +379,7 @@ impl Shared {
         self.generation.store(generation, Ordering::Release);
         live.previous = Some(std::mem::replace(&mut live.compiled, compiled));
         live.ruleset = ruleset;
+        live.dynamic = dynamic;
         Ok(generation)
     }
 

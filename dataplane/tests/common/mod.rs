@@ -72,6 +72,7 @@ pub fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
         groups: vec![Group {
             name: "servers".into(),
             members: vec![prefix("10.77.1.0", 24), prefix("fd77:1::", 64)],
+            ..Group::default()
         }],
         services: vec![
             tcp("http", 80),

@@ -183,10 +183,12 @@ pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
             Group {
                 name: "servers".into(),
                 members: vec![prefix("10.3.0.0", 29), prefix("2001:db8:3::", 64)],
+                ..Group::default()
             },
             Group {
                 name: "bad".into(),
                 members: vec![prefix("10.1.0.4", 32), prefix("2001:db8:1::4", 128)],
+                ..Group::default()
             },
         ],
         services,
@@ -223,6 +225,7 @@ fn translate(ruleset: &mut Ruleset, open: bool) {
     let group = |name: &str, members| Group {
         name: name.into(),
         members,
+        ..Group::default()
     };
     let hosts = |v4: &str, v6: &str| vec![prefix(v4, 32), prefix(v6, 128)];
     ruleset.groups.extend([
