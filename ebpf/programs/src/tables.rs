@@ -316,17 +316,22 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn take_expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool {
+    fn expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool {
         match maps::EXPECTED.get_ptr(key) {
             Some(found) => {
                 // SAFETY: the pointer comes from a successful lookup and is read before any other map is touched. An entry
                 // recycled in this instant is another announcement, of which each word is one that was made.
                 *to = unsafe { *found };
-                let _removed = maps::EXPECTED.remove(key);
                 true
             }
             None => false,
         }
+    }
+
+    #[inline(always)]
+    fn remove_expectation(&self, key: &ExpectKey) {
+        // Absent is as good as removed.
+        let _removed = maps::EXPECTED.remove(key);
     }
 
     #[inline(always)]
