@@ -148,9 +148,12 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         }
         return Outcome::Verdict(Verdict::drop(reason));
     }
-    // A gateway reads whole packets: what a fragment announces is not announced.
-    let readable = work.injected == 0 && work.packet.fragment == 0;
-    if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && readable {
+    // What user space puts back it has read, whole or cut to the egress interface's MTU.
+    if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && work.injected == 0 {
+        if work.packet.fragment != 0 {
+            // A gateway reads whole packets, and would not move a fragment's numbers. With the first the others end.
+            return Outcome::Verdict(Verdict::drop(Reason::GatewayLost));
+        }
         // What is no part of the conversation must not announce anything in its name. User space's shifts of the numbers are
         // well within the slack.
         let reset = work.packet.tcp_flags & bulkhead_packet::tcp_flags::RST != 0;

@@ -282,15 +282,7 @@ fn a_request_that_is_cut_opens_what_was_expected_when_its_pieces_come() {
 fn a_control_connection_is_read_by_user_space_and_goes_on_when_put_back() {
     for (client, server, _) in FAMILIES {
         let mut net = net(gateways::FTP);
-        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, SYN, 100, 0))
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
-        net.receive(
-            OUTSIDE,
-            &Frame::new(server, client).tcp(21, 5000, SYN | ACK, 500, 101),
-        )
-        .forwarded(INSIDE, Reason::HalfOpen, &[]);
-        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, ACK, 101, 501))
-            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+        control(&mut net, client, server);
         let line = Frame::new(client, server)
             .tcp(5000, 21, ACK, 101, 501)
             .payload(b"NOOP\r\n");
@@ -308,19 +300,53 @@ fn a_control_connection_is_read_by_user_space_and_goes_on_when_put_back() {
     }
 }
 
+/// The handshake of a control connection.
+fn control(net: &mut Net, client: &str, server: &str) {
+    net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, SYN, 100, 0))
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive(
+        OUTSIDE,
+        &Frame::new(server, client).tcp(21, 5000, SYN | ACK, 500, 101),
+    )
+    .forwarded(INSIDE, Reason::HalfOpen, &[]);
+    net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, ACK, 101, 501))
+        .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+}
+
+/// The numbers of a fragment would not be moved, and what it announces not be read.
+#[test]
+fn a_control_packet_in_fragments_is_lost() {
+    for (client, server, _) in FAMILIES {
+        let mut net = net(gateways::FTP);
+        control(&mut net, client, server);
+        let line = Frame::new(client, server)
+            .tcp(5000, 21, ACK, 101, 501)
+            .payload(&[b'x'; 60])
+            .to(mac(INSIDE))
+            .build();
+        for fragment in pieces(&line, &[0, 32, 64], 9) {
+            net.receive_bytes(INSIDE, &fragment)
+                .dropped(Reason::GatewayLost, &[]);
+        }
+        // In the wrong order too: what waited falls with the first.
+        let [first, later] = pieces(&line, &[0, 32], 10).try_into().unwrap();
+        let held = net.receive_bytes(INSIDE, &later).held();
+        net.receive_bytes(INSIDE, &first)
+            .dropped(Reason::GatewayLost, &[]);
+        net.put_back(INSIDE, &held.frame)
+            .dropped(Reason::GatewayLost, &[("frames_injected", 1)]);
+        // What user space has read and cut goes on.
+        for piece in pieces(&line, &[0, 32], 11) {
+            net.put_back(INSIDE, &piece).forwarded_in_part(OUTSIDE);
+        }
+    }
+}
+
 #[test]
 fn a_guess_at_a_control_connection_is_not_read() {
     for (client, server, _) in FAMILIES {
         let mut net = net(gateways::FTP);
-        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, SYN, 100, 0))
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
-        net.receive(
-            OUTSIDE,
-            &Frame::new(server, client).tcp(21, 5000, SYN | ACK, 500, 101),
-        )
-        .forwarded(INSIDE, Reason::HalfOpen, &[]);
-        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, ACK, 101, 501))
-            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+        control(&mut net, client, server);
         let guess = Frame::new(client, server).tcp(5000, 21, ACK, 1 << 30, 501);
         net.receive(INSIDE, &guess.payload(b"PORT 10,1,0,2,156,64\r\n"))
             .dropped(Reason::TcpOutOfWindow, &[]);
