@@ -294,7 +294,7 @@ fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -
         }
     }
     if work.packet.is_later_fragment() {
-        return fragment::without_session(work);
+        return fragment::without_session(env, work);
     }
     Verdict::go_on(work, Stage::Open)
 }
