@@ -99,6 +99,13 @@ pub(crate) fn recall<E: Tables>(env: &E, work: &mut Work) {
     }
 }
 
+/// Ends the datagram of a first fragment that was dropped before it was looked at, where no [`settle`] follows.
+#[inline(never)]
+pub(crate) fn refuse<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
+    recall(env, work);
+    poison(env, work, reason);
+}
+
 /// A first fragment. It is judged by itself, except in a datagram that went by already or ended for what its fragments
 /// are: one that was refused may have been a forged one.
 #[inline(always)]

@@ -56,6 +56,10 @@ pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         && work.packet.kind == Kind::Ip
         && let Err(reason) = screens::early(frame, env, work)
     {
+        if work.packet.fragment != 0 && !work.packet.is_later_fragment() {
+            // The others must not wait in user space for a first that will not come.
+            fragment::refuse(env, work, reason);
+        }
         return Verdict::drop(reason);
     }
     UNSETTLED
