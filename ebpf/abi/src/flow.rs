@@ -352,7 +352,7 @@ pub struct Flow {
     /// that answers it. Only messages of this type are the flow's.
     pub icmp_type_code: u32,
     /// What tells equal tuples apart that are not the same conversation, as the bits above the protocol in the key:
-    /// wire number << 20 | VLAN << 8. 0 in routed mode.
+    /// service tag (802.1ad) << 28 | wire number << 20 | VLAN << 8. 0 in routed mode.
     pub context: u32,
     /// Idle timeout of the session's service, s; 0: that of its state.
     pub timeout_s: u32,

@@ -97,20 +97,15 @@ pub fn bulkhead_ingress(ctx: TcContext) -> i32 {
         return TC_ACT_SHOT;
     };
     // SAFETY: the context is valid while the program runs.
-    let tagged = unsafe {
+    unsafe {
         work.ifindex = (*skb).ifindex;
-        work.vlan = if (*skb).vlan_present == 0 {
-            0
-        } else {
-            (*skb).vlan_tci
-        };
         work.injected = 0;
         if is_injected((*skb).mark) {
             put_back(skb, work);
         }
-        (*skb).vlan_present != 0
     };
-    let verdict = if tagged && !Kernel.wired() {
+    work.vlan = frame.vlan();
+    let verdict = if work.vlan != 0 && !Kernel.wired() {
         Verdict::drop(Reason::VlanTagged)
     } else {
         ingress(&mut frame, &Kernel, work)

@@ -1,6 +1,6 @@
 //! Wire mode: what crosses, what does not, and that nothing of it is changed.
 
-use bulkhead_abi::{Reason, interface_flags};
+use bulkhead_abi::{Reason, interface_flags, vlan_tag};
 
 use crate::{
     FAMILIES,
@@ -80,6 +80,13 @@ fn one_tuple_in_two_vlans_is_two_sessions() {
         .crossed(INSIDE, Reason::Established, &[ESTABLISHED]);
     // The priority bits are not the network's number.
     net.firewall.set_vlan(0xe007);
+    net.receive_bytes(OUTSIDE, &answer)
+        .crossed(INSIDE, Reason::Established, &[]);
+    // The same number in a service provider's tag (802.1ad) is another network.
+    net.firewall.set_vlan(vlan_tag(0x88a8, 7));
+    net.receive_bytes(OUTSIDE, &answer)
+        .dropped(Reason::DefaultDeny, &[HIT]);
+    net.firewall.set_vlan(vlan_tag(0x8100, 7));
     net.receive_bytes(OUTSIDE, &answer)
         .crossed(INSIDE, Reason::Established, &[]);
     assert_eq!(net.flows(), (2, 0));
