@@ -9,8 +9,9 @@ use bulkhead_abi::{
 };
 
 use crate::{
-    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward, life, nat, open,
-    screens, syn_proxy,
+    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
+    life::{self, Taken},
+    nat, open, screens, syn_proxy,
     tcp::{self, Trace, segment, window},
 };
 
@@ -505,8 +506,12 @@ pub(crate) enum Promotion {
 /// Moves a session whose two sides have both spoken into the table that never evicts.
 ///
 /// Another CPU may do the same at once: whoever enters the first direction completes the move, the copies differ by one
-/// packet's counts. Another CPU may end the session at once: it makes the half-open flow dead and then looks into the
-/// established table, here it is the other way round, so one of the two sees the other.
+/// packet's counts. Another CPU may end the session at once ([`life::end`], [`life::clear_away`]): it makes the first
+/// direction's half-open flow dead and then looks into the established table, here it is the other way round. Both sides
+/// make that flow dead by an atomic exchange, which is a full barrier on every machine (a plain look here was not: its load
+/// may be done before the insertion's stores are seen, x86 included). So either the exchange here comes first and the
+/// session has moved, or it finds the flow dead or gone, and what was just entered is taken back by one of the two.
+/// One who comes to end a session that is just moving finds it dead, too, and leaves it: it lives until the next one comes.
 #[inline(never)]
 pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> Promotion {
     let id = work.flow.session_id;
@@ -531,14 +536,12 @@ pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> Promotion 
     if first != Insert::Done {
         return Promotion::Done;
     }
-    let alive = |flow: &mut Flow| flow.session_id == id && flow.generation != DEAD;
-    if env.with_flow(Table::HalfOpen, family, first_key, alive) != Some(true) {
+    if life::take(env, 1, family, first_key, id) != Taken::Here {
         let _taken = life::take(env, 0, family, first_key, id);
         let _taken = life::take(env, 0, family, second_key, id);
         return Promotion::Gone;
     }
     env.count(Reason::SLOT_SESSIONS_ESTABLISHED);
-    let _moved = life::take(env, 1, family, first_key, id);
     let _moved = life::take(env, 1, family, second_key, id);
     Promotion::Done
 }
