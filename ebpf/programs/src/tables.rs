@@ -125,8 +125,9 @@ impl Tables for Kernel {
             Limiter::HandOver => HAND_OVER_RATE,
         };
         match maps::LIMITERS.get_ptr_mut(limiter as u32) {
-            // SAFETY: a per-CPU entry, and programs of this object do not interrupt one another: all run with bottom
-            // halves disabled.
+            // SAFETY: a per-CPU entry, and the reference lives for this call only. All programs of this object run with bottom
+            // halves disabled, so none interrupts another; one runs inside another only where that calls
+            // `bpf_clone_redirect`, which no code does while it holds such a reference (see `crate::scratch`).
             Some(state) => take_token(unsafe { &mut *state }, rate, now_ns),
             None => false,
         }
