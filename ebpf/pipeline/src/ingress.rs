@@ -255,6 +255,7 @@ fn ordinary(flow: &Flow, packet: &Packet) -> bool {
         protocol::ICMP | protocol::ICMPV6 => {
             flow.state == SessionState::Icmp as u8 && open::icmp_fits(packet, flow)
         }
+        protocol::DCCP => flow.state == SessionState::Dccp as u8,
         _ => flow.state == SessionState::Other as u8,
     }
 }

@@ -236,7 +236,7 @@ pub(crate) fn moves(work: &Work) -> bool {
     match SessionState::from_number(work.next_state) {
         // Without connections, the first answer establishes.
         Some(SessionState::UdpTwoWay) => true,
-        Some(SessionState::Icmp | SessionState::Other) => life::is_reply(&work.flow),
+        Some(SessionState::Icmp | SessionState::Other | SessionState::Dccp) => life::is_reply(&work.flow),
         Some(state) => state.is_open_tcp(),
         None => false,
     }
@@ -263,12 +263,13 @@ pub(crate) fn step<E: Tables>(env: &E, work: &mut Work, state: SessionState) -> 
     {
         return Err(Reason::IcmpNotRequest);
     }
-    let answered = state == SessionState::UdpOneWay && life::is_reply(&work.flow);
     work.trace = Trace::Life;
-    work.next_state = if answered {
-        SessionState::UdpTwoWay as u8
-    } else {
-        state as u8
+    work.next_state = match state {
+        SessionState::UdpOneWay if life::is_reply(&work.flow) => SessionState::UdpTwoWay as u8,
+        SessionState::Other if work.packet.protocol == protocol::DCCP && life::is_reply(&work.flow) => {
+            SessionState::Dccp as u8
+        }
+        state => state as u8,
     };
     Ok(())
 }
