@@ -339,6 +339,7 @@ fn settings(ruleset: &Ruleset) -> Settings {
             t.tcp_closing,
             t.tcp_closing,
             t.tcp_opening,
+            t.tcp_established,
         ]
         .map(ns),
         slow_path_rate: ruleset.answers_per_second,

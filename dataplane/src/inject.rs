@@ -19,6 +19,7 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
+use bulkhead_abi::vlan_bytes;
 use nix::sys::socket::{MsgFlags, sendto};
 
 use crate::slow_path::{link_address, packet_socket};
@@ -86,9 +87,7 @@ impl Injector {
     pub fn inject_tagged(&self, ifindex: u32, vlan: u32, frame: &[u8]) -> io::Result<()> {
         match frame.split_at_checked(STATIONS_BYTES) {
             Some((stations, rest)) if vlan != 0 => {
-                let [high, low] = (vlan as u16).to_be_bytes();
-                // 802.1Q: the tag stands behind the stations.
-                let tagged = [stations, &[0x81, 0x00, high, low], rest].concat();
+                let tagged = [stations, &vlan_bytes(vlan), rest].concat();
                 self.inject(ifindex, &tagged)
             }
             _ => self.inject(ifindex, frame),

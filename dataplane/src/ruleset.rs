@@ -443,7 +443,7 @@ pub struct EarlyAgeing {
 pub struct Timeouts {
     /// TCP before the handshake is complete.
     pub tcp_opening: Duration,
-    /// TCP in full flow (RFC 5382 REQ-5: at least 2 h 4 min).
+    /// TCP in full flow (RFC 5382 REQ-5: at least 2 h 4 min), and DCCP that was answered (RFC 5597 REQ-5: the same).
     pub tcp_established: Duration,
     /// TCP after a FIN.
     pub tcp_closing: Duration,
@@ -455,7 +455,7 @@ pub struct Timeouts {
     pub udp_two_way: Duration,
     /// ICMP queries (RFC 5508 REQ-2: at least 60 s).
     pub icmp: Duration,
-    /// Other protocols.
+    /// Other protocols, and DCCP before it is answered (RFC 5597 REQ-5: at least 4 min).
     pub other: Duration,
 }
 

@@ -10,7 +10,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use bulkhead_abi::{SLOW_PATH_MARK, SlowPathKind, SlowPathRequest, protocol};
+use bulkhead_abi::{SLOW_PATH_MARK, SlowPathKind, SlowPathRequest, protocol, vlan_bytes};
 use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, PlainLoop, parse, tcp_flags};
 use etherparse::{
     Icmpv4Type, Icmpv6Type, PacketBuilder,
@@ -112,9 +112,8 @@ pub fn answer(
 ) -> Option<Vec<u8>> {
     let mut frame = answer_untagged(request, own4, own6, wired)?;
     if request.vlan != 0 {
-        // 802.1Q: the tag stands behind the stations.
-        let [high, low] = (request.vlan as u16).to_be_bytes();
-        frame.splice(12..12, [0x81, 0x00, high, low]);
+        // The tag stands behind the stations.
+        frame.splice(12..12, vlan_bytes(request.vlan));
     }
     Some(frame)
 }

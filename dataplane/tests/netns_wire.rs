@@ -102,8 +102,18 @@ fn netns_wire_carries_vlan_tags() -> Result<()> {
     let engine = common::start(&lab, rules(true));
     let near = RawPort::open(&lab.host("inside").namespace, LINK)?;
     let far = RawPort::open(&lab.host("outside").namespace, LINK)?;
+    // A customer's tag (802.1Q) and a service provider's (802.1ad).
+    for (turn, [a, b]) in [[0x81, 0x00], [0x88, 0xa8]].into_iter().enumerate() {
+        carries_tags(&engine, &near, &far, [a, b, 0x60], turn as u64 + 1)?;
+    }
+    Ok(())
+}
+
+/// Conversations in the VLANs 42 and 43 of one kind of tag, `turn` times so far.
+fn carries_tags(engine: &Engine, near: &RawPort, far: &RawPort, kind: [u8; 3], turn: u64) -> Result<()> {
+    let [a, b, priority] = kind;
     let tag = |mut frame: Vec<u8>, id: u8| {
-        frame.splice(12..12, [0x81, 0x00, 0x60, id]);
+        frame.splice(12..12, [a, b, priority, id]);
         frame
     };
     let query = |id| {
@@ -129,7 +139,7 @@ fn netns_wire_carries_vlan_tags() -> Result<()> {
     far.send(&answer(42))?;
     let arrived = near.receive_matching(wait, |captured| captured.frame.ends_with(&answer(42)[18..]))?;
     assert_eq!(arrived.map(|captured| captured.frame), Some(answer(42)));
-    assert_eq!(engine.counters()?["default_deny"], 1);
+    assert_eq!(engine.counters()?["default_deny"], turn);
     // Rejected: the reset carries the tag.
     let frame = Frame::ip([10, 99, 0, 1], [10, 99, 0, 2])
         .macs(near.mac(), far.mac())
@@ -137,7 +147,7 @@ fn netns_wire_carries_vlan_tags() -> Result<()> {
         .syn()
         .build();
     near.send(&tag(frame, 42))?;
-    let reset = near.receive_matching(wait, |captured| captured.frame[12..16] == [0x81, 0x00, 0x60, 42])?;
+    let reset = near.receive_matching(wait, |captured| captured.frame[12..16] == [a, b, priority, 42])?;
     assert!(reset.is_some(), "{:#?}", engine.counters());
     Ok(())
 }
@@ -175,7 +185,7 @@ fn netns_wire_fragments_in_any_order_keep_their_tag() -> Result<()> {
     let engine = common::start(&lab, rules(true));
     let near = RawPort::open(&lab.host("inside").namespace, LINK)?;
     let far = RawPort::open(&lab.host("outside").namespace, LINK)?;
-    for tag in [None, Some(42)] {
+    for tag in [None, Some([0x81, 0x00]), Some([0x88, 0xa8])] {
         let fragments: Vec<Vec<u8>> = Frame::ip([10, 99, 0, 1], [10, 99, 0, 2])
             .macs(near.mac(), far.mac())
             .udp(4000, 53)
@@ -183,8 +193,8 @@ fn netns_wire_fragments_in_any_order_keep_their_tag() -> Result<()> {
             .build_fragments(1400, 7)
             .into_iter()
             .map(|mut frame| {
-                if let Some(id) = tag {
-                    frame.splice(12..12, [0x81, 0x00, 0x60, id]);
+                if let Some([a, b]) = tag {
+                    frame.splice(12..12, [a, b, 0x60, 42]);
                 }
                 frame
             })

@@ -187,3 +187,32 @@ fn prog_run_scans_are_seen_by_tcx_and_told() {
     }
     assert_eq!(told, stopped);
 }
+
+/// What XDP drops of a datagram, TCX knows of: the others do not wait in user space for their first.
+#[test]
+fn prog_run_a_first_fragment_dropped_by_xdp_takes_the_rest_with_it() {
+    if !privileged() {
+        return;
+    }
+    let mut object = loaded(Profile {
+        syn_fragment: true,
+        ..Profile::default()
+    });
+    let fragments = Frame::ip([10, 0, 0, 2], [10, 0, 1, 9])
+        .macs([2, 9, 9, 9, 9, 9], MAC)
+        .tcp(4000, 80)
+        .syn()
+        .payload_bytes(100)
+        .build_fragments(64, 7);
+    let first = object.test_run(Program::Xdp, &fragments[0], 0, 1).expect("a run");
+    assert_eq!(first.code, XDP_DROP);
+    let later = object.test_run(Program::Xdp, &fragments[1], 0, 1).expect("a run");
+    assert_eq!(later.code, XDP_PASS, "nothing is wrong with it by itself");
+    let later = object
+        .test_run(Program::Ingress, &fragments[1], 0, 1)
+        .expect("a run");
+    assert_eq!(later.code, TC_SHOT);
+    assert_eq!(counter(&object, Reason::ScreenSynFragment), 2);
+    let held = object.counters().expect("counters")[Reason::SLOT_FRAGMENTS_HELD as usize];
+    assert_eq!(held, 0);
+}

@@ -115,7 +115,7 @@ pub struct SlowPathRequest {
     pub mtu: u32,
     /// Bytes valid in `packet`.
     pub length: u32,
-    /// 802.1Q tag the packet carried, which `packet` does not show; 0: none.
+    /// VLAN tag the packet carried (see [`crate::vlan_tag`]), which `packet` does not show; 0: none.
     pub vlan: u32,
     /// The packet from its Ethernet header on.
     pub packet: [u8; SLOW_PATH_BYTES],

@@ -103,10 +103,12 @@ pub enum SessionState {
     TcpTimeWait = 11,
     /// TCP: picked up in mid-stream, the other side was not seen yet.
     TcpMidstream = 12,
+    /// DCCP: both sides have sent. Its handshake and farewell are not followed; before, it is [`Self::Other`].
+    Dccp = 13,
 }
 
 /// Number of [`SessionState`]s, hence of timeouts.
-pub const TIMEOUTS: usize = 13;
+pub const TIMEOUTS: usize = 14;
 
 impl SessionState {
     /// All states in the order of their numbers.
@@ -124,6 +126,7 @@ impl SessionState {
         Self::TcpLastAck,
         Self::TcpTimeWait,
         Self::TcpMidstream,
+        Self::Dccp,
     ];
 
     /// The state with this number.
@@ -145,6 +148,7 @@ impl SessionState {
             10 => Some(Self::TcpLastAck),
             11 => Some(Self::TcpTimeWait),
             12 => Some(Self::TcpMidstream),
+            13 => Some(Self::Dccp),
             _ => None,
         }
     }
@@ -176,6 +180,7 @@ impl SessionState {
             Self::TcpLastAck => "last-ack",
             Self::TcpTimeWait => "time-wait",
             Self::TcpMidstream => "midstream",
+            Self::Dccp => "dccp",
         }
     }
 }
@@ -191,8 +196,9 @@ pub const fn idle_timeout_ns(state: u8, service_s: u32, of_state_ns: u64) -> u64
     const ESTABLISHED: u8 = SessionState::TcpEstablished as u8;
     const FIRST_WITHOUT_CONNECTION: u8 = SessionState::UdpOneWay as u8;
     const LAST_WITHOUT_CONNECTION: u8 = SessionState::Other as u8;
+    const DCCP: u8 = SessionState::Dccp as u8;
     let without_connection = state >= FIRST_WITHOUT_CONNECTION && state <= LAST_WITHOUT_CONNECTION;
-    let under_way = state == ESTABLISHED || without_connection;
+    let under_way = state == ESTABLISHED || state == DCCP || without_connection;
     if service_s != 0 && under_way {
         service_s as u64 * 1_000_000_000
     } else {
@@ -352,7 +358,7 @@ pub struct Flow {
     /// that answers it. Only messages of this type are the flow's.
     pub icmp_type_code: u32,
     /// What tells equal tuples apart that are not the same conversation, as the bits above the protocol in the key:
-    /// wire number << 20 | VLAN << 8. 0 in routed mode.
+    /// service tag (802.1ad) << 28 | wire number << 20 | VLAN << 8. 0 in routed mode.
     pub context: u32,
     /// Idle timeout of the session's service, s; 0: that of its state.
     pub timeout_s: u32,

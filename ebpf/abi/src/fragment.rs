@@ -53,6 +53,8 @@ pub mod datagram_flags {
     pub const TO_HOST: u8 = 1 << 1;
     /// All of it has been seen. Never in the table: the entry goes with the last fragment.
     pub const COMPLETE: u8 = 1 << 2;
+    /// The first fragment crossed a wire without a session (multicast and broadcast that a policy names).
+    pub const CROSSES: u8 = 1 << 3;
 }
 
 /// What is known of a datagram: what its first fragment said, and which of its bytes went by.

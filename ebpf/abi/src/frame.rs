@@ -51,6 +51,27 @@ pub struct FrameHeader {
     pub argument: u32,
     /// Bytes of frame behind this header; what follows them is left over from other entries.
     pub length: u32,
-    /// VLAN tag control information that the device took off the frame (wire mode); 0: none.
+    /// The VLAN tag that the device took off the frame (wire mode), as [`vlan_tag`] makes it; 0: none.
     pub vlan: u32,
+}
+
+/// A VLAN tag as one number: its EtherType (host order; 0x8100 for 802.1Q, 0x88a8 for 802.1ad) above its control
+/// information.
+#[must_use]
+#[inline(always)]
+pub const fn vlan_tag(ether_type: u16, control: u16) -> u32 {
+    (ether_type as u32) << 16 | control as u32
+}
+
+/// The four bytes of such a tag as they stand in a frame, behind the stations.
+#[must_use]
+pub const fn vlan_bytes(tag: u32) -> [u8; 4] {
+    tag.to_be_bytes()
+}
+
+/// Whether the tag is a service provider's (802.1ad).
+#[must_use]
+#[inline(always)]
+pub const fn is_service_tag(tag: u32) -> bool {
+    tag >> 16 == 0x88a8
 }

@@ -28,7 +28,9 @@ pub use flow::{
 pub use fragment::{
     Datagram, FRAGMENT_ENTRIES, FRAGMENT_LIFETIME_NS, FRAGMENT_RANGES, FragmentKey, datagram_flags,
 };
-pub use frame::{FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES};
+pub use frame::{
+    FrameHeader, FrameKind, LARGE_FRAME_BYTES, SMALL_FRAME_BYTES, is_service_tag, vlan_bytes, vlan_tag,
+};
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
 pub use limit::{LimitKey, LimitKind, LimitRule, LimitRuleKey, SessionCount, Tally, TimeoutKey, limit_flags};
 pub use nat::{

@@ -170,7 +170,7 @@ reasons! {
     RewriteFailed = 116, "rewrite_failed", drop;
     /// The program could not reach one of its own tables: a defect, never traffic's fault.
     Internal = 117, "internal", drop;
-    /// An FTP control packet that user space could not be given: repeated by its sender.
+    /// An FTP control packet that user space could not be given, or that came in fragments: repeated by its sender.
     GatewayLost = 118, "gateway_lost", drop;
 
     /// A session that was idle while the session table was nearly full, ended before its time. Said of sessions, never of

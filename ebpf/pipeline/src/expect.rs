@@ -12,7 +12,8 @@ use bulkhead_abi::{
 
 use crate::{Frame, Limiter, Question, Tables, Verdict, Work};
 
-/// Takes the expectation that the packet fulfils out of its table into `work.expected`. `announced_by` is 0 without one.
+/// Copies the expectation that the packet fulfils into `work.expected`, whose `announced_by` is 0 without one. It stays
+/// expected until its session is entered ([`spend`]): a packet that is challenged, cut, over a limit or refused comes again.
 #[inline(never)]
 pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
     work.expected = Expectation::default();
@@ -27,14 +28,24 @@ pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
         family: work.packet.family,
         context: work.context,
     };
-    if !env.take_expectation(&work.expect_key, &mut work.expected) {
+    if !env.expectation(&work.expect_key, &mut work.expected) {
         return false;
     }
     if work.now_ns.saturating_sub(work.expected.created_ns) > Expectation::LIFETIME_NS {
+        env.remove_expectation(&work.expect_key);
         work.expected.announced_by = 0;
         return false;
     }
     true
+}
+
+/// Forgets what the packet fulfilled, now that its session was entered: one announcement, one conversation. Two packets on
+/// two CPUs at once may both find it; both are what was announced, to the same port of the same host.
+#[inline(always)]
+pub(crate) fn spend<E: Tables>(env: &E, work: &Work) {
+    if is_expected(work) {
+        env.remove_expectation(&work.expect_key);
+    }
 }
 
 /// Whether the packet being judged fulfils an expectation.

@@ -17,7 +17,7 @@ use bulkhead_abi::{
 };
 use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, Packet, Repeat, checksum, fragment_flags, tcp_flags};
 
-use crate::{Action, Checksum, Clock, Frame, Limiter, Tables, Verdict, Work, open};
+use crate::{Action, Checksum, Clock, Frame, Limiter, Tables, Verdict, Work, open, wire};
 
 /// A first fragment whose identification was last seen this long ago begins another datagram, which an incomplete one
 /// (a fragment of it was lost) must not hold up: 16 bits of identification come round quickly (RFC 4963). Fragments of
@@ -99,6 +99,13 @@ pub(crate) fn recall<E: Tables>(env: &E, work: &mut Work) {
     }
 }
 
+/// Ends the datagram of a first fragment that was dropped before it was looked at, where no [`settle`] follows.
+#[inline(never)]
+pub(crate) fn refuse<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
+    recall(env, work);
+    poison(env, work, reason);
+}
+
 /// A first fragment. It is judged by itself, except in a datagram that went by already or ended for what its fragments
 /// are: one that was refused may have been a forged one.
 #[inline(always)]
@@ -138,11 +145,13 @@ fn wait<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work) -> Verdict {
 
 /// A later fragment that no session takes.
 #[inline(always)]
-pub(crate) fn without_session(work: &Work) -> Verdict {
-    if work.datagram.flags & datagram_flags::TO_HOST == 0 {
-        Verdict::drop(Reason::FragmentNoSession)
-    } else {
+pub(crate) fn without_session<E: Tables>(env: &E, work: &mut Work) -> Verdict {
+    if work.datagram.flags & datagram_flags::TO_HOST != 0 {
         Verdict::pass(Reason::ToHost)
+    } else if env.wired() && work.datagram.flags & datagram_flags::CROSSES != 0 {
+        wire::cross(env, work, Reason::WireGroup)
+    } else {
+        Verdict::drop(Reason::FragmentNoSession)
     }
 }
 
@@ -159,7 +168,7 @@ pub(crate) fn settle<E: Tables>(env: &E, work: &mut Work, verdict: Verdict) {
             return;
         }
     } else if went_on {
-        remember(work, verdict.action);
+        remember(work, verdict);
         // Nothing is there yet that it could collide with.
         let _noted = note(env, &work.packet, &mut work.datagram);
     } else {
@@ -181,13 +190,16 @@ pub(crate) fn settle<E: Tables>(env: &E, work: &mut Work, verdict: Verdict) {
 
 /// What later fragments need of the first.
 #[inline(always)]
-fn remember(work: &mut Work, action: Action) {
+fn remember(work: &mut Work, verdict: Verdict) {
     let Work { packet, datagram, .. } = work;
     datagram.protocol = packet.protocol;
     datagram.source_port = packet.source_port;
     datagram.destination_port = packet.destination_port;
-    if action == Action::Pass {
+    if verdict.action == Action::Pass {
         datagram.flags |= datagram_flags::TO_HOST;
+    }
+    if verdict.reason == Reason::WireGroup {
+        datagram.flags |= datagram_flags::CROSSES;
     }
     if packet.protocol == protocol::TCP {
         let counted = u32::from(packet.tcp_flags & tcp_flags::SYN != 0)

@@ -494,11 +494,15 @@ impl Tables for HostTables {
         self.settings.get(&(generation & 1)).unwrap_or_default().gateways
     }
 
-    fn take_expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool {
+    fn expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool {
         self.alone();
         let found = self.expected.get(key);
-        self.expected.remove(key);
         found.inspect(|expectation| *to = *expectation).is_some()
+    }
+
+    fn remove_expectation(&self, key: &ExpectKey) {
+        self.alone();
+        self.expected.remove(key);
     }
 
     fn expect(&self, key: &ExpectKey, expectation: &Expectation) {

@@ -56,6 +56,10 @@ pub fn established<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         && work.packet.kind == Kind::Ip
         && let Err(reason) = screens::early(frame, env, work)
     {
+        if work.packet.fragment != 0 && !work.packet.is_later_fragment() {
+            // The others must not wait in user space for a first that will not come.
+            fragment::refuse(env, work, reason);
+        }
         return Verdict::drop(reason);
     }
     UNSETTLED
@@ -251,6 +255,7 @@ fn ordinary(flow: &Flow, packet: &Packet) -> bool {
         protocol::ICMP | protocol::ICMPV6 => {
             flow.state == SessionState::Icmp as u8 && open::icmp_fits(packet, flow)
         }
+        protocol::DCCP => flow.state == SessionState::Dccp as u8,
         _ => flow.state == SessionState::Other as u8,
     }
 }
@@ -294,7 +299,7 @@ fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -
         }
     }
     if work.packet.is_later_fragment() {
-        return fragment::without_session(work);
+        return fragment::without_session(env, work);
     }
     Verdict::go_on(work, Stage::Open)
 }

@@ -196,7 +196,7 @@ pub struct Work {
     pub fib_epoch: u32,
     /// Configured policy that decided; `u32::MAX`: none.
     pub policy: u32,
-    /// 802.1Q tag the packet carries outside the frame's bytes (identifier in the low 12 bits); 0: none.
+    /// VLAN tag the packet carries outside the frame's bytes (`abi::vlan_tag`, identifier in the low 12 bits); 0: none.
     pub vlan: u32,
     /// What the keys of this packet's flows hold above the protocol; see [`Flow::context`].
     pub context: u32,

@@ -203,6 +203,7 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
         Ok(true) => {
             nat::settled(env, work);
             announce(env, work, Reason::SessionCreated);
+            expect::spend(env, work);
             expect::expect_transfer(env, work);
         }
         // The CPU that won the race has told, and counts the session.

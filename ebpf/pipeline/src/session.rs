@@ -9,8 +9,9 @@ use bulkhead_abi::{
 };
 
 use crate::{
-    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward, life, nat, open,
-    screens, syn_proxy,
+    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
+    life::{self, Taken},
+    nat, open, screens, syn_proxy,
     tcp::{self, Trace, segment, window},
 };
 
@@ -148,9 +149,12 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         }
         return Outcome::Verdict(Verdict::drop(reason));
     }
-    // A gateway reads whole packets: what a fragment announces is not announced.
-    let readable = work.injected == 0 && work.packet.fragment == 0;
-    if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && readable {
+    // What user space puts back it has read, whole or cut to the egress interface's MTU.
+    if work.flow.flags & flow_flags::GATEWAY != 0 && work.half_open == 0 && work.injected == 0 {
+        if work.packet.fragment != 0 {
+            // A gateway reads whole packets, and would not move a fragment's numbers. With the first the others end.
+            return Outcome::Verdict(Verdict::drop(Reason::GatewayLost));
+        }
         // What is no part of the conversation must not announce anything in its name. User space's shifts of the numbers are
         // well within the slack.
         let reset = work.packet.tcp_flags & bulkhead_packet::tcp_flags::RST != 0;
@@ -232,7 +236,7 @@ pub(crate) fn moves(work: &Work) -> bool {
     match SessionState::from_number(work.next_state) {
         // Without connections, the first answer establishes.
         Some(SessionState::UdpTwoWay) => true,
-        Some(SessionState::Icmp | SessionState::Other) => life::is_reply(&work.flow),
+        Some(SessionState::Icmp | SessionState::Other | SessionState::Dccp) => life::is_reply(&work.flow),
         Some(state) => state.is_open_tcp(),
         None => false,
     }
@@ -259,12 +263,13 @@ pub(crate) fn step<E: Tables>(env: &E, work: &mut Work, state: SessionState) -> 
     {
         return Err(Reason::IcmpNotRequest);
     }
-    let answered = state == SessionState::UdpOneWay && life::is_reply(&work.flow);
     work.trace = Trace::Life;
-    work.next_state = if answered {
-        SessionState::UdpTwoWay as u8
-    } else {
-        state as u8
+    work.next_state = match state {
+        SessionState::UdpOneWay if life::is_reply(&work.flow) => SessionState::UdpTwoWay as u8,
+        SessionState::Other if work.packet.protocol == protocol::DCCP && life::is_reply(&work.flow) => {
+            SessionState::Dccp as u8
+        }
+        state => state as u8,
     };
     Ok(())
 }
@@ -502,8 +507,12 @@ pub(crate) enum Promotion {
 /// Moves a session whose two sides have both spoken into the table that never evicts.
 ///
 /// Another CPU may do the same at once: whoever enters the first direction completes the move, the copies differ by one
-/// packet's counts. Another CPU may end the session at once: it makes the half-open flow dead and then looks into the
-/// established table, here it is the other way round, so one of the two sees the other.
+/// packet's counts. Another CPU may end the session at once ([`life::end`], [`life::clear_away`]): it makes the first
+/// direction's half-open flow dead and then looks into the established table, here it is the other way round. Both sides
+/// make that flow dead by an atomic exchange, which is a full barrier on every machine (a plain look here was not: its load
+/// may be done before the insertion's stores are seen, x86 included). So either the exchange here comes first and the
+/// session has moved, or it finds the flow dead or gone, and what was just entered is taken back by one of the two.
+/// One who comes to end a session that is just moving finds it dead, too, and leaves it: it lives until the next one comes.
 #[inline(never)]
 pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> Promotion {
     let id = work.flow.session_id;
@@ -528,14 +537,12 @@ pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> Promotion 
     if first != Insert::Done {
         return Promotion::Done;
     }
-    let alive = |flow: &mut Flow| flow.session_id == id && flow.generation != DEAD;
-    if env.with_flow(Table::HalfOpen, family, first_key, alive) != Some(true) {
+    if life::take(env, 1, family, first_key, id) != Taken::Here {
         let _taken = life::take(env, 0, family, first_key, id);
         let _taken = life::take(env, 0, family, second_key, id);
         return Promotion::Gone;
     }
     env.count(Reason::SLOT_SESSIONS_ESTABLISHED);
-    let _moved = life::take(env, 1, family, first_key, id);
     let _moved = life::take(env, 1, family, second_key, id);
     Promotion::Done
 }

@@ -371,7 +371,17 @@ fn handshake(
                 Step::Refuse(Reason::TcpOutOfWindow)
             }
         }
-        (_, true) if proven => complete(packet, own, partner, liberal),
+        // The end of a simultaneous open, unless the first side has acknowledged nothing yet: in an open connection its
+        // SYN, sent again, could not be told from one that somebody guessed.
+        (_, true) if proven && own.tcp_end == partner.tcp_ack => complete(packet, own, partner, liberal),
+        (_, true) if proven => {
+            if fits(packet, own, partner) || liberal {
+                own.flags |= fin_flag(packet);
+                Step::Become(SessionState::TcpSynReceived)
+            } else {
+                Step::Refuse(Reason::TcpOutOfWindow)
+            }
+        }
         _ => invalid,
     }
 }

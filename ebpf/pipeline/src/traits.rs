@@ -169,8 +169,10 @@ pub trait Tables: Repeat {
     // Gateways.
     /// The gateways in use (`abi::gateways`).
     fn gateways(&self, generation: u32) -> u32;
-    /// Takes an expectation out of its table; false if there is none. Two CPUs at once may both get it.
-    fn take_expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool;
+    /// Copies an expectation; false if there is none.
+    fn expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool;
+    /// Forgets an expectation.
+    fn remove_expectation(&self, key: &ExpectKey);
     /// Makes a conversation expected, in place of an earlier one under the same key.
     fn expect(&self, key: &ExpectKey, expectation: &Expectation);
     // Fragments.

@@ -5,7 +5,7 @@
 //! tuple may be on several wires and in several VLANs at once without being one conversation, so both are part of the
 //! flow's key. Nothing that enters a wire reaches this host's own stack.
 
-use bulkhead_abi::{Hop, Reason, RouteKind, interface_flags};
+use bulkhead_abi::{Hop, Reason, RouteKind, interface_flags, is_service_tag};
 
 use crate::{Action, Frame, Tables, Verdict, Work};
 
@@ -18,7 +18,8 @@ pub(crate) fn enter<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     if !env.interface(work.ifindex, &mut work.ingress) || work.ingress.wire_peer == 0 {
         return Err(Reason::NotConfigured);
     }
-    work.context = (work.ingress.wire & 0xff) << 20 | (work.vlan & 0xfff) << 8;
+    let service = u32::from(is_service_tag(work.vlan)) << 28;
+    work.context = service | (work.ingress.wire & 0xff) << 20 | (work.vlan & 0xfff) << 8;
     Ok(())
 }
 

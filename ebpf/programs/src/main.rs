@@ -70,6 +70,11 @@ fn put_back(skb: *mut __sk_buff, work: &mut Work) {
 const TO_INGRESS: u64 = 1;
 
 /// Slots of the scratch map. The stages of the ingress program share one: a packet is in one of them at a time.
+///
+/// One program runs inside another in one place: `bpf_clone_redirect` (a SYN+ACK acknowledged in the client's place) sends
+/// its copy at once, through the egress program of that interface, while the ingress program waits. Hence a slot per hook.
+/// Nothing else nests: redirects are carried out when the program has ended, and what enters an interface goes through its
+/// backlog (`netif_rx`). The egress program sends no copies.
 mod scratch {
     pub const INGRESS: u32 = 0;
     pub const EGRESS: u32 = 1;
@@ -80,8 +85,8 @@ mod scratch {
 /// This CPU's scratch entry of a program.
 #[inline(always)]
 fn work(slot: u32) -> Option<&'static mut Work> {
-    // SAFETY: a per-CPU entry used by one program only, and a program is not interrupted by itself: all of them run with
-    // bottom halves disabled. The reference dies with the packet.
+    // SAFETY: a per-CPU entry used by one hook only. All programs run with bottom halves disabled, and the one that runs
+    // inside another is of another hook (see `scratch`). The reference dies with the packet.
     maps::SCRATCH.get_ptr_mut(slot).map(|work| unsafe { &mut *work })
 }
 
@@ -97,20 +102,15 @@ pub fn bulkhead_ingress(ctx: TcContext) -> i32 {
         return TC_ACT_SHOT;
     };
     // SAFETY: the context is valid while the program runs.
-    let tagged = unsafe {
+    unsafe {
         work.ifindex = (*skb).ifindex;
-        work.vlan = if (*skb).vlan_present == 0 {
-            0
-        } else {
-            (*skb).vlan_tci
-        };
         work.injected = 0;
         if is_injected((*skb).mark) {
             put_back(skb, work);
         }
-        (*skb).vlan_present != 0
     };
-    let verdict = if tagged && !Kernel.wired() {
+    work.vlan = frame.vlan();
+    let verdict = if work.vlan != 0 && !Kernel.wired() {
         Verdict::drop(Reason::VlanTagged)
     } else {
         ingress(&mut frame, &Kernel, work)

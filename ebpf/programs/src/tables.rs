@@ -125,8 +125,9 @@ impl Tables for Kernel {
             Limiter::HandOver => HAND_OVER_RATE,
         };
         match maps::LIMITERS.get_ptr_mut(limiter as u32) {
-            // SAFETY: a per-CPU entry, and programs of this object do not interrupt one another: all run with bottom
-            // halves disabled.
+            // SAFETY: a per-CPU entry, and the reference lives for this call only. All programs of this object run with bottom
+            // halves disabled, so none interrupts another; one runs inside another only where that calls
+            // `bpf_clone_redirect`, which no code does while it holds such a reference (see `crate::scratch`).
             Some(state) => take_token(unsafe { &mut *state }, rate, now_ns),
             None => false,
         }
@@ -316,17 +317,22 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn take_expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool {
+    fn expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool {
         match maps::EXPECTED.get_ptr(key) {
             Some(found) => {
                 // SAFETY: the pointer comes from a successful lookup and is read before any other map is touched. An entry
                 // recycled in this instant is another announcement, of which each word is one that was made.
                 *to = unsafe { *found };
-                let _removed = maps::EXPECTED.remove(key);
                 true
             }
             None => false,
         }
+    }
+
+    #[inline(always)]
+    fn remove_expectation(&self, key: &ExpectKey) {
+        // Absent is as good as removed.
+        let _removed = maps::EXPECTED.remove(key);
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use bulkhead_abi::{
     FrameHeader, FrameKind, LARGE_FRAME_BYTES, SLOW_PATH_BYTES, SMALL_FRAME_BYTES, SlowPathKind,
-    SlowPathRequest,
+    SlowPathRequest, vlan_tag,
 };
 use bulkhead_packet::{ETHERNET_BYTES, HEADER_BYTES, HeaderBuffer, LEAD_BYTES};
 use bulkhead_pipeline::{Checksum, Frame};
@@ -75,15 +75,17 @@ impl SkbFrame {
         Some(before == after)
     }
 
-    /// The VLAN tag control information that the device took off; 0: none.
+    /// The VLAN tag that the device took off, as [`vlan_tag`] makes it; 0: none.
     #[inline(always)]
-    fn vlan(&self) -> u32 {
+    pub fn vlan(&self) -> u32 {
         // SAFETY: the context is valid while the program runs.
         unsafe {
             if (*self.skb).vlan_present == 0 {
                 0
             } else {
-                (*self.skb).vlan_tci
+                // The low half holds two bytes in network order.
+                let ether_type = u16::from_be((*self.skb).vlan_proto as u16);
+                vlan_tag(ether_type, (*self.skb).vlan_tci as u16)
             }
         }
     }

@@ -40,7 +40,7 @@ impl Default for SessionLimits {
 pub struct Timeouts {
     /// TCP before both sides have agreed.
     pub tcp_opening: Duration,
-    /// TCP in use.
+    /// TCP in use, and DCCP that was answered.
     pub tcp_established: Duration,
     /// TCP of which one side has said goodbye.
     pub tcp_closing: Duration,
@@ -52,7 +52,7 @@ pub struct Timeouts {
     pub udp_two_way: Duration,
     /// ICMP queries.
     pub icmp: Duration,
-    /// Every other protocol.
+    /// Every other protocol, and DCCP before it is answered.
     pub other: Duration,
 }
 

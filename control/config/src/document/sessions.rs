@@ -113,7 +113,7 @@ pub struct TimeoutEntries {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
     pub tcp_opening: Option<NumberOrText>,
-    /// TCP in use. Default: `7440s` (2 h 4 min, RFC 5382).
+    /// TCP in use, and DCCP that was answered. Default: `7440s` (2 h 4 min, RFC 5382).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", regex(pattern = crate::schema::DURATION))]
     pub tcp_established: Option<NumberOrText>,

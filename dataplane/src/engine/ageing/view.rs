@@ -121,8 +121,11 @@ mod tests {
             ..FlowKey6::default()
         };
         for state in SessionState::ALL {
-            use SessionState::{Icmp, Other, TcpEstablished, UdpOneWay, UdpTwoWay};
-            let idle = matches!(state, TcpEstablished | UdpOneWay | UdpTwoWay | Icmp | Other);
+            use SessionState::{Dccp, Icmp, Other, TcpEstablished, UdpOneWay, UdpTwoWay};
+            let idle = matches!(
+                state,
+                TcpEstablished | UdpOneWay | UdpTwoWay | Icmp | Other | Dccp
+            );
             for (generation, timeout_s) in [(7, 5), (6, 9999), (6, 0)] {
                 for (flags, new_destination_port) in [(0, 80), (flow_flags::REPLY, 12_345)] {
                     let flow = Flow {

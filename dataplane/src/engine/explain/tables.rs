@@ -259,9 +259,10 @@ impl Tables for ReadOnly<'_> {
     fn gateways(&self, _: u32) -> u32 {
         0
     }
-    fn take_expectation(&self, _: &ExpectKey, _: &mut Expectation) -> bool {
+    fn expectation(&self, _: &ExpectKey, _: &mut Expectation) -> bool {
         false
     }
+    fn remove_expectation(&self, _: &ExpectKey) {}
     fn expect(&self, _: &ExpectKey, _: &Expectation) {}
     fn datagram(&self, _: &FragmentKey, _: &mut Datagram) -> bool {
         false

@@ -56,7 +56,7 @@ impl HostFirewall {
         *self.work = work;
     }
 
-    /// The 802.1Q tag that frames carry from now on outside their bytes; 0: none.
+    /// The VLAN tag (`abi::vlan_tag`) that frames carry from now on outside their bytes; 0: none.
     pub fn set_vlan(&mut self, vlan: u32) {
         self.vlan = vlan;
     }

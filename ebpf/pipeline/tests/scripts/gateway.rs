@@ -1,15 +1,19 @@
 //! Conversations that another one announced: whom they are open for, how they are translated, when they end.
 
-use bulkhead_abi::{ExpectKey, Expectation, Reason, gateways};
-
-use bulkhead_pipeline::Action;
+use bulkhead_abi::{
+    ExpectKey, Expectation, Flow, FlowKey6, LimitKey, LimitKind, LimitRule, Reason, gateways,
+};
+use bulkhead_pipeline::{Action, Insert, Table, control::correct};
 
 use crate::{
     FAMILIES,
-    frame::{ACK, Frame, SYN, TCP, UDP, ip},
+    fragments::pieces,
+    frame::{ACK, Frame, SYN, Seen, TCP, UDP, ip},
     net::{
-        ANY, HIT, INSIDE, MISS, Net, OUTSIDE, Policy, SECOND, Step, ZONE_INSIDE, ZONE_OUTSIDE, permit, words,
+        ANY, HIT, INSIDE, MISS, Net, OUTSIDE, Policy, SECOND, Step, ZONE_INSIDE, ZONE_OUTSIDE, mac, permit,
+        words,
     },
+    syn_proxy::guard,
 };
 
 const ESTABLISHED: (&str, u64) = ("sessions_established", 1);
@@ -156,26 +160,129 @@ fn an_announced_conversation_needs_its_announcer_permitted() {
     net.settings(|settings| settings.gateways = gateways::FTP);
     net.receive(OUTSIDE, &Frame::new(server, client).tcp(20, 40000, SYN, 100, 0))
         .dropped(Reason::DefaultDeny, &[MISS]);
-    // The announcement is spent; the port is as closed as before.
+    // Nothing came of it: the client repeats its SYN, and policy is asked again.
     net.commit(&[TFTP]);
     net.service(1, TCP, 21);
+    net.settings(|settings| settings.gateways = gateways::FTP);
     net.receive(OUTSIDE, &Frame::new(server, client).tcp(20, 40000, SYN, 100, 0))
-        .dropped(Reason::DefaultDeny, &[MISS]);
+        .forwarded(INSIDE, Reason::SessionCreated, &[MISS]);
+    is_spent(&mut net, server, client);
+}
+
+/// The announcement of [`active`] has opened its one conversation: another port is as closed as before.
+fn is_spent(net: &mut Net, server: &str, client: &str) {
+    assert!(net.tables().expected.entries().is_empty());
+    let other = Frame::new(server, client).tcp(21, 40000, SYN, 100, 0);
+    let outcome = net.receive(OUTSIDE, &other).outcome;
+    assert_eq!(outcome.verdict.reason, Reason::DefaultDeny);
+}
+
+/// The server's SYN that [`active`] announced, without translation.
+fn announced(server: &str, client: &str) -> Frame {
+    Frame::new(server, client).tcp(20, 40000, SYN, 100, 0)
+}
+
+#[test]
+fn a_conversation_over_a_limit_stays_expected() {
+    for (client, server, _) in FAMILIES {
+        let mut net = net(gateways::FTP);
+        active(&net, server, client, client, 40000);
+        let limit = LimitRule {
+            source: 1,
+            ..LimitRule::default()
+        };
+        net.limit(ZONE_OUTSIDE, limit);
+        let key = LimitKey {
+            scope: LimitKey::scope(
+                if client.contains(':') { 6 } else { 4 },
+                LimitKind::Source,
+                ZONE_OUTSIDE as u8,
+            ),
+            address_be: words(ip(server)),
+        };
+        correct(net.tables(), &key, 1);
+        net.receive(OUTSIDE, &announced(server, client))
+            .dropped(Reason::SessionLimitSource, &[MISS]);
+        correct(net.tables(), &key, -1);
+        net.receive(OUTSIDE, &announced(server, client))
+            .forwarded(INSIDE, Reason::SessionCreated, &[HIT]);
+        is_spent(&mut net, server, client);
+    }
+}
+
+#[test]
+fn a_conversation_that_could_not_be_entered_stays_expected() {
+    for (client, server, _) in FAMILIES {
+        let mut net = net(gateways::FTP);
+        active(&net, server, client, client, 40000);
+        // Another session holds the key of the answers.
+        let family = if client.contains(':') { 6 } else { 4 };
+        let other = Flow {
+            session_id: 77,
+            ..Flow::default()
+        };
+        let taken = FlowKey6 {
+            source_be: words(ip(client)),
+            destination_be: words(ip(server)),
+            source_port: 40000,
+            destination_port: 20,
+            protocol: u32::from(TCP),
+        };
+        let table = net.tables().flows(Table::HalfOpen, family);
+        assert_eq!(table.insert(&taken, &other), Insert::Done);
+        let outcome = net.receive(OUTSIDE, &announced(server, client)).outcome;
+        assert_eq!(outcome.verdict.reason, Reason::NatPortsExhausted);
+        net.tables().flows(Table::HalfOpen, family).remove(&taken);
+        net.receive(OUTSIDE, &announced(server, client))
+            .forwarded(INSIDE, Reason::SessionCreated, &[HIT]);
+        is_spent(&mut net, server, client);
+    }
+}
+
+#[test]
+fn a_challenged_conversation_stays_expected() {
+    for (client, server, _) in FAMILIES {
+        let mut net = net(gateways::FTP);
+        active(&net, server, client, client, 40000);
+        guard(&net, ZONE_OUTSIDE, client, 20 * SECOND);
+        let outcome = net.receive(OUTSIDE, &announced(server, client)).outcome;
+        assert_eq!(outcome.verdict.reason, Reason::SynCookieSent);
+        let seen = Seen::read(&outcome.bytes);
+        let cookie = u32::from(seen.word(4)) << 16 | u32::from(seen.word(6));
+        let proof = Frame::new(server, client).tcp(20, 40000, ACK, 101, cookie.wrapping_add(1));
+        let outcome = net.receive(OUTSIDE, &proof).outcome;
+        assert_eq!(outcome.verdict.reason, Reason::SessionCreated, "{outcome:02x?}");
+        assert!(net.tables().expected.entries().is_empty());
+    }
+}
+
+#[test]
+fn a_request_that_is_cut_opens_what_was_expected_when_its_pieces_come() {
+    let (client, server, _) = FAMILIES[0];
+    let mut net = net(gateways::FTP);
+    active(&net, server, client, client, 40000);
+    let mut facts = net.tables().interfaces.get(&INSIDE).unwrap();
+    facts.mtu = 576;
+    net.tables().interfaces.set(&INSIDE, &facts);
+    // A SYN with data (RFC 7413), free to be fragmented.
+    let syn = announced(server, client)
+        .payload(&[7; 1000])
+        .to(mac(OUTSIDE))
+        .build();
+    let whole = pieces(&syn, &[0], 7).remove(0);
+    let outcome = net.receive_bytes(OUTSIDE, &whole).outcome;
+    assert_eq!(outcome.verdict.reason, Reason::Fragmented);
+    for piece in pieces(&syn, &[0, 520], 7) {
+        net.put_back(OUTSIDE, &piece).forwarded_in_part(INSIDE);
+    }
+    is_spent(&mut net, server, client);
 }
 
 #[test]
 fn a_control_connection_is_read_by_user_space_and_goes_on_when_put_back() {
     for (client, server, _) in FAMILIES {
         let mut net = net(gateways::FTP);
-        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, SYN, 100, 0))
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
-        net.receive(
-            OUTSIDE,
-            &Frame::new(server, client).tcp(21, 5000, SYN | ACK, 500, 101),
-        )
-        .forwarded(INSIDE, Reason::HalfOpen, &[]);
-        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, ACK, 101, 501))
-            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+        control(&mut net, client, server);
         let line = Frame::new(client, server)
             .tcp(5000, 21, ACK, 101, 501)
             .payload(b"NOOP\r\n");
@@ -193,19 +300,53 @@ fn a_control_connection_is_read_by_user_space_and_goes_on_when_put_back() {
     }
 }
 
+/// The handshake of a control connection.
+fn control(net: &mut Net, client: &str, server: &str) {
+    net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, SYN, 100, 0))
+        .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+    net.receive(
+        OUTSIDE,
+        &Frame::new(server, client).tcp(21, 5000, SYN | ACK, 500, 101),
+    )
+    .forwarded(INSIDE, Reason::HalfOpen, &[]);
+    net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, ACK, 101, 501))
+        .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+}
+
+/// The numbers of a fragment would not be moved, and what it announces not be read.
+#[test]
+fn a_control_packet_in_fragments_is_lost() {
+    for (client, server, _) in FAMILIES {
+        let mut net = net(gateways::FTP);
+        control(&mut net, client, server);
+        let line = Frame::new(client, server)
+            .tcp(5000, 21, ACK, 101, 501)
+            .payload(&[b'x'; 60])
+            .to(mac(INSIDE))
+            .build();
+        for fragment in pieces(&line, &[0, 32, 64], 9) {
+            net.receive_bytes(INSIDE, &fragment)
+                .dropped(Reason::GatewayLost, &[]);
+        }
+        // In the wrong order too: what waited falls with the first.
+        let [first, later] = pieces(&line, &[0, 32], 10).try_into().unwrap();
+        let held = net.receive_bytes(INSIDE, &later).held();
+        net.receive_bytes(INSIDE, &first)
+            .dropped(Reason::GatewayLost, &[]);
+        net.put_back(INSIDE, &held.frame)
+            .dropped(Reason::GatewayLost, &[("frames_injected", 1)]);
+        // What user space has read and cut goes on.
+        for piece in pieces(&line, &[0, 32], 11) {
+            net.put_back(INSIDE, &piece).forwarded_in_part(OUTSIDE);
+        }
+    }
+}
+
 #[test]
 fn a_guess_at_a_control_connection_is_not_read() {
     for (client, server, _) in FAMILIES {
         let mut net = net(gateways::FTP);
-        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, SYN, 100, 0))
-            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
-        net.receive(
-            OUTSIDE,
-            &Frame::new(server, client).tcp(21, 5000, SYN | ACK, 500, 101),
-        )
-        .forwarded(INSIDE, Reason::HalfOpen, &[]);
-        net.receive(INSIDE, &Frame::new(client, server).tcp(5000, 21, ACK, 101, 501))
-            .forwarded(OUTSIDE, Reason::Established, &[ESTABLISHED]);
+        control(&mut net, client, server);
         let guess = Frame::new(client, server).tcp(5000, 21, ACK, 1 << 30, 501);
         net.receive(INSIDE, &guess.payload(b"PORT 10,1,0,2,156,64\r\n"))
             .dropped(Reason::TcpOutOfWindow, &[]);

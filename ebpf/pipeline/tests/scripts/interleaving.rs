@@ -315,6 +315,63 @@ fn a_session_cleared_while_it_moves_is_gone() {
     }
 }
 
+/// Both copies are entered and nothing was taken out yet when the session is ended elsewhere: the exchange that would
+/// take the first direction out of the half-open table finds nothing there, and the packet has no session.
+#[test]
+fn a_session_ended_right_before_the_exchange_that_moves_it_has_not_moved() {
+    for (client, server, _) in FAMILIES {
+        let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+        net.limit(
+            ZONE_INSIDE,
+            LimitRule {
+                source: 3,
+                ..LimitRule::default()
+            },
+        );
+        let there = Frame::new(client, server).udp(5000, 53);
+        let back = Frame::new(server, client).udp(53, 5000);
+        net.receive(INSIDE, &there)
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+        let (family, _, key, _) = net.only();
+        net.tables().interrupt_swap(0, move |tables| {
+            for table in [Table::Established, Table::HalfOpen] {
+                assert_eq!(
+                    tables.flows(table, family).entries().len(),
+                    2,
+                    "both copies stand"
+                );
+            }
+            assert!(clear(tables, &mut Work::default(), family, &key));
+        });
+        let outcome = net.receive(OUTSIDE, &back).outcome;
+        assert_eq!(outcome.verdict.reason, Reason::DefaultDeny);
+        assert!(!outcome.delta.contains_key("sessions_established"));
+        assert_eq!((closes(&outcome.events).count(), net.flows()), (1, (0, 0)));
+        check(net.tables());
+    }
+}
+
+/// The session is ended elsewhere between the two exchanges that take it out of the half-open table: it has moved, and
+/// ends where it stands.
+#[test]
+fn a_session_ended_right_after_the_exchange_that_moves_it_has_moved() {
+    for (client, server, _) in FAMILIES {
+        let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+        let there = Frame::new(client, server).udp(5000, 53);
+        let back = Frame::new(server, client).udp(53, 5000);
+        net.receive(INSIDE, &there)
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+        let (family, _, key, _) = net.only();
+        net.tables().interrupt_swap(1, move |tables| {
+            assert!(clear(tables, &mut Work::default(), family, &key));
+        });
+        let outcome = net.receive(OUTSIDE, &back).outcome;
+        assert_eq!(outcome.verdict.reason, Reason::Established);
+        assert_eq!((closes(&outcome.events).count(), net.flows()), (1, (0, 0)));
+        check(net.tables());
+    }
+}
+
 /// Two packets move the session at once: it is moved once, whole.
 #[test]
 fn a_session_moved_twice_moves_once() {

@@ -268,6 +268,7 @@ impl Net {
             (SessionState::TcpLastAck, 240),
             (SessionState::TcpTimeWait, 240),
             (SessionState::TcpMidstream, 240),
+            (SessionState::Dccp, 7440),
         ] {
             timeouts_ns[state as usize] = seconds * SECOND;
         }

@@ -5,7 +5,7 @@ use bulkhead_abi::Reason;
 use crate::{
     FAMILIES,
     frame::{DCCP, Frame, SCTP, UDP_LITE},
-    net::{HIT, INSIDE, MISS, Net, OUTSIDE, ZONE_INSIDE, ZONE_OUTSIDE, mac, permit},
+    net::{HIT, INSIDE, MISS, Net, OUTSIDE, SECOND, ZONE_INSIDE, ZONE_OUTSIDE, mac, permit},
     verify,
 };
 
@@ -64,6 +64,30 @@ fn policy_knows_their_ports() {
             // The same port of another protocol is another service.
             net.receive(INSIDE, &Frame::new(client, server).udp(1, 5_000))
                 .dropped(Reason::DefaultDeny, &[HIT]);
+        }
+    }
+}
+
+/// RFC 5597 REQ-5: two hours and four minutes once it was answered, four minutes before; the others keep their ten.
+#[test]
+fn rfc5597_5_answered_dccp_lives_as_long_as_tcp() {
+    for (client, server, _) in FAMILIES {
+        for (number, answered_s) in [(0, 600), (1, 7440)] {
+            let there = &frames(client, server, 40_000, 5_000)[number];
+            let back = &frames(server, client, 5_000, 40_000)[number];
+            let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+            net.receive(INSIDE, there)
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+            net.advance(600 * SECOND);
+            assert_eq!(net.age(), 0);
+            net.receive(OUTSIDE, back)
+                .forwarded(INSIDE, Reason::Established, &[ESTABLISHED]);
+            net.advance(answered_s * SECOND);
+            assert_eq!(net.age(), 0);
+            net.receive(INSIDE, there)
+                .forwarded(OUTSIDE, Reason::Established, &[]);
+            net.advance(answered_s * SECOND + 1);
+            assert_eq!(net.age(), 1);
         }
     }
 }

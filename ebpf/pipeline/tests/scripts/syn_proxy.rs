@@ -194,7 +194,7 @@ fn frame_ports(frame: &Frame) -> (u16, u16) {
 }
 
 /// SYNs from `zone` to `address` are challenged until then, and acknowledgements looked at for 58 s more.
-fn guard(net: &Net, zone: u32, address: &str, until_ns: u64) {
+pub fn guard(net: &Net, zone: u32, address: &str, until_ns: u64) {
     let address = ip(address);
     let key = ScreenKey {
         subject: ScreenKey::subject(

@@ -160,6 +160,35 @@ fn rfc5382_2a_a_simultaneous_open_through_nat() {
     }
 }
 
+/// A side that has acknowledged the other's SYN may have to repeat its own: the connection is open, and a SYN in its window
+/// a guess, only when both are acknowledged.
+#[test]
+fn a_crossed_open_is_complete_when_both_syns_are_acknowledged() {
+    for pair in pairs() {
+        let mut net = outbound();
+        net.receive(INSIDE, &pair.client(SYN, 1000, 0))
+            .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+        net.receive(OUTSIDE, &pair.server(SYN, 9000, 0))
+            .forwarded(INSIDE, Reason::HalfOpen, &[]);
+        // What answers a repeated SYN (RFC 9293, 3.10.7.4).
+        net.receive(OUTSIDE, &pair.server(ACK, 9001, 1001))
+            .forwarded(INSIDE, Reason::HalfOpen, &[]);
+        expect_state(&net, &pair, SessionState::TcpSynReceived);
+        net.receive(OUTSIDE, &pair.server(SYN, 9000, 0))
+            .forwarded(INSIDE, Reason::HalfOpen, &[]);
+        net.receive(INSIDE, &pair.client(ACK, 1001, 9001)).forwarded(
+            OUTSIDE,
+            Reason::Established,
+            &[ESTABLISHED],
+        );
+        expect_state(&net, &pair, SessionState::TcpEstablished);
+        // One byte, not acknowledged: a SYN right before it is a guess.
+        outside(&mut net, &pair.server(ACK | PSH, 9001, 1001).payload(b"x"));
+        net.receive(OUTSIDE, &pair.server(SYN, 9001, 0))
+            .dropped(Reason::TcpSynInWindow, &[]);
+    }
+}
+
 /// A SYN in the server's name proves nothing: it must not decide whose numbers count.
 #[test]
 fn a_forged_crossing_syn_does_not_keep_the_server_out() {

@@ -1,9 +1,10 @@
 //! Wire mode: what crosses, what does not, and that nothing of it is changed.
 
-use bulkhead_abi::{Reason, interface_flags};
+use bulkhead_abi::{Reason, interface_flags, vlan_tag};
 
 use crate::{
     FAMILIES,
+    fragments::pieces,
     frame::{ACK, FIN, Frame, RST, SYN},
     net::{
         ANY, DMZ, HIT, INSIDE, MISS, Net, OUTSIDE, ZONE_INSIDE, ZONE_OUTSIDE, mac, neighbour_mac, permit,
@@ -81,6 +82,13 @@ fn one_tuple_in_two_vlans_is_two_sessions() {
     net.firewall.set_vlan(0xe007);
     net.receive_bytes(OUTSIDE, &answer)
         .crossed(INSIDE, Reason::Established, &[]);
+    // The same number in a service provider's tag (802.1ad) is another network.
+    net.firewall.set_vlan(vlan_tag(0x88a8, 7));
+    net.receive_bytes(OUTSIDE, &answer)
+        .dropped(Reason::DefaultDeny, &[HIT]);
+    net.firewall.set_vlan(vlan_tag(0x8100, 7));
+    net.receive_bytes(OUTSIDE, &answer)
+        .crossed(INSIDE, Reason::Established, &[]);
     assert_eq!(net.flows(), (2, 0));
 }
 
@@ -132,6 +140,38 @@ fn groups_cross_only_where_a_policy_names_them() {
         net.receive_bytes(INSIDE, &bytes)
             .crossed(OUTSIDE, Reason::WireGroup, &[HIT]);
         assert_eq!(net.flows(), (0, 0));
+    }
+}
+
+/// Without a session to follow, the others go where the first went, in any order, and only over that wire.
+#[test]
+fn a_group_datagram_in_fragments_crosses_behind_its_first() {
+    for group in ["224.0.1.1", "255.255.255.255", "ff05::101"] {
+        let (source, bits) = if group.contains(':') {
+            ("2001:db8:1::2", 128)
+        } else {
+            ("10.1.0.2", 32)
+        };
+        let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE).destination(4)]);
+        net.splice(0);
+        net.address_class(4, group, bits - 1);
+        let whole = frame(source, group).udp(5000, 5001).payload(&[7; 60]).build();
+        let [first, second, third] = pieces(&whole, &[0, 24, 48], 7).try_into().unwrap();
+        let held = net.receive_bytes(INSIDE, &third).held();
+        net.receive_bytes(INSIDE, &first)
+            .crossed(OUTSIDE, Reason::WireGroup, &[MISS]);
+        net.put_back(INSIDE, &held.frame)
+            .crossed(OUTSIDE, Reason::WireGroup, &[("frames_injected", 1)]);
+        net.receive_bytes(INSIDE, &second)
+            .crossed(OUTSIDE, Reason::WireGroup, &[]);
+        assert_eq!(net.flows(), (0, 0));
+        // One that policy refuses takes the others with it.
+        let back = frame(source, group).udp(5000, 5001).payload(&[7; 60]).build();
+        let [first, later] = pieces(&back, &[0, 24], 8).try_into().unwrap();
+        net.receive_bytes(OUTSIDE, &first)
+            .dropped(Reason::DefaultDeny, &[MISS]);
+        net.receive_bytes(OUTSIDE, &later)
+            .dropped(Reason::DefaultDeny, &[]);
     }
 }
 

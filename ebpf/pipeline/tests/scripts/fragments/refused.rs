@@ -1,6 +1,6 @@
 //! Fragments that go nowhere: overlaps, gaps, what is too old, what was refused, forged or flooded.
 
-use bulkhead_abi::{Reason, datagram_flags};
+use bulkhead_abi::{Reason, Screen, ScreenProfile, datagram_flags};
 use bulkhead_pipeline::Action;
 
 use super::{cut, fragment, outbound, reassemble, send};
@@ -135,6 +135,42 @@ fn the_rest_of_a_refused_datagram_shares_its_reason() {
             net.receive_bytes(INSIDE, &fragments[1]).dropped(reason, &[]);
             net.put_back(INSIDE, &late.frame)
                 .dropped(reason, &[("frames_injected", 1)]);
+        }
+    }
+}
+
+/// Only the first shows what the screen is for; the others neither wait nor take places of those that may.
+#[test]
+fn the_rest_of_a_datagram_whose_first_a_screen_dropped_falls_with_it() {
+    for (client, server, _) in FAMILIES {
+        let syn = Frame::new(client, server)
+            .tcp(40000, 80, SYN, 1, 0)
+            .payload(&[1; 60]);
+        let refused = Reason::ScreenSynFragment;
+        for xdp in [false, true] {
+            let mut net = outbound(false);
+            net.screens(
+                ZONE_INSIDE,
+                &ScreenProfile {
+                    enabled: Screen::SynFragment.bit(),
+                    ..ScreenProfile::default()
+                },
+            );
+            let mut reason = |bytes: &[u8]| {
+                let outcome = if xdp {
+                    net.firewall.both_hooks(INSIDE, bytes)
+                } else {
+                    net.firewall.ingress(INSIDE, bytes)
+                };
+                (outcome.verdict.action != Action::Held).then_some(outcome.verdict.reason)
+            };
+            let [first, later] = cut(&syn, &[0, 32], 7).try_into().unwrap();
+            assert_eq!((reason(&first), reason(&later)), (Some(refused), Some(refused)));
+            // One that waited finds out when it is put back.
+            let [first, later] = cut(&syn, &[0, 32], 8).try_into().unwrap();
+            assert_eq!((reason(&later), reason(&first)), (None, Some(refused)));
+            net.put_back(INSIDE, &later)
+                .dropped(refused, &[("frames_injected", 1)]);
         }
     }
 }
