@@ -189,6 +189,8 @@ pub enum Program {
     Admit,
     /// Stage of the ingress program: ICMP errors.
     Related,
+    /// ARP and neighbour discovery (tail call).
+    Neighbour,
     /// TCX egress.
     Egress,
     /// Control.
@@ -197,23 +199,25 @@ pub enum Program {
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Xdp,
         Self::Ingress,
         Self::Session,
         Self::Open,
         Self::Admit,
         Self::Related,
+        Self::Neighbour,
         Self::Egress,
         Self::Control,
     ];
 
     /// The stages by their index in the object's table of programs (`bulkhead_pipeline::Stage`).
-    const STAGES: [(u32, Self); 4] = [
+    const STAGES: [(u32, Self); 5] = [
         (0, Self::Session),
         (1, Self::Open),
         (2, Self::Admit),
         (3, Self::Related),
+        (4, Self::Neighbour),
     ];
 
     /// Its name in the object.
@@ -226,6 +230,7 @@ impl Program {
             Self::Open => "bulkhead_open",
             Self::Admit => "bulkhead_admit",
             Self::Related => "bulkhead_related",
+            Self::Neighbour => "bulkhead_neighbour",
             Self::Egress => "bulkhead_egress",
             Self::Control => "bulkhead_control",
         }

@@ -75,7 +75,7 @@ pub enum CompileError {
     TooManyPools(usize),
     /// Too many prefixes that translation owns.
     #[error(
-        "NAT pools and static rules have addresses in {0} prefixes of one family, more than the {MAX_NAT_ADDRESSES} that \
+        "NAT pools, static and destination rules have addresses in {0} prefixes of one family, more than the {MAX_NAT_ADDRESSES} that \
          the tables hold; give ranges that begin and end at powers of two"
     )]
     TooManyNatAddresses(usize),

@@ -2,7 +2,8 @@
 //!
 //! Owns what it wrote and writes only differences. Routes of the local and the main table become one trie: where both
 //! have the same prefix the local one wins, as the kernel's rule order says; of several metrics the lowest; of several
-//! next hops the first. Neighbours count while they are usable. Every change raises the FIB epoch, which makes each flow
+//! next hops the first. A gateway on its link has an entry of its own, whatever prefix leads to it: it is somebody, so nobody
+//! else is to answer for its address. Neighbours count while they are usable. Every change raises the FIB epoch, which makes each flow
 //! look its next hop up again at its next packet.
 
 use std::{
@@ -161,6 +162,23 @@ impl Mirror {
         Ok(changed)
     }
 
+    /// The route to an address, as the programs find it.
+    #[must_use]
+    pub fn route(&self, address: IpAddr) -> Option<RouteEntry> {
+        match address {
+            IpAddr::V4(address) => (0..=32).rev().find_map(|bits| {
+                let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+                let address_be = (u32::from(address) & mask).to_be();
+                self.routes4.get(&Route4Key { bits, address_be }).copied()
+            }),
+            IpAddr::V6(address) => (0..=128).rev().find_map(|bits| {
+                let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+                let address_be = words(IpAddr::V6((u128::from(address) & mask).into()));
+                self.routes6.get(&Route6Key { bits, address_be }).copied()
+            }),
+        }
+    }
+
     /// Follows one neighbour; whether its entry changed. A stale one is probed: the kernel itself sends nothing to it any
     /// more, so nobody else would notice that it moved.
     ///
@@ -285,6 +303,29 @@ fn read_interfaces(
     Ok(interfaces)
 }
 
+/// Gives the gateway of a route, unless it has one already, a route of its own, which says that it is one. Link-local ones
+/// are on several links, and nobody's to translate to.
+fn enter_gateway(
+    route: &RouteEntry,
+    routes4: &mut HashMap<Route4Key, RouteEntry>,
+    routes6: &mut HashMap<Route6Key, RouteEntry>,
+) {
+    let address_be = route.gateway_be;
+    if route.gateway_family == 4 {
+        let key = Route4Key {
+            bits: 32,
+            address_be: address_be[0],
+        };
+        routes4.entry(key).or_insert(*route);
+    } else if route.gateway_family == 6 && u32::from_be(address_be[0]) >> 22 != 0xfe80 >> 6 {
+        let key = Route6Key {
+            bits: 128,
+            address_be,
+        };
+        routes6.entry(key).or_insert(*route);
+    }
+}
+
 type Routes = (HashMap<Route4Key, RouteEntry>, HashMap<Route6Key, RouteEntry>);
 
 fn read_routes(netlink: &mut Netlink) -> Result<Routes, FibError> {
@@ -319,6 +360,11 @@ fn read_routes(netlink: &mut Netlink) -> Result<Routes, FibError> {
                     route_entry(route),
                 );
             }
+        }
+    }
+    for route in &routes {
+        if route.kind == netlink::RouteKind::Unicast {
+            enter_gateway(&route_entry(route), &mut routes4, &mut routes6);
         }
     }
     Ok((routes4, routes6))

@@ -26,6 +26,8 @@ pub struct Ruleset {
     pub destination_nat: Vec<DestinationNat>,
     /// Static NAT, both ways; before the two lists above.
     pub static_nat: Vec<StaticNat>,
+    /// Neighbours that ask for addresses of translation's on their link get no answer: others do that, or routes lead here.
+    pub silent_nat: bool,
     /// Screen profiles that zones name.
     pub screens: Vec<Screen>,
     /// Pairs of interfaces spliced at layer 2; empty: the interfaces route.

@@ -53,6 +53,7 @@ pub fn ruleset(config: &Config) -> ruleset::Ruleset {
         source_nat: config.source_nat.iter().map(nat::source).collect(),
         destination_nat: config.destination_nat.iter().map(nat::destination).collect(),
         static_nat: config.static_nat.iter().map(nat::fixed).collect(),
+        silent_nat: !config.answer_neighbours,
         screens: config.screens.iter().map(screens::screen).collect(),
         wires: config.wires.iter().map(wire).collect(),
         tcp: tcp(&config.tcp),

@@ -51,6 +51,8 @@ pub struct Config {
     pub destination_nat: Vec<DestinationRule>,
     /// The pairs of prefixes; no prefix of them overlaps another.
     pub static_nat: Vec<StaticRule>,
+    /// Whether neighbours that ask for addresses which only translation has are answered.
+    pub answer_neighbours: bool,
     /// How strictly TCP is followed.
     pub tcp: Tcp,
     /// Limits and timeouts.

@@ -102,6 +102,7 @@ pub(crate) fn config(read: Read<'_>, diagnostics: &mut Diagnostics) -> Option<(D
         source_nat,
         destination_nat,
         static_nat,
+        answer_neighbours: spec.nat.answer_neighbours.unwrap_or(true),
         tcp,
         sessions,
         algs,

@@ -38,6 +38,7 @@ spec:
       - { name: pub, addresses: [203.0.113.0/28, "2001:db8:9::/120"], ports: 2000-3000, paired: true, alarm: { raise: 80, clear: 70 } }
       - { name: servers, addresses: [10.1.2.3], port: 8080 }
       - { name: same, addresses: [203.0.113.32], ports: none }
+    answerNeighbours: false
     destination:
       - { name: www, from: web, destination: 203.0.113.64, service: https, translate: pool, pool: servers }
       - { name: keep, from: any, source: 10.0.0.1, translate: off }
@@ -185,6 +186,7 @@ fn everything_is_resolved() {
         [26, 27, 28]
     );
     assert_eq!(config.source_nat[0].translate, SourceTranslation::Off);
+    assert!(!config.answer_neighbours);
     assert_eq!(
         (config.source_nat[1].from.clone(), config.source_nat[1].to.clone()),
         (Selector::Any, Selector::OneOf(vec![ZoneId(0)]))

@@ -253,6 +253,7 @@ fn wires() {
     source: [{ name: p, from: a, to: b, translate: interface }]
     destination: [{ name: p, from: a, translate: off }]
     static: [{ name: p, from: a, prefix: 192.0.2.1, to: 192.0.2.2 }]
+    answerNeighbours: false
 ",
             &[
                 "6:39: interface \"net1\" has addresses, but forwarding is \"wire\"; leave them out: the firewall has no address on a wire",
@@ -262,6 +263,7 @@ fn wires() {
                 "12:5: nat has `source`, but forwarding is \"wire\"; leave it out: a wire changes no address",
                 "13:5: nat has `destination`, but forwarding is \"wire\"; leave it out: a wire changes no address",
                 "14:5: nat has `static`, but forwarding is \"wire\"; leave it out: a wire changes no address",
+                "15:5: nat has `answerNeighbours`, but forwarding is \"wire\"; leave it out: a wire changes no address",
             ],
         ),
     ]);

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use bulkhead_abi::{
-    MappingKey, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES, PoolKey, PrefixKey4,
-    PrefixKey6, RuleSet, STATIC_RULE, nat_flags, pool_flags,
+    MappingKey, NAT_ANSWERED, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES, PoolKey,
+    PrefixKey4, PrefixKey6, RuleSet, STATIC_RULE, nat_flags, pool_flags,
 };
 
 use super::{
@@ -91,6 +91,9 @@ pub(super) fn compile(
         return Err(CompileError::TooManyNatAddresses(prefixes));
     }
     compiled.settings.nat = flags(compiled);
+    if ruleset.silent_nat {
+        compiled.settings.nat &= !nat_flags::ANSWER;
+    }
     Ok(())
 }
 
@@ -117,7 +120,7 @@ fn flags(compiled: &CompiledRuleset) -> u64 {
         }
     }
     if !compiled.nat_addresses4.is_empty() || !compiled.nat_addresses6.is_empty() {
-        flags |= nat_flags::ADDRESSES;
+        flags |= nat_flags::ADDRESSES | nat_flags::ANSWER;
     }
     flags
 }
@@ -408,23 +411,54 @@ fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) {
             around.pop();
         }
         let zones = own | around.last().map_or(0, |(_, zones)| *zones);
-        let trie_bits = 32 + u32::from(length);
-        if v4 {
-            let key = PrefixKey4 {
-                bits: trie_bits,
-                generation,
-                address_be: table_words(bits, true)[0],
-            };
-            compiled.nat_addresses4.push((key, zones));
-        } else {
-            let key = PrefixKey6 {
-                bits: trie_bits,
-                generation,
-                address_be: table_words(bits, false),
-            };
-            compiled.nat_addresses6.push((key, zones));
-        }
+        enter_address(compiled, generation, v4, bits, length, zones);
         around.push(((v4, bits, length), zones));
+    }
+    // Single addresses only: a prefix that a destination rule names usually says whose traffic it takes, not whose addresses
+    // are free.
+    let mut named: BTreeMap<(bool, u128), u64> = BTreeMap::new();
+    for rule in ruleset.destination_nat.iter().filter(|rule| rule.pool.is_some()) {
+        let groups = rule
+            .destination
+            .iter()
+            .filter_map(|index| ruleset.groups.get(*index));
+        for member in groups.flat_map(|group| &group.members) {
+            let v4 = member.address.is_ipv4();
+            let (bits, length) = aligned(member);
+            if length == if v4 { 32 } else { 128 } {
+                *named.entry((v4, bits)).or_default() |= zones(&rule.from);
+            }
+        }
+    }
+    for ((v4, bits), zones) in named {
+        let length = if v4 { 32 } else { 128 };
+        enter_address(compiled, generation | NAT_ANSWERED, v4, bits, length, zones);
+    }
+}
+
+fn enter_address(
+    compiled: &mut CompiledRuleset,
+    generation: u32,
+    v4: bool,
+    bits: u128,
+    length: u8,
+    zones: u64,
+) {
+    let trie_bits = 32 + u32::from(length);
+    if v4 {
+        let key = PrefixKey4 {
+            bits: trie_bits,
+            generation,
+            address_be: table_words(bits, true)[0],
+        };
+        compiled.nat_addresses4.push((key, zones));
+    } else {
+        let key = PrefixKey6 {
+            bits: trie_bits,
+            generation,
+            address_be: table_words(bits, false),
+        };
+        compiled.nat_addresses6.push((key, zones));
     }
 }
 
@@ -535,8 +569,18 @@ mod tests {
         );
         assert_eq!(
             compiled.settings.nat,
-            nat_flags::SOURCE | nat_flags::DESTINATION | nat_flags::PERSISTENT | nat_flags::ADDRESSES
+            nat_flags::SOURCE
+                | nat_flags::DESTINATION
+                | nat_flags::PERSISTENT
+                | nat_flags::ADDRESSES
+                | nat_flags::ANSWER
         );
+        let silent = Ruleset {
+            silent_nat: true,
+            ..ruleset.clone()
+        };
+        let silent = compile(&silent, 3, &[]).expect("it fits").settings.nat;
+        assert_eq!(silent, compiled.settings.nat & !nat_flags::ANSWER);
         assert_eq!(compiled.nat_addresses4.len(), 1);
         assert_eq!(
             compiled.nat_addresses4[0].1,
@@ -595,6 +639,50 @@ mod tests {
             .map(|(key, zones)| (key.bits - 32, *zones))
             .collect();
         assert_eq!(owned, [(24, 0b0010), (31, 0b0110), (32, 0b1000)]);
+    }
+
+    #[test]
+    fn single_addresses_of_destination_rules_are_answered_for_and_not_owned() {
+        let rule = |pool, destination: &[usize], zone| DestinationNat {
+            from: vec![zone],
+            destination: destination.to_vec(),
+            pool,
+            ..DestinationNat::default()
+        };
+        let group = |members: &[&str]| crate::ruleset::Group {
+            members: members.iter().map(|text| prefix(text)).collect(),
+            ..crate::ruleset::Group::default()
+        };
+        let ruleset = Ruleset {
+            zones: zones(3),
+            groups: vec![
+                group(&["203.0.113.7/32", "2001:db8::7/128", "203.0.113.0/24"]),
+                group(&["203.0.113.8/32"]),
+            ],
+            pools: vec![Pool::default()],
+            destination_nat: vec![
+                rule(Some(0), &[0], 0),
+                rule(Some(0), &[0], 2),
+                rule(Some(0), &[], 1),
+                rule(None, &[1], 1),
+            ],
+            ..Ruleset::default()
+        };
+        let compiled = compile(&ruleset, 5, &[]).expect("it fits");
+        let (key4, zones4) = compiled.nat_addresses4[0];
+        let (key6, zones6) = compiled.nat_addresses6[0];
+        assert_eq!(
+            (compiled.nat_addresses4.len(), compiled.nat_addresses6.len()),
+            (1, 1)
+        );
+        assert_eq!(
+            (key4.bits, key4.generation, zones4),
+            (64, 5 | NAT_ANSWERED, 0b1010)
+        );
+        assert_eq!(
+            (key6.bits, key6.generation, zones6),
+            (160, 5 | NAT_ANSWERED, 0b1010)
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod frames;
 mod gateway;
 mod groups;
 mod mappings;
+mod neighbours;
 mod pools;
 mod screens;
 mod sessions;
@@ -193,6 +194,10 @@ impl Engine {
             operation: "open a packet socket for frames put back (needs CAP_NET_RAW and CAP_NET_ADMIN)",
             source,
         })?;
+        let announcer = neighbours::Announcer::open().map_err(|source| EngineError::System {
+            operation: "open packet sockets for announcements (needs CAP_NET_RAW and CAP_NET_ADMIN)",
+            source,
+        })?;
         let maps = object.maps.clone();
         let ruleset = Arc::new(ruleset);
         let shared = Arc::new(Shared {
@@ -229,7 +234,7 @@ impl Engine {
         engine.shared.commit((*ruleset).clone())?;
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
         engine.spawn("bulkhead-ageing", ageing::run)?;
-        engine.spawn("bulkhead-nat", translation::run)?;
+        engine.spawn("bulkhead-nat", move |shared| translation::run(shared, announcer))?;
         engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
         engine.spawn("bulkhead-answers", move |shared| {
             events::answer(shared, slow_path, &sender)

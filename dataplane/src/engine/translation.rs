@@ -1,18 +1,19 @@
 //! What of address translation takes time: how full pools are, and which persistent mappings nobody uses any more. One
-//! dump of the sessions answers both.
+//! dump of the sessions answers both. Neighbours are told of new addresses besides.
 
 use std::time::{Duration, Instant};
 
 use bulkhead_abi::{Flow, FlowKey6, flow_flags, flow_generation};
 
-use super::{Shared, TICK, ageing::AnyKey as _, mappings, pools};
+use super::{Shared, TICK, ageing::AnyKey as _, mappings, neighbours::Announcer, pools};
 use crate::table::TableError;
 
 /// Between two looks at the tables.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The thread.
-pub(super) fn run(shared: &Shared) {
+pub(super) fn run(shared: &Shared, mut announcer: Announcer) {
+    announcer.pass(shared);
     let mut last = Instant::now();
     while !shared.stopping() {
         std::thread::sleep(TICK);
@@ -20,6 +21,7 @@ pub(super) fn run(shared: &Shared) {
             continue;
         }
         last = Instant::now();
+        announcer.pass(shared);
         if let Err(error) = pass(shared) {
             tracing::error!(%error, "a look at translated sessions failed");
         }

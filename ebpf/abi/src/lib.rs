@@ -34,8 +34,8 @@ pub use frame::{
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
 pub use limit::{LimitKey, LimitKind, LimitRule, LimitRuleKey, SessionCount, Tally, TimeoutKey, limit_flags};
 pub use nat::{
-    Mapping, MappingKey, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES, PermitKey,
-    PoolKey, STATIC_RULE, nat_flags, pool_flags,
+    Mapping, MappingKey, NAT_ANSWERED, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES,
+    PermitKey, PoolKey, STATIC_RULE, nat_flags, pool_flags,
 };
 pub use policy::{
     Decision, DecisionKey, Dimension, HostKey4, HostKey6, PolicyAction, PolicyKey, PolicyRule, PrefixKey4,

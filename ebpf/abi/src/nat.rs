@@ -13,6 +13,10 @@ pub const STATIC_RULE: u32 = 1 << 31;
 /// Ranges of addresses in one pool, per family.
 pub const POOL_RANGES: usize = 8;
 
+/// Bit of the generation in keys of the tables of addresses that translation owns. Such entries are of addresses that
+/// destination rules name: neighbours that ask for them are answered, otherwise they belong to whom routes say.
+pub const NAT_ANSWERED: u32 = 1 << 31;
+
 /// Bits of [`crate::Settings::nat`]: what a generation has, so that new sessions pay for nothing else.
 pub mod nat_flags {
     /// Source rules.
@@ -23,6 +27,8 @@ pub mod nat_flags {
     pub const PERSISTENT: u64 = 1 << 2;
     /// Addresses that translation owns.
     pub const ADDRESSES: u64 = 1 << 3;
+    /// ARP and neighbour solicitations for addresses of translation's are answered.
+    pub const ANSWER: u64 = 1 << 4;
 }
 
 /// Key of the table of NAT rules.

@@ -61,6 +61,9 @@ reasons! {
     /// Answer written by the slow path (ICMP error, TCP reset), on its way out.
     SlowPathAnswer = 9, "slow_path_answer", pass;
 
+    /// ARP request or neighbour solicitation for an address of translation's that is on no interface, answered.
+    NeighbourAnswered = 10, "neighbour_answered", pass;
+
     /// Wire mode: ARP or neighbour discovery, passed across.
     WireArp = 12, "wire_arp", pass;
     /// Wire mode: neither IP nor ARP, passed across.

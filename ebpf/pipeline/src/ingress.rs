@@ -4,8 +4,8 @@ use bulkhead_abi::{Disposition, Flow, FlowKey6, Hop, Reason, SessionState, flow_
 use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
 use crate::{
-    Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, fragment, open, related,
-    screens, session, tcp::window, wire,
+    Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, fragment, neighbour, open,
+    related, screens, session, tcp::window, wire,
 };
 
 /// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
@@ -32,6 +32,7 @@ pub fn stage<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
         Stage::Open => open::open(frame, env, work),
         Stage::Admit => open::admit(frame, env, work),
         Stage::Related => related::related(frame, env, work),
+        Stage::Neighbour => neighbour::settle(frame, env, work),
     };
     if work.packet.fragment != 0 && verdict.action != Action::Stage {
         fragment::settle(env, work, verdict);
@@ -115,8 +116,7 @@ fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xd
         // Counted where it is handed to the kernel.
         _ if env.wired() => wire::discovery(env, work),
         _ if xdp => UNSETTLED,
-        Kind::Arp => Verdict::pass(Reason::Arp),
-        Kind::NeighbourDiscovery => Verdict::pass(Reason::NeighbourDiscovery),
+        Kind::Arp | Kind::NeighbourDiscovery => Verdict::go_on(work, Stage::Neighbour),
     }
 }
 

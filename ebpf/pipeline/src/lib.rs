@@ -22,6 +22,7 @@ mod ingress;
 mod life;
 mod limits;
 pub mod nat;
+mod neighbour;
 mod open;
 mod policy;
 mod related;
@@ -83,11 +84,19 @@ pub enum Stage {
     Admit = 2,
     /// ICMP errors about sessions.
     Related = 3,
+    /// ARP and neighbour discovery.
+    Neighbour = 4,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Session, Self::Open, Self::Admit, Self::Related];
+    pub const ALL: [Self; 5] = [
+        Self::Session,
+        Self::Open,
+        Self::Admit,
+        Self::Related,
+        Self::Neighbour,
+    ];
 }
 
 /// The pipeline's answer: what becomes of the packet, and the one reason to count.

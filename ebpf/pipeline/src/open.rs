@@ -235,7 +235,7 @@ fn refuse<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work, reason: 
 
 /// Whether the zones of an address (one bit each) include a zone.
 #[inline(always)]
-fn belongs(zones: u64, zone: u8) -> bool {
+pub(crate) fn belongs(zones: u64, zone: u8) -> bool {
     zones >> (zone & 63) & 1 != 0
 }
 

@@ -52,7 +52,8 @@ pub trait Frame {
         pseudo: u16,
     ) -> bool;
 
-    /// Makes the frame the first `end` bytes of the buffer, longer or shorter than it was: a TCP header without payload.
+    /// Makes the frame the first `end` bytes of the buffer, longer or shorter than it was: a TCP header without payload, or a
+    /// short ICMP message.
     /// The buffer's checksum field at `at` is right; `pseudo` (folded) is what belongs there instead where the hook
     /// leaves the rest of the sum to others. False: nothing may be sent.
     fn replace(&mut self, headers: &mut HeaderBuffer, end: usize, at: usize, pseudo: u16) -> bool;

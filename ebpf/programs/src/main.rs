@@ -9,6 +9,7 @@
 //! | `bulkhead_open` | tail call | the first packet of a conversation, as far as policy |
 //! | `bulkhead_admit` | tail call | its translation and its session |
 //! | `bulkhead_related` | tail call | ICMP errors about sessions |
+//! | `bulkhead_neighbour` | tail call | ARP and neighbour discovery |
 //! | `bulkhead_egress` | TCX egress | the firewall's own packets |
 //! | `bulkhead_control` | test run | user space: switch generations, expire sessions |
 #![no_std]
@@ -153,6 +154,12 @@ pub fn bulkhead_related(ctx: TcContext) -> i32 {
     go_on(&ctx, Stage::Related)
 }
 
+/// ARP and neighbour discovery.
+#[classifier]
+pub fn bulkhead_neighbour(ctx: TcContext) -> i32 {
+    go_on(&ctx, Stage::Neighbour)
+}
+
 /// Jumps to the program of a stage. Comes back only if there is none, or 33 are behind us.
 #[inline(always)]
 fn jump(ctx: &TcContext, next: u32) {
@@ -165,8 +172,10 @@ fn jump(ctx: &TcContext, next: u32) {
             maps::STAGES.tail_call(ctx, Stage::Open as u32);
         } else if next == Stage::Admit as u32 {
             maps::STAGES.tail_call(ctx, Stage::Admit as u32);
-        } else {
+        } else if next == Stage::Related as u32 {
             maps::STAGES.tail_call(ctx, Stage::Related as u32);
+        } else {
+            maps::STAGES.tail_call(ctx, Stage::Neighbour as u32);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::one_or_many::{NumberOrText, OneOrMany};
     rename_all = "camelCase",
     deny_unknown_fields,
     default,
-    expecting = "a mapping of pools, source, destination and static"
+    expecting = "a mapping of pools, source, destination, static and answerNeighbours"
 )]
 pub struct Nat {
     /// Named sets of addresses to translate to.
@@ -23,6 +23,9 @@ pub struct Nat {
     /// Fixed pairs of prefixes, translated in both directions.
     #[serde(rename = "static")]
     pub statics: Vec<StaticNat>,
+    /// Whether the firewall answers ARP and neighbour solicitations for addresses that only translation has: those of pools and static rules, and single addresses that destination rules name. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_neighbours: Option<bool>,
 }
 
 /// One set of addresses to translate to. With `port` it is for destination rules, with `ports`, `paired` or `alarm` for source rules.

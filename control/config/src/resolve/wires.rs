@@ -133,6 +133,7 @@ impl Checker<'_, '_> {
             ("source", nat.source.is_empty()),
             ("destination", nat.destination.is_empty()),
             ("static", nat.statics.is_empty()),
+            ("answerNeighbours", nat.answer_neighbours.is_none()),
         ] {
             if !empty {
                 let message = format!("nat has `{field}`, but forwarding is \"wire\"");

@@ -15,6 +15,7 @@ mod interleaving;
 mod limits;
 mod model;
 mod nat;
+mod neighbours;
 mod own;
 mod policy;
 mod properties;
