@@ -14,6 +14,7 @@ mod process;
 mod report;
 mod setup;
 mod test;
+mod vm;
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::ExitCode};
 
@@ -43,6 +44,9 @@ enum Task {
         /// Also cargo-fuzz
         #[arg(long)]
         fuzz: bool,
+        /// Also what `vm-test` needs
+        #[arg(long)]
+        vm: bool,
     },
     /// Build every default member, the eBPF objects included
     Build {
@@ -79,6 +83,8 @@ enum Task {
     Arrows,
     /// Run the tests, tier by tier, and print a table
     Test(test::Options),
+    /// Run the privileged tests on other kernels, in machines emulated by qemu
+    VmTest(vm::Options),
     /// Fuzz the parser, starting from the stored corpus
     Fuzz {
         /// How long to run each target
@@ -100,11 +106,12 @@ fn main() -> ExitCode {
 fn dispatch(task: Task) -> Result<ExitCode> {
     let ws = Workspace::find()?;
     match task {
-        Task::Setup { check, fuzz } => {
+        Task::Setup { check, fuzz, vm } => {
             let want = Want {
                 network: true,
                 attack: true,
                 fuzz,
+                vm,
             };
             if check {
                 return setup::check(want);
@@ -137,6 +144,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Lint => return lint(&ws),
         Task::Arrows => return arrows::run(&ws),
         Task::Test(options) => return test::run(&ws, &options),
+        Task::VmTest(options) => return vm::run(&ws, &options),
         Task::Fuzz { seconds } => {
             setup::ensure(
                 &ws,

@@ -120,7 +120,12 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// Whether `name` is a program that can be started. Looks into the `sbin` directories too: a plain user's `PATH` on
 /// Debian lacks them, while the tests that need those programs run as root.
 pub fn has_command(name: &str) -> bool {
-    find_command(name, &env::var_os("PATH").unwrap_or_default()).is_some()
+    command_path(name).is_some()
+}
+
+/// Where `name` is, found as [`has_command`] finds it.
+pub fn command_path(name: &str) -> Option<PathBuf> {
+    find_command(name, &env::var_os("PATH").unwrap_or_default())
 }
 
 fn find_command(name: &str, path: &OsStr) -> Option<PathBuf> {

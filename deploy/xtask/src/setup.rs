@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use bulkhead_ebpf_build::Toolchain;
 
 pub use self::plan::Want;
-use self::plan::{ATTACK_TOOLS, CargoTool, Facts, Item, LINKER_PACKAGES, NETWORK_TOOLS};
+use self::plan::{ATTACK_TOOLS, CargoTool, Facts, Item, LINKER_PACKAGES, NETWORK_TOOLS, VM_TOOLS};
 use crate::process::{self, Workspace};
 
 /// Reports, changes nothing; the status says whether all is present.
@@ -134,6 +134,7 @@ fn gather() -> Result<Facts> {
         tools_missing: NETWORK_TOOLS
             .iter()
             .chain(ATTACK_TOOLS)
+            .chain(VM_TOOLS)
             .filter(|tool| !process::has_command(tool.command))
             .collect(),
         debian,

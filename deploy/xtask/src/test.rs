@@ -18,10 +18,11 @@ use crate::{
     process::{self, Stream, Workspace},
     report::{self, TierReport},
     setup::{self, Want},
+    vm,
 };
 
 /// Names of tests that need the kernel and root.
-const PRIVILEGED_NAMES: [&str; 2] = ["netns_", "prog_run_"];
+pub const PRIVILEGED_NAMES: [&str; 2] = ["netns_", "prog_run_"];
 
 /// Names of tests that need an attacker's tools as well.
 const ATTACK_NAMES: [&str; 1] = ["attack_"];
@@ -32,6 +33,9 @@ pub struct Options {
     /// Which tier to run
     #[arg(long, value_enum, default_value_t = Tier::AllDefault)]
     tier: Tier,
+    /// Everything: the tiers of all-default, and the privileged tests on other kernels
+    #[arg(long, conflicts_with = "tier")]
+    all: bool,
     /// Leave the privileged tests and the attacks out, loudly; refused when CI=true
     #[arg(long)]
     skip_privileged: bool,
@@ -51,6 +55,8 @@ enum Tier {
     Attack,
     /// The parser, for a bounded time, from the stored corpus
     Fuzz,
+    /// The privileged tests on other kernels, emulated: half an hour each
+    Vm,
     /// unit, privileged, attack and, where cargo-fuzz is installed or CI=true, fuzz
     AllDefault,
 }
@@ -82,7 +88,10 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
         cargo_fuzz: setup::has_cargo_fuzz(),
         skip_privileged: options.skip_privileged,
     };
-    let decisions = decide(options.tier, circumstances)?;
+    let mut decisions = decide(options.tier, circumstances)?;
+    if options.all {
+        decisions.push((Tier::Vm, Decision::Run));
+    }
     let runs = |tier| {
         decisions
             .iter()
@@ -94,33 +103,37 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
             network: runs(Tier::Privileged) || runs(Tier::Attack),
             attack: runs(Tier::Attack),
             fuzz: runs(Tier::Fuzz),
+            vm: runs(Tier::Vm),
         },
     )?;
 
     let mut reports = Vec::new();
     for (tier, decision) in decisions {
-        let report = match decision {
+        let made = match decision {
             Decision::Run => match tier {
-                Tier::Privileged => kernel(ws, tier, &PRIVILEGED_NAMES),
-                Tier::Attack => kernel(ws, tier, &ATTACK_NAMES),
-                Tier::Fuzz => fuzz::tier(ws, options.fuzz_seconds),
-                Tier::Unit | Tier::AllDefault => unit(ws),
+                Tier::Privileged => kernel(ws, tier, &PRIVILEGED_NAMES).map(|report| vec![report]),
+                Tier::Attack => kernel(ws, tier, &ATTACK_NAMES).map(|report| vec![report]),
+                Tier::Fuzz => fuzz::tier(ws, options.fuzz_seconds).map(|report| vec![report]),
+                Tier::Vm => vm::tiers(ws, &vm::Options::everything()),
+                Tier::Unit | Tier::AllDefault => unit(ws).map(|report| vec![report]),
             }
             // The other tiers still run, and the table is printed.
-            .unwrap_or_else(|error| TierReport {
-                problems: vec![format!("{error:#}")],
-                ..TierReport::new(tier.name())
+            .unwrap_or_else(|error| {
+                vec![TierReport {
+                    problems: vec![format!("{error:#}")],
+                    ..TierReport::new(tier.name())
+                }]
             }),
-            Decision::Skip(why) => TierReport {
+            Decision::Skip(why) => vec![TierReport {
                 skipped: Some(why),
                 ..TierReport::new(tier.name())
-            },
-            Decision::Refuse(why) => TierReport {
+            }],
+            Decision::Refuse(why) => vec![TierReport {
                 problems: vec![why],
                 ..TierReport::new(tier.name())
-            },
+            }],
         };
-        reports.push(report);
+        reports.extend(made);
     }
     println!("{}", report::render(&reports));
     Ok(report::verdict(&reports))
@@ -133,6 +146,7 @@ impl Tier {
             Self::Privileged => "privileged",
             Self::Attack => "attack",
             Self::Fuzz => "fuzz",
+            Self::Vm => "vm",
             Self::AllDefault => "all-default",
         }
     }
@@ -142,7 +156,7 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
     if now.skip_privileged && now.ci {
         bail!("--skip-privileged is refused when CI=true: run as root instead");
     }
-    if now.skip_privileged && matches!(tier, Tier::Privileged | Tier::Attack | Tier::Fuzz) {
+    if now.skip_privileged && matches!(tier, Tier::Privileged | Tier::Attack | Tier::Fuzz | Tier::Vm) {
         bail!("--skip-privileged makes no sense with --tier {}", tier.name());
     }
     // Both tiers need the same: root.
@@ -166,6 +180,7 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
         Tier::Unit => vec![(Tier::Unit, Decision::Run)],
         Tier::Privileged | Tier::Attack => vec![(tier, privileged)],
         Tier::Fuzz => vec![(Tier::Fuzz, fuzz)],
+        Tier::Vm => vec![(Tier::Vm, Decision::Run)],
         Tier::AllDefault => {
             vec![
                 (Tier::Unit, Decision::Run),
@@ -214,15 +229,16 @@ fn cargo_test<'a>(
         .args(options)
         .args(filter);
     let status = process::follow(&mut cargo, Stream::Out, |line| parser.line(line))?;
-    let mut report = judge(tier, parser.finish(), status.success());
+    let mut report = tier_report(tier.name(), &parser.finish(), status.success());
     report.took = began.elapsed();
     Ok(report)
 }
 
-fn judge(tier: Tier, summary: Summary, success: bool) -> TierReport {
+/// What the test binaries of a tier reported. `success`: nothing else says that the run failed.
+pub fn tier_report(tier: &'static str, summary: &Summary, success: bool) -> TierReport {
     let mut report = TierReport {
         counts: summary.counts,
-        ..TierReport::new(tier.name())
+        ..TierReport::new(tier)
     };
     report
         .notes

@@ -153,7 +153,8 @@ fn rewrite_quoted(
 ) -> u32 {
     let new_destination_be = &flow.new_destination_be;
     let (new_source_port, new_destination_port) = (flow.new_source_port, flow.new_destination_port);
-    let (l3, l4) = (usize::from(embedded.l3), usize::from(embedded.l4));
+    // Masked: offsets are below 256, which the verifier of Linux 6.1 forgets when it spills them.
+    let (l3, l4) = (usize::from(embedded.l3) & 0xff, usize::from(embedded.l4) & 0xff);
     let mut addresses = 0;
     let mut i = 0;
     while i < 4 {

@@ -530,10 +530,9 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn make_cookie(&self, headers: &mut HeaderBuffer, family: u8, tcp_bytes: u32) -> u64 {
-        let tcp_bytes = opaque(tcp_bytes as usize);
-        if !(20..=60).contains(&tcp_bytes) {
+        let Some(tcp_bytes) = between(tcp_bytes as usize, 20, 60) else {
             return NO_COOKIE;
-        }
+        };
         // SAFETY: the layer 3 header begins at the buffer's word L3_WORD, the TCP header right behind its 5 or 10 words,
         // and the buffer holds 60 bytes from there on.
         let made = unsafe {
@@ -803,6 +802,22 @@ pub fn opaque(number: usize) -> usize {
         core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags))
     };
     number
+}
+
+/// `number` if it lies in the range, in a way that the verifier of every kernel follows: two comparisons of the very
+/// register that is used. The compiler would make one of them, of a difference, from which Linux before 6.13 learns nothing
+/// about the number; and it would compare with zero for equality, from which Linux before 6.8 learns nothing either.
+#[inline(always)]
+pub fn between(number: usize, least: usize, most: usize) -> Option<usize> {
+    let number = opaque(number);
+    if number < opaque(least) {
+        return None;
+    }
+    let number = opaque(number);
+    if number > most {
+        return None;
+    }
+    Some(opaque(number))
 }
 
 impl Clock for Kernel {

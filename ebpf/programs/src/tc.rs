@@ -17,7 +17,7 @@ use core::ptr;
 
 use crate::{
     maps,
-    tables::{opaque, screened_mark},
+    tables::{between, screened_mark},
 };
 
 /// `BPF_F_PSEUDO_HDR`: the change concerns the pseudo header, which an unfinished checksum holds already.
@@ -93,10 +93,12 @@ impl SkbFrame {
     /// Stores the frame's bytes `from..to` of the buffer.
     #[inline(always)]
     fn store(&mut self, headers: &HeaderBuffer, from: usize, to: usize, flags: u64) -> bool {
-        let length = opaque(to.wrapping_sub(from));
-        if from >= HEADER_BYTES || length == 0 || length > HEADER_BYTES {
+        let Some(from) = between(from, 0, HEADER_BYTES - 1) else {
             return false;
-        }
+        };
+        let Some(length) = between(to.wrapping_sub(from), 1, HEADER_BYTES) else {
+            return false;
+        };
         // SAFETY: the range starts inside the buffer, and `Work` continues for more than HEADER_BYTES behind it, which
         // is all the verifier asks; that it ends inside the buffer too is the pipeline's arithmetic (l4 + 18 at most).
         let result = unsafe {
@@ -281,10 +283,9 @@ struct Entry<const N: usize> {
 /// Copies the frame, of at most `N` bytes, into the ring. The kernel reserves only sizes known when it loads a program.
 #[inline(never)]
 fn copy_out<const N: usize>(skb: *mut __sk_buff, header: &FrameHeader) -> bool {
-    let length = opaque(header.length as usize);
-    if length < 14 || length > N {
+    let Some(length) = between(header.length as usize, 14, N) else {
         return false;
-    }
+    };
     let Some(mut reserved) = maps::FRAMES.reserve::<Entry<N>>(0) else {
         return false;
     };

@@ -13,7 +13,7 @@ use core::ptr;
 
 use crate::{
     maps,
-    tables::{Kernel, opaque, screened_mark},
+    tables::{Kernel, between, opaque, screened_mark},
 };
 
 /// Bytes summed per step; `bpf_csum_diff` takes at most 512.
@@ -77,10 +77,9 @@ impl Frame for XdpFrame {
                 end = checksum.at + 2;
             }
         }
-        let end = opaque(end);
-        if end == 0 || end > HEADER_BYTES {
+        let Some(end) = between(end, 1, HEADER_BYTES) else {
             return false;
-        }
+        };
         // SAFETY: `end` is at most the buffer's length.
         let result = unsafe {
             let from = headers.words.as_mut_ptr().cast::<u8>().add(LEAD_BYTES);
@@ -171,10 +170,9 @@ fn complete(xdp: *mut xdp_md, headers: &mut HeaderBuffer, l4: u32, l4_bytes: u32
             complete = true;
             return true;
         }
-        let length = opaque(rest.min(CHUNK as u32) as usize);
-        if length == 0 || length > CHUNK {
+        let Some(length) = between(rest.min(CHUNK as u32) as usize, 1, CHUNK) else {
             return true;
-        }
+        };
         // SAFETY: a per-CPU entry of CHUNK bytes, and `length` is between 1 and CHUNK. Padding to a multiple of four is
         // zeroed before it is summed.
         unsafe {

@@ -19,7 +19,7 @@ pub struct Facts {
     pub cargo_fuzz: bool,
     /// Which of [`LINKER_PACKAGES`] are not installed.
     pub linker_packages_missing: Vec<&'static str>,
-    /// Which of [`NETWORK_TOOLS`] and [`ATTACK_TOOLS`] are missing.
+    /// Which of [`NETWORK_TOOLS`], [`ATTACK_TOOLS`] and [`VM_TOOLS`] are missing.
     pub tools_missing: Vec<&'static Tool>,
 }
 
@@ -32,6 +32,8 @@ pub struct Want {
     pub attack: bool,
     /// Fuzzing.
     pub fuzz: bool,
+    /// Tests on other kernels.
+    pub vm: bool,
 }
 
 /// A program of the privileged tests, and the Debian package it comes in.
@@ -96,6 +98,20 @@ pub const ATTACK_TOOLS: &[Tool] = &[
         command: "scapy3",
         package: "python3-scapy",
         why: "forges packets in attack tests",
+    },
+];
+
+/// What boots other kernels.
+pub const VM_TOOLS: &[Tool] = &[
+    Tool {
+        command: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        why: "boots other kernels",
+    },
+    Tool {
+        command: "xz",
+        package: "xz-utils",
+        why: "unpacks their modules",
     },
 ];
 
@@ -168,7 +184,11 @@ impl fmt::Display for Item {
 /// Every requirement of `want`, met or not.
 pub fn plan(facts: &Facts, want: Want) -> Vec<Item> {
     let mut items = vec![compiler(facts), linker(facts)];
-    let tools = [(want.network, NETWORK_TOOLS), (want.attack, ATTACK_TOOLS)];
+    let tools = [
+        (want.network, NETWORK_TOOLS),
+        (want.attack, ATTACK_TOOLS),
+        (want.vm, VM_TOOLS),
+    ];
     for (_, tools) in tools.into_iter().filter(|(wanted, _)| *wanted) {
         items.extend(tools.iter().map(|tool| Item {
             what: tool.command.to_owned(),
@@ -292,7 +312,7 @@ pub fn by_hand(facts: &Facts, items: &[Item]) -> Option<Vec<String>> {
         lines.push(cargo(tool));
     }
     for package in packages {
-        let mut tools = NETWORK_TOOLS.iter().chain(ATTACK_TOOLS);
+        let mut tools = NETWORK_TOOLS.iter().chain(ATTACK_TOOLS).chain(VM_TOOLS);
         if let Some(tool) = tools.find(|tool| tool.package == package) {
             lines.push(format!(
                 "# install what brings `{}` (on Debian the package {package})",

@@ -90,7 +90,7 @@ fn one_tier_is_one_tier() {
 
 #[test]
 fn failing_to_compile_is_a_problem() {
-    let report = judge(Tier::Unit, Summary::default(), false);
+    let report = tier_report(Tier::Unit.name(), &Summary::default(), false);
     assert_eq!(report.problems.len(), 1);
 }
 
@@ -106,7 +106,7 @@ fn a_failed_test_is_counted_once() {
         failures: vec!["a::b".to_owned()],
         ..Summary::default()
     };
-    let report = judge(Tier::Unit, summary, false);
+    let report = tier_report(Tier::Unit.name(), &summary, false);
     assert_eq!(report.counts, counts);
     assert_eq!(report.problems, [""; 0]);
     assert_eq!(report.notes, ["failed: a::b"]);
@@ -119,9 +119,9 @@ fn skipped_tests_alone_are_no_run() {
         failed: 0,
         skipped: 4,
     };
-    let report = require_tests(judge(
-        Tier::Privileged,
-        Summary {
+    let report = require_tests(tier_report(
+        Tier::Privileged.name(),
+        &Summary {
             counts,
             ..Summary::default()
         },

@@ -10,7 +10,7 @@ fn bare_debian() -> Facts {
         bpf_linker: false,
         cargo_fuzz: false,
         linker_packages_missing: LINKER_PACKAGES.to_vec(),
-        tools_missing: NETWORK_TOOLS.iter().chain(ATTACK_TOOLS).collect(),
+        tools_missing: NETWORK_TOOLS.iter().chain(ATTACK_TOOLS).chain(VM_TOOLS).collect(),
     }
 }
 
@@ -29,6 +29,7 @@ const ALL: Want = Want {
     network: true,
     attack: true,
     fuzz: true,
+    vm: true,
 };
 
 #[test]
@@ -40,6 +41,7 @@ fn a_bare_debian_gets_everything() {
             network: true,
             attack: true,
             fuzz: false,
+            vm: false,
         },
     );
     assert_eq!(
@@ -125,7 +127,7 @@ fn tools_are_wanted_only_for_what_they_are_for() {
     );
     assert_eq!(
         packages(&plan(&facts, ALL)).len(),
-        NETWORK_TOOLS.len() + ATTACK_TOOLS.len()
+        NETWORK_TOOLS.len() + ATTACK_TOOLS.len() + VM_TOOLS.len()
     );
 }
 

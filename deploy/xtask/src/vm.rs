@@ -1,0 +1,221 @@
+//! `cargo xtask vm-test`: the privileged tests on other kernels, each in a machine of its own.
+//!
+//! Owns which kernels, which tests and how long. Debian's cloud kernels boot under qemu with an initial file system that
+//! holds the test binaries built here; nothing on this machine changes, and no root is needed. Refuses to skip: a missing
+//! qemu or kernel is an error with the command that mends it.
+//!
+//! Emulated (`tcg`), a machine is about ten times slower than this one and runs everywhere; with `--accel kvm` it is as
+//! fast, where `/dev/kvm` works.
+
+mod cpio;
+mod image;
+mod machine;
+mod modules;
+mod packages;
+mod plan;
+
+use std::{
+    fs,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+
+use self::{image::Contents, machine::Boot};
+use crate::{
+    metadata::Metadata,
+    process::Workspace,
+    report::{self, TierReport},
+    setup::{self, Want},
+    test,
+};
+
+/// What `--quick` runs: that the object loads, what it costs the verifier, that its programs decide as the model does, and
+/// that traffic passes, stops and is stopped through real interfaces.
+const QUICK: &[&str] = &["prog_run_"];
+
+/// Where the tests of `--quick` are.
+const QUICK_PACKAGE: &str = "bulkhead-dataplane";
+
+/// The command line of `cargo xtask vm-test`.
+#[derive(Args)]
+pub struct Options {
+    /// Which kernel; may be repeated
+    #[arg(long, value_enum, default_values_t = Series::ALL)]
+    kernel: Vec<Series>,
+    /// A selection for every push, a few minutes per kernel
+    #[arg(long, conflicts_with = "filters")]
+    quick: bool,
+    /// The packages whose tests to build; all by default
+    #[arg(long)]
+    package: Vec<String>,
+    /// Tests whose names contain this do not run; may be repeated
+    #[arg(long)]
+    skip: Vec<String>,
+    /// How the machine's processor is made
+    #[arg(long, value_enum, default_value_t = Accel::Tcg)]
+    accel: Accel,
+    /// When a machine is given up
+    #[arg(long, default_value_t = 60)]
+    timeout_minutes: u64,
+    /// Only tests whose names contain one of these; by default the privileged ones
+    filters: Vec<String>,
+}
+
+/// A kernel series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Series {
+    /// Debian 12's: no TCX
+    #[value(name = "6.1")]
+    Six1,
+    /// Debian 13's, and in Debian 12's backports
+    #[value(name = "6.12")]
+    Six12,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Accel {
+    /// Emulated: runs everywhere
+    Tcg,
+    /// Needs a working /dev/kvm
+    Kvm,
+}
+
+impl Series {
+    /// All series.
+    pub const ALL: [Self; 2] = [Self::Six1, Self::Six12];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Six1 => "6.1",
+            Self::Six12 => "6.12",
+        }
+    }
+
+    fn tier(self) -> &'static str {
+        match self {
+            Self::Six1 => "vm-6.1",
+            Self::Six12 => "vm-6.12",
+        }
+    }
+}
+
+impl Options {
+    /// Everything, on all kernels.
+    pub fn everything() -> Self {
+        Self {
+            kernel: Series::ALL.to_vec(),
+            quick: false,
+            package: Vec::new(),
+            skip: Vec::new(),
+            accel: Accel::Tcg,
+            timeout_minutes: 60,
+            filters: Vec::new(),
+        }
+    }
+}
+
+/// Runs, and prints the table.
+pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
+    let reports = tiers(ws, options)?;
+    println!("{}", report::render(&reports));
+    Ok(report::verdict(&reports))
+}
+
+/// One report per kernel.
+pub fn tiers(ws: &Workspace, options: &Options) -> Result<Vec<TierReport>> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!("the kernels of `vm-test` are for x86_64, and their tests are built here");
+    }
+    setup::ensure(
+        ws,
+        Want {
+            network: true,
+            vm: true,
+            ..Want::default()
+        },
+    )?;
+    let words = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let filters = if options.quick {
+        words(QUICK)
+    } else if options.filters.is_empty() {
+        words(&test::PRIVILEGED_NAMES)
+    } else {
+        options.filters.clone()
+    };
+    let packages = if options.quick && options.package.is_empty() {
+        words(&[QUICK_PACKAGE])
+    } else {
+        options.package.clone()
+    };
+    let plan = plan::build(ws, &packages, &filters, &options.skip)?;
+    if plan.binaries.is_empty() {
+        bail!("no test has a name with {}", filters.join(" or "));
+    }
+    Ok(options
+        .kernel
+        .iter()
+        .map(|series| {
+            let began = Instant::now();
+            // A kernel that cannot run does not keep the others from running.
+            let mut report = boot(ws, options, *series, &plan).unwrap_or_else(|error| TierReport {
+                problems: vec![format!("{error:#}")],
+                ..TierReport::new(series.tier())
+            });
+            report.took = began.elapsed();
+            report
+        })
+        .collect())
+}
+
+fn boot(ws: &Workspace, options: &Options, series: Series, plan: &plan::Plan) -> Result<TierReport> {
+    let kernel = packages::kernel(series.name())?;
+    let busybox = packages::busybox()?;
+    let directory = Metadata::load(ws)?
+        .target_directory
+        .join("vm")
+        .join(series.name());
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let (initrd, console) = (directory.join("initrd"), directory.join("console"));
+    image::write(
+        &initrd,
+        &Contents {
+            busybox: &busybox,
+            modules: &modules::closure(&kernel.modules)?,
+            binaries: &plan.binaries,
+            programs: &plan.programs,
+        },
+    )?;
+    let initrd_mib = fs::metadata(&initrd)?.len() >> 20;
+    println!(
+        "{}: Linux {}, {} tests, {initrd_mib} MiB",
+        series.tier(),
+        kernel.release,
+        plan.tests()
+    );
+    let outcome = machine::run(
+        &Boot {
+            kernel: &kernel.image,
+            initrd: &initrd,
+            console: &console,
+            accel: match options.accel {
+                Accel::Tcg => "tcg",
+                Accel::Kvm => "kvm",
+            },
+            // While it boots, the file system is there twice.
+            memory_mib: 3072 + 2 * initrd_mib,
+            timeout: Duration::from_secs(options.timeout_minutes * 60),
+        },
+        plan,
+    )?;
+    let success = outcome.problems.is_empty() && outcome.summary.counts.failed == 0;
+    let mut report = test::tier_report(series.tier(), &outcome.summary, true);
+    report.problems.extend(outcome.problems);
+    if success {
+        // It is large, and only of use to look into what went wrong.
+        fs::remove_file(&initrd).with_context(|| format!("cannot remove {}", initrd.display()))?;
+    }
+    Ok(report)
+}
