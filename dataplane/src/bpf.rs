@@ -12,6 +12,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::{
     inject,
+    memory::{Kind, Listed, TableMemory},
     table::{TableError, TypedMap},
 };
 
@@ -57,7 +58,7 @@ pub struct Sizes {
     pub half_open: u32,
     /// Rules, summed over two generations.
     pub rules: u32,
-    /// Addresses and prefixes per family, summed over two generations.
+    /// Addresses and prefixes per family.
     pub addresses: u32,
     /// Routes per family.
     pub routes: u32,
@@ -67,13 +68,60 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
+        Self::medium()
+    }
+}
+
+impl Sizes {
+    /// A branch: 64 thousand sessions, 8 thousand rules, 32 thousand addresses.
+    #[must_use]
+    pub const fn small() -> Self {
+        Self {
+            sessions: 65_536,
+            half_open: 16_384,
+            rules: 16_384,
+            addresses: 32_768,
+            routes: 8_192,
+            neighbours: 4_096,
+        }
+    }
+
+    /// The default: 256 thousand sessions, 64 thousand rules, 256 thousand addresses.
+    #[must_use]
+    pub const fn medium() -> Self {
         Self {
             sessions: 262_144,
             half_open: 65_536,
-            rules: 400_000,
-            addresses: 500_000,
+            rules: 131_072,
+            addresses: 262_144,
             routes: 65_536,
             neighbours: 16_384,
+        }
+    }
+
+    /// A site: a million sessions, 128 thousand rules, a million addresses.
+    #[must_use]
+    pub const fn large() -> Self {
+        Self {
+            sessions: 1_048_576,
+            half_open: 131_072,
+            rules: 262_144,
+            addresses: 1_048_576,
+            routes: 262_144,
+            neighbours: 65_536,
+        }
+    }
+
+    /// All that the tables are made for: four million sessions, 256 thousand rules, two million addresses.
+    #[must_use]
+    pub const fn xlarge() -> Self {
+        Self {
+            sessions: 4_194_304,
+            half_open: 262_144,
+            rules: 524_288,
+            addresses: 2_097_152,
+            routes: 1_048_576,
+            neighbours: 131_072,
         }
     }
 }
@@ -168,6 +216,8 @@ pub struct Object {
     counters: PerCpuArray<MapData, u64>,
     inject_mark: u32,
     tallies: PerCpuArray<MapData, u64>,
+    /// Every map, whoever took it out.
+    listed: Vec<Listed>,
     /// Values are [`abi::ScreenCount`], as the words they are made of.
     screen_counts: PerCpuArray<MapData, [u64; 2]>,
     /// The kernel empties a table of programs when user space lets go of it.
@@ -298,6 +348,38 @@ fn per_cpu<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArr
     PerCpuArray::try_from(map).map_err(|source| BpfError::Map { name, source })
 }
 
+/// Every map of the object that is not a table of programs.
+fn list(ebpf: &Ebpf) -> Result<Vec<Listed>, BpfError> {
+    let mut listed = Vec::new();
+    for (name, map) in ebpf.maps() {
+        let (kind, data) = match map {
+            Map::Array(data) | Map::PerCpuArray(data) => (Kind::Fixed, data),
+            Map::HashMap(data) | Map::LruHashMap(data) => (Kind::Hash, data),
+            Map::LpmTrie(data) => (Kind::Trie, data),
+            Map::RingBuf(data) => (Kind::Ring, data),
+            _ => continue,
+        };
+        let info = data
+            .info()
+            .map_err(|source| BpfError::Map { name: "info", source })?;
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        listed.push(Listed {
+            name: name.to_owned(),
+            kind,
+            fd: fd.map_err(|source| TableError {
+                map: "of the object",
+                operation: "duplicate",
+                source,
+            })?,
+            key_bytes: info.key_size() as usize,
+            value_bytes: info.value_size() as usize,
+            capacity: info.max_entries(),
+        });
+    }
+    listed.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(listed)
+}
+
 /// The sum over all CPUs.
 fn sum(map: &PerCpuArray<MapData, u64>, name: &'static str, slot: u32) -> Result<u64, BpfError> {
     let values = map
@@ -387,6 +469,7 @@ impl Object {
         let screened_mark = inject::draw_mark().map_err(BpfError::Random)?;
         loader.override_global("SCREENED_MARK", &screened_mark, true);
         let mut ebpf = loader.load(OBJECT)?;
+        let listed = list(&ebpf)?;
         let load = |which: Program, result: Result<(), aya::programs::ProgramError>| {
             result.map_err(|source| BpfError::Program {
                 operation: format!("load {}", which.name()),
@@ -446,9 +529,21 @@ impl Object {
             counters,
             inject_mark,
             tallies,
+            listed,
             screen_counts,
             _stages: stages,
         })
+    }
+
+    /// What each map takes, by name.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn memory(&self) -> Result<Vec<TableMemory>, BpfError> {
+        self.listed
+            .iter()
+            .map(|map| map.memory().map_err(BpfError::from))
+            .collect()
     }
 
     /// The mark under which frames are put back; see [`crate::inject`].

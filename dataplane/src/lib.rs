@@ -12,6 +12,7 @@ pub mod fragment;
 pub mod gateway;
 pub mod inject;
 pub mod membership;
+pub mod memory;
 pub mod netlink;
 pub mod preflight;
 pub mod reference;

@@ -249,3 +249,83 @@ where
         }
     }
 }
+
+/// Entries per batch call.
+const BATCH: usize = 4096;
+
+fn uncounted(source: io::Error) -> TableError {
+    TableError {
+        map: "of the object",
+        operation: "count",
+        source,
+    }
+}
+
+/// Number of entries of a hash with keys and values of these sizes, thousands per call.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub(crate) fn count_batched(fd: &OwnedFd, key_bytes: usize, value_bytes: usize) -> Result<u64, TableError> {
+    let mut capacity = BATCH;
+    let mut keys = vec![0_u8; capacity * key_bytes];
+    // The kernel copies values in multiples of eight bytes.
+    let value_bytes = value_bytes.next_multiple_of(8);
+    let mut values = vec![0_u8; capacity * value_bytes];
+    let mut cursor = [0_u64; 8];
+    let mut started = false;
+    let mut total = 0;
+    loop {
+        let mut next = cursor;
+        let mut attr = uapi::Batch {
+            in_batch: if started { cursor.as_ptr() as u64 } else { 0 },
+            out_batch: next.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: capacity as u32,
+            map_fd: fd.as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        match bpf(uapi::MAP_LOOKUP_BATCH, &mut attr) {
+            Ok(()) => total += u64::from(attr.count),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                return Ok(total + u64::from(attr.count));
+            }
+            // One bucket holds more than the whole batch: more room, same place.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && capacity < 1 << 20 => {
+                capacity *= 2;
+                keys.resize(capacity * key_bytes, 0);
+                values.resize(capacity * value_bytes, 0);
+                continue;
+            }
+            Err(error) => return Err(uncounted(error)),
+        }
+        cursor = next;
+        started = true;
+    }
+}
+
+/// Number of keys of this size, one call each: for tries.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub(crate) fn count_keys(fd: &OwnedFd, key_bytes: usize) -> Result<u64, TableError> {
+    let mut previous = vec![0_u8; key_bytes];
+    let mut next = vec![0_u8; key_bytes];
+    let mut total = 0;
+    loop {
+        let mut attr = uapi::Element {
+            map_fd: fd.as_raw_fd() as u32,
+            pad: 0,
+            key: if total == 0 { 0 } else { previous.as_ptr() as u64 },
+            value_or_next_key: next.as_mut_ptr() as u64,
+            flags: uapi::ANY,
+        };
+        match bpf(uapi::MAP_GET_NEXT_KEY, &mut attr) {
+            Ok(()) => total += 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(total),
+            Err(error) => return Err(uncounted(error)),
+        }
+        std::mem::swap(&mut previous, &mut next);
+    }
+}

@@ -90,6 +90,29 @@ const ZONES: usize = 4;
 const GROUPS: usize = 8;
 const SERVICES: usize = 6;
 
+/// Groups that nest and except groups before them.
+fn groups() -> impl Strategy<Value = Vec<Group>> {
+    let named = || prop_oneof![3 => Just(Vec::new()), 1 => vec(any::<prop::sample::Index>(), 1..3)];
+    let except = prop_oneof![3 => Just(Vec::new()), 1 => vec(prefix(), 1..3)];
+    vec((vec(prefix(), 0..6), named(), except, named()), GROUPS).prop_map(|groups| {
+        let group = |(index, (members, nested, except, except_groups)): (usize, (_, Vec<_>, _, Vec<_>))| {
+            let before = |named: Vec<prop::sample::Index>| match index {
+                0 => Vec::new(),
+                count => named.iter().map(|pick| pick.index(count)).collect(),
+            };
+            Group {
+                name: format!("g{index}"),
+                members,
+                groups: before(nested),
+                except,
+                except_groups: before(except_groups),
+                dynamic: false,
+            }
+        };
+        groups.into_iter().enumerate().map(group).collect()
+    })
+}
+
 fn ruleset(policies: std::ops::Range<usize>) -> impl Strategy<Value = Ruleset> {
     let policy = (
         some_of(ZONES),
@@ -108,7 +131,7 @@ fn ruleset(policies: std::ops::Range<usize>) -> impl Strategy<Value = Ruleset> {
         });
     (
         vec(vec(0..SERVICES, 0..3), ZONES),
-        vec(vec(prefix(), 0..6), GROUPS),
+        groups(),
         vec(vec(service_match(), 1..4), SERVICES),
         vec(policy, policies),
     )
@@ -121,14 +144,7 @@ fn ruleset(policies: std::ops::Range<usize>) -> impl Strategy<Value = Ruleset> {
                     ..Zone::default()
                 })
                 .collect(),
-            groups: groups
-                .into_iter()
-                .map(|members| Group {
-                    name: String::new(),
-                    members,
-                    ..Group::default()
-                })
-                .collect(),
+            groups,
             services: services
                 .into_iter()
                 .map(|matches| Service {

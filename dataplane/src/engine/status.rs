@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bulkhead_abi::{Reason, RuleSet, STATIC_RULE};
 
 use super::{Engine, EngineError, lock};
-use crate::netlink::Family;
+use crate::{memory::TableMemory, netlink::Family};
 
 /// A data interface as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +119,14 @@ impl Engine {
         counters.insert("sessions_evicted".to_owned(), self.ageing().evicted);
         counters.insert("nat_pool_alarms".to_owned(), self.shared.pool_alarms());
         Ok(counters)
+    }
+
+    /// What each of the kernel's tables takes, by name. Counts entries: a question of a second with millions of them.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn memory(&self) -> Result<Vec<TableMemory>, EngineError> {
+        Ok(lock(&self.shared.object).memory()?)
     }
 
     /// The counters that are not zero; empty if they cannot be read. For messages.
