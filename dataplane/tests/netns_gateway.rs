@@ -249,6 +249,37 @@ fn netns_ftp_over_forced_xdp_with_source_nat() -> Result<()> {
     ftp(HookMode::Xdp, true)
 }
 
+/// A command of several segments arrives as one aggregate, longer than the interface's MTU: it is put back in segments.
+#[test]
+fn netns_ftp_commands_of_several_segments_pass() -> Result<()> {
+    const BYTES: usize = 6000;
+    let lab = common::topology(|host| host);
+    let gateways = Gateways {
+        ftp: true,
+        tftp: false,
+    };
+    let engine = common::start(&lab, rules(HookMode::Tcx, true, gateways));
+    let (inside, outside) = (lab.host("inside"), lab.host("outside"));
+    for to in [outside.v4_port(21), outside.v6_port(21)] {
+        let listener = outside.namespace.run(|| TcpListener::bind(to))?;
+        let server = outside.namespace.spawn(move || -> Result<usize> {
+            let stream = patient(listener.accept()?.0)?;
+            (&stream).write_all(b"220 ready\r\n")?;
+            Ok(line(&mut BufReader::new(stream))?.len())
+        })?;
+        inside.namespace.run(|| -> Result<()> {
+            let mut control = connect(to)?;
+            ensure!(line(&mut BufReader::new(control.try_clone()?))?.starts_with("220"));
+            control.write_all(&[&vec![b'x'; BYTES][..], b"\r\n"].concat())?;
+            Ok(())
+        })?;
+        assert_eq!(server.join().expect("the server")?, BYTES);
+    }
+    let counters = engine.counters()?;
+    assert_eq!(counters["gateway_lost"], 0, "{counters:#?}");
+    Ok(())
+}
+
 #[test]
 fn netns_ftp_without_the_gateway_has_no_data_connection() -> Result<()> {
     let lab = common::topology(|host| host);

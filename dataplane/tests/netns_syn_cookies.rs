@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use bulkhead_abi::{RateState, Screen, ScreenKey};
 use bulkhead_dataplane::{
     engine::Engine,
-    ruleset::{HookMode, InterfaceRule, Prefix, Ruleset, Wire},
+    ruleset::{HookMode, InterfaceRule, Prefix, Ruleset, Screen as Profile, Wire},
 };
 use bulkhead_testkit::{
     Frame, Host, HostSpec, HttpServer, Offloads, Outcome, RawPort, TcpConversation, TcpServer, Topology,
@@ -368,6 +368,64 @@ fn netns_a_closed_port_is_a_reset_not_silence() -> Result<()> {
             assert!(told, "{outcome:?}: {:#?}", lab.engine.nonzero_counters());
         }
     }
+    Ok(())
+}
+
+/// The first SYN to the server is lost. The client is connected as far as it knows and says nothing until it is greeted, so
+/// it is the firewall that has to try again.
+#[test]
+fn netns_a_lost_syn_to_a_server_that_speaks_first_is_repeated() -> Result<()> {
+    for nat in [false, true] {
+        let lab = common::topology(|host| host);
+        let mut rules = rules(HookMode::Auto, nat);
+        rules.screens = vec![Profile {
+            syn_flood_attack: Some(1_000_000),
+            ..Profile::default()
+        }];
+        rules.zones[0].screen = Some(0);
+        let engine = common::start(&lab, rules);
+        let lab = Lab { lab, engine };
+        let outside = lab.lab.host("outside");
+        lab.lab.resolve_neighbours()?;
+        for server in outside.addresses() {
+            let _greeting = TcpServer::start(&outside.namespace, (server, GREETING).into())?;
+            attack(&lab.engine, server, true)?;
+            hears(outside, server, false)?;
+            let before = lab.counter("session_created")?;
+            thread::scope(|scope| -> Result<()> {
+                let greeted = scope.spawn(|| lab.greeted(server));
+                while lab.counter("session_created")? == before {
+                    ensure!(!greeted.is_finished(), "{:#?}", lab.engine.nonzero_counters());
+                    thread::sleep(Duration::from_millis(5));
+                }
+                thread::sleep(Duration::from_millis(100));
+                assert!(!greeted.is_finished(), "greeted by a server that hears nothing");
+                hears(outside, server, true)?;
+                let mut conversation = greeted.join().expect("no panic")?;
+                exchange(&mut conversation, 10_000, 10_000)?;
+                conversation.close()
+            })?;
+        }
+        let counters = lab.engine.nonzero_counters();
+        assert!(counters["frames_injected"] >= 2, "{counters:#?}");
+        assert_eq!(counters["syn_cookies_accepted"], 2, "{counters:#?}");
+    }
+    Ok(())
+}
+
+/// Has a host take, or drop without a word, what is sent to its address: what is not local is to be forwarded, and it
+/// forwards nothing.
+fn hears(host: &Host, address: IpAddr, hears: bool) -> Result<()> {
+    let (family, change) = (
+        if address.is_ipv4() { 4 } else { 6 },
+        if hears { "add" } else { "del" },
+    );
+    let interface = &host.interface;
+    let arguments = format!("-{family} route {change} local {address} dev {interface} table local");
+    let status = host
+        .namespace
+        .run(|| Command::new("ip").args(arguments.split(' ')).status())?;
+    ensure!(status.success(), "ip {arguments}");
     Ok(())
 }
 

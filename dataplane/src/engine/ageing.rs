@@ -10,6 +10,7 @@
 
 mod census;
 mod early;
+mod repeat;
 mod view;
 
 use std::{
@@ -23,9 +24,9 @@ use bulkhead_abi::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use self::{census::Census, early::Early};
+use self::{census::Census, early::Early, repeat::Repeats};
 use super::{Engine, EngineError, Shared, TICK, lock};
-use crate::table::TypedMap;
+use crate::{inject::Injector, table::TypedMap};
 
 pub(super) use view::Timeouts;
 
@@ -33,7 +34,8 @@ pub(super) use view::Timeouts;
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Between two sweeps when nothing can be over sooner: sessions change their state, and their timeout with it.
 const LONGEST: Duration = Duration::from_secs(10);
-/// The same where the sweep keeps an eye on more: how full the table is, how many sessions an address has.
+/// The same where the sweep keeps an eye on more: how full the table is, how many sessions an address has, whether a server
+/// answers that is asked for a client.
 const LONGEST_WATCHING: Duration = Duration::from_secs(2);
 /// Between two sweeps when the table is filling up and early ageing is to empty it.
 const URGENT: Duration = Duration::from_millis(250);
@@ -77,7 +79,7 @@ pub struct AgeingReport {
 }
 
 /// The thread.
-pub(super) fn run(shared: &Shared) {
+pub(super) fn run(shared: &Shared, injector: &Injector) {
     let mut ager = Ager::default();
     let mut due = Instant::now() + SHORTEST;
     while !shared.stopping() {
@@ -86,7 +88,7 @@ pub(super) fn run(shared: &Shared) {
             continue;
         }
         due = Instant::now()
-            + match ager.sweep(shared) {
+            + match ager.sweep(shared, injector) {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(%error, "ageing failed");
@@ -222,7 +224,7 @@ struct Ager {
 
 impl Ager {
     /// One look at all tables; how long to wait for the next.
-    fn sweep(&mut self, shared: &Shared) -> Result<Duration, EngineError> {
+    fn sweep(&mut self, shared: &Shared, injector: &Injector) -> Result<Duration, EngineError> {
         let began = cpu_time();
         if self.report.marked != 0 {
             grace_period();
@@ -242,6 +244,7 @@ impl Ager {
             },
             due: Vec::with_capacity(BATCH),
             dead: Vec::new(),
+            repeats: timeouts.ruleset.wires.is_empty().then(Repeats::default),
             timeouts,
         };
         self.early
@@ -258,9 +261,16 @@ impl Ager {
             mut report,
             timeouts,
             soonest_ns,
+            repeats,
             ..
         } = sweep;
-        let watching = census.is_some() || self.early.idle_ms() != 0;
+        let waiting = repeats.is_some_and(|repeats| repeats.send(injector));
+        let proxies = timeouts
+            .ruleset
+            .screens
+            .iter()
+            .any(|screen| screen.syn_flood_attack.is_some());
+        let watching = census.is_some() || self.early.idle_ms() != 0 || proxies;
         match census {
             Some(census) => report.corrected = census.end(shared, &mut self.drift)?,
             None => self.drift = census::Drift::default(),
@@ -276,7 +286,7 @@ impl Ager {
         if self.early.urgent() {
             return Ok(URGENT.max(report.cpu_time * URGENT_SHARE));
         }
-        let longest = if report.marked != 0 || self.drift.is_some() {
+        let longest = if report.marked != 0 || self.drift.is_some() || waiting {
             SHORTEST
         } else if watching {
             LONGEST_WATCHING
@@ -308,6 +318,8 @@ struct Sweep<'a> {
     /// Sessions to be asked about, and whether they are marked.
     due: Vec<(Target, bool)>,
     dead: Vec<(u64, Target)>,
+    /// SYNs to be repeated.
+    repeats: Option<Repeats>,
 }
 
 impl Sweep<'_> {
@@ -343,6 +355,9 @@ impl Sweep<'_> {
             }
             let reply = flow.flags & flow_flags::REPLY != 0;
             self.report.half_open += usize::from(!reply);
+            if let Some(repeats) = &mut self.repeats {
+                repeats.see(key.family(), &key.wide(), flow, self.now_ns);
+            }
             let Some((idle_ns, timeout_ns)) = self.see(key, flow, true) else {
                 return;
             };

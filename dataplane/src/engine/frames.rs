@@ -166,6 +166,7 @@ impl Frames<'_> {
         for (count, reason) in [
             (&mut self.over_limit, Reason::FragmentLimit),
             (&mut self.timed_out, Reason::FragmentTimeout),
+            (&mut self.gateway.lost, Reason::GatewayLost),
         ] {
             if *count == 0 {
                 continue;
@@ -180,7 +181,7 @@ impl Frames<'_> {
                 Ok(true) => *count = 0,
                 // Counted with the next ones.
                 Ok(false) => tracing::error!(?request, "the programs did not count"),
-                Err(error) => tracing::error!(%error, "dropped fragments could not be counted"),
+                Err(error) => tracing::error!(%error, "dropped frames could not be counted"),
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::{
     gateway::{
         ftp::Listener,
         rewrite::{Control, Ends, Expected},
+        segments::segments,
     },
     inject::Injector,
 };
@@ -38,6 +39,8 @@ pub(super) struct Gateway {
     connections: HashMap<u64, (Control, Instant)>,
     /// Where the search for a free port goes on.
     next_port: u16,
+    /// Packets that could not be put back, and not reported yet.
+    pub(super) lost: usize,
 }
 
 impl Gateway {
@@ -63,8 +66,20 @@ impl Gateway {
                 })
             });
         let frame = treated.as_deref().unwrap_or(frame);
-        if let Err(error) = injector.inject_tagged(header.ifindex, header.vlan, frame) {
-            tracing::debug!(%error, bytes = frame.len(), "an FTP control packet could not be put back");
+        let Some(pieces) = segments(frame, mtu(shared, header.ifindex), header.segment as usize) else {
+            tracing::debug!(
+                ?header,
+                bytes = frame.len(),
+                "an FTP control packet that cannot be cut"
+            );
+            self.lost += 1;
+            return;
+        };
+        for piece in pieces {
+            if let Err(error) = injector.inject_tagged(header.ifindex, header.vlan, &piece) {
+                tracing::debug!(%error, bytes = piece.len(), "an FTP control packet could not be put back");
+                self.lost += 1;
+            }
         }
     }
 
@@ -82,6 +97,17 @@ impl Gateway {
                 .map(|(id, _)| *id)
         {
             self.connections.remove(&oldest);
+        }
+    }
+}
+
+/// What an interface takes, bytes of layer 3. The kernel refuses more.
+fn mtu(shared: &Shared, ifindex: u32) -> usize {
+    match shared.maps.interfaces.get(&ifindex) {
+        Ok(facts) => facts.map_or(0, |facts| facts.mtu as usize),
+        Err(error) => {
+            tracing::error!(%error, ifindex, "the gateway could not read an interface's MTU");
+            0
         }
     }
 }

@@ -190,10 +190,13 @@ impl Engine {
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
         let frames = object.ring_buffer("FRAMES")?;
-        let injector = Injector::open(object.inject_mark()).map_err(|source| EngineError::System {
-            operation: "open a packet socket for frames put back (needs CAP_NET_RAW and CAP_NET_ADMIN)",
-            source,
-        })?;
+        let open_injector = |object: &Object| {
+            Injector::open(object.inject_mark()).map_err(|source| EngineError::System {
+                operation: "open a packet socket for frames put back (needs CAP_NET_RAW and CAP_NET_ADMIN)",
+                source,
+            })
+        };
+        let (injector, repeater) = (open_injector(&object)?, open_injector(&object)?);
         let announcer = neighbours::Announcer::open().map_err(|source| EngineError::System {
             operation: "open packet sockets for announcements (needs CAP_NET_RAW and CAP_NET_ADMIN)",
             source,
@@ -233,7 +236,7 @@ impl Engine {
         };
         engine.shared.commit((*ruleset).clone())?;
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
-        engine.spawn("bulkhead-ageing", ageing::run)?;
+        engine.spawn("bulkhead-ageing", move |shared| ageing::run(shared, &repeater))?;
         engine.spawn("bulkhead-nat", move |shared| translation::run(shared, announcer))?;
         engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
         engine.spawn("bulkhead-answers", move |shared| {

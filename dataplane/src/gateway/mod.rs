@@ -4,4 +4,5 @@
 
 pub mod ftp;
 pub mod rewrite;
+pub mod segments;
 pub mod sequence;

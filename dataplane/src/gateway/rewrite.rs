@@ -133,7 +133,7 @@ impl Ends {
 }
 
 /// The TCP segment in a frame; `None` for anything else, IPv6 with extension headers included.
-fn segment(frame: &[u8]) -> Option<Packet> {
+pub(super) fn segment(frame: &[u8]) -> Option<Packet> {
     let headers = HeaderBuffer::from_frame(frame);
     let mut packet = Packet::default();
     parse(
@@ -148,11 +148,11 @@ fn segment(frame: &[u8]) -> Option<Packet> {
     (packet.kind == Kind::Ip && packet.protocol == bulkhead_abi::protocol::TCP && plain).then_some(packet)
 }
 
-fn put16(frame: &mut [u8], at: usize, value: u16) {
+pub(super) fn put16(frame: &mut [u8], at: usize, value: u16) {
     frame[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-fn put32(frame: &mut [u8], at: usize, value: u32) {
+pub(super) fn put32(frame: &mut [u8], at: usize, value: u32) {
     frame[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }
 
@@ -182,7 +182,7 @@ fn blank_selective_acknowledgements(options: &mut [u8]) {
 
 /// Whether the segment's checksum is right, or holds the pseudo header's sum alone, which is how a sender on this machine
 /// leaves it to hardware.
-fn is_whole(frame: &[u8], packet: &Packet) -> bool {
+pub(super) fn is_whole(frame: &[u8], packet: &Packet) -> bool {
     let at = usize::from(packet.l4) + 16;
     let l4_bytes = packet.l3_bytes - u32::from(packet.l4 - packet.l3);
     let pseudo = checksum::pseudo_header(
@@ -202,7 +202,7 @@ fn is_whole(frame: &[u8], packet: &Packet) -> bool {
 }
 
 /// Lengths and checksums of a segment whose payload or numbers changed.
-fn finish(frame: &mut [u8], packet: &Packet) -> Option<()> {
+pub(super) fn finish(frame: &mut [u8], packet: &Packet) -> Option<()> {
     let (l3, l4) = (usize::from(packet.l3), usize::from(packet.l4));
     let l3_bytes = u16::try_from(frame.len() - l3).ok()?;
     if packet.family == 4 {

@@ -53,6 +53,8 @@ pub struct FrameHeader {
     pub length: u32,
     /// The VLAN tag that the device took off the frame (wire mode), as [`vlan_tag`] makes it; 0: none.
     pub vlan: u32,
+    /// Payload bytes of one segment if the frame is an aggregate, which may be longer than its interface's MTU; else 0.
+    pub segment: u32,
 }
 
 /// A VLAN tag as one number: its EtherType (host order; 0x8100 for 802.1Q, 0x88a8 for 802.1ad) above its control

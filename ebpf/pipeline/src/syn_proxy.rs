@@ -303,7 +303,8 @@ pub(crate) fn step<F: Frame, E: Tables>(
 }
 
 /// A client's packet before the server has answered: whatever acknowledges our SYN+ACK repeats the SYN, which may have
-/// been lost; nobody else would.
+/// been lost. For a client that says nothing because its server is to speak first, user space puts such a packet back
+/// (not on wires, whose stations it does not know).
 #[inline(always)]
 fn repeat<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work, flags: u8) -> Result<(), Reason> {
     let expected = 0u32.wrapping_sub(work.flow.tcp_delta);

@@ -67,7 +67,8 @@ pub fn serve(ctx: &TcContext) -> i32 {
         30 => {
             let limit = Reason::FragmentLimit as u32;
             let timeout = Reason::FragmentTimeout as u32;
-            if request.argument != limit && request.argument != timeout {
+            let lost = Reason::GatewayLost as u32;
+            if request.argument != limit && request.argument != timeout && request.argument != lost {
                 return 0;
             }
             Kernel.add(request.argument, u64::from(k[0]));

@@ -264,6 +264,7 @@ impl Frame for SkbFrame {
             argument,
             length: self.bytes(),
             vlan: self.vlan(),
+            segment: self.gso_segment_bytes(),
         };
         if header.length <= SMALL_FRAME_BYTES as u32 {
             copy_out::<SMALL_FRAME_BYTES>(self.skb, &header)
