@@ -92,8 +92,10 @@ pub enum Show {
     Policies(ShowArgs),
     /// Live sessions
     Sessions(ShowSessionsArgs),
-    /// Source translation rules, and how often each was used
+    /// Translation: rules and how often each was used, pools, mappings
     Nat(ShowArgs),
+    /// Screens of each zone: thresholds, what they stopped, the last event
+    Screens(ShowArgs),
     /// Address groups and their members
     Groups(ShowArgs),
     /// Counters: every packet ends in exactly one reason

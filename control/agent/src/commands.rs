@@ -18,6 +18,7 @@ pub fn show(what: Show) -> Result<()> {
         Show::Zones(args) => ask(&args, &Command::ShowZones {}, render::zones),
         Show::Policies(args) => ask(&args, &Command::ShowPolicies {}, render::policies),
         Show::Nat(args) => ask(&args, &Command::ShowNat {}, render::nat),
+        Show::Screens(args) => ask(&args, &Command::ShowScreens {}, render::screens),
         Show::Groups(args) => ask(&args, &Command::ShowGroups {}, render::groups),
         Show::Counters(args) => ask(
             &args.show,

@@ -10,7 +10,8 @@ use crossbeam::channel::RecvTimeoutError;
 use crate::filter::SessionFilter;
 use crate::protocol::Failure;
 use crate::report::{
-    Cleared, Counters, Explanation, Flow, Groups, Interfaces, Nat, Policies, Question, Sessions, Zones,
+    Cleared, Counters, Explanation, Flow, Groups, Interfaces, Nat, Policies, Question, Screens, Sessions,
+    Zones,
 };
 
 /// What an answer comes to.
@@ -29,6 +30,8 @@ pub trait Firewall: Send + Sync {
     fn policies(&self) -> Answered<Policies>;
     /// The translation rules.
     fn nat(&self) -> Answered<Nat>;
+    /// The zones' screens and what they stopped.
+    fn screens(&self) -> Answered<Screens>;
     /// The address groups.
     fn groups(&self) -> Answered<Groups>;
     /// The counters, zeros included if `all`.

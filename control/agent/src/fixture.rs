@@ -12,7 +12,8 @@ use crate::firewall::{Answered, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
     self, Cleared, Counter, CounterKind, Counters, Explanation, Flow, FlowKind, Group, Groups, Interface,
-    Interfaces, Nat, Policies, Policy, Question, Sessions, SourceRule, Verdict, Zone, Zones,
+    Interfaces, Nat, Policies, Policy, Question, Screen, ScreenEvent, Screens, Sessions, SourceRule, Verdict,
+    Zone, Zones,
 };
 
 fn texts(words: &[&str]) -> Vec<String> {
@@ -235,6 +236,52 @@ pub fn policies() -> Policies {
     }
 }
 
+/// A flood that was stopped, a scan that raised the alarm, and what is left of a screen that was on once.
+pub fn screens() -> Vec<Screen> {
+    let flood = Screen {
+        zone: "internet".into(),
+        profile: Some("edge".into()),
+        screen: "icmp_flood".into(),
+        enabled: true,
+        action: Some("drop".into()),
+        threshold: Some(1_000),
+        threshold_unit: Some("packets/s".into()),
+        interval_seconds: None,
+        dropped: 41,
+        alarmed: 0,
+        last_event: Some(ScreenEvent {
+            time: "2026-11-22T15:32:33.000001Z".into(),
+            verdict: Verdict::Dropped,
+            source_address: "198.51.100.7".parse().expect("an address"),
+            destination_address: "203.0.113.80".parse().expect("an address"),
+        }),
+    };
+    let scan = Screen {
+        screen: "tcp_port_scan".into(),
+        threshold: Some(10),
+        threshold_unit: Some("ports".into()),
+        interval_seconds: Some(0.005),
+        dropped: 0,
+        alarmed: 3,
+        last_event: None,
+        ..flood.clone()
+    };
+    let off = Screen {
+        zone: "web".into(),
+        profile: None,
+        screen: "land".into(),
+        enabled: false,
+        action: None,
+        threshold: None,
+        threshold_unit: None,
+        interval_seconds: None,
+        dropped: 2,
+        alarmed: 0,
+        ..scan.clone()
+    };
+    vec![flood, scan, off]
+}
+
 /// A denial by default.
 pub fn explanation(question: &Question) -> Explanation {
     Explanation {
@@ -320,6 +367,10 @@ impl Firewall for Fixture {
             source: vec![rule],
             ..Nat::default()
         })
+    }
+
+    fn screens(&self) -> Answered<Screens> {
+        Ok(Screens { screens: screens() })
     }
 
     fn groups(&self) -> Answered<Groups> {

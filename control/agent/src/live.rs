@@ -5,6 +5,7 @@
 //! through whoever holds the engine's network namespace: the daemon's main thread.
 
 mod nat;
+mod screens;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
@@ -16,7 +17,7 @@ use crate::firewall::{Answered, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
     Cleared, Counters, Explanation, Flow, Group, Groups, Interfaces, Nat, Policies, Policy, Question,
-    Session, Sessions, Zone, Zones,
+    Screens, Session, Sessions, Zone, Zones,
 };
 use crate::{convert, translate};
 
@@ -102,6 +103,12 @@ impl Firewall for LiveFirewall {
             mappings: self.engine.mappings().map_err(|error| failure(&error))?,
         };
         Ok(nat::nat(&config, &counted))
+    }
+
+    fn screens(&self) -> Answered<Screens> {
+        let config = self.config();
+        let counted = self.engine.screens().map_err(|error| failure(&error))?;
+        Ok(screens::screens(&config, &counted, &self.recent_flows()))
     }
 
     fn groups(&self) -> Answered<Groups> {

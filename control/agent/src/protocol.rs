@@ -40,6 +40,8 @@ pub enum Command {
     ShowPolicies {},
     /// [`crate::report::Nat`]
     ShowNat {},
+    /// [`crate::report::Screens`]
+    ShowScreens {},
     /// [`crate::report::Groups`]
     ShowGroups {},
     /// [`crate::report::Counters`]
@@ -228,6 +230,7 @@ mod tests {
         let commands = [
             Command::ShowInterfaces {},
             Command::ShowCounters { all: true },
+            Command::ShowScreens {},
             Command::ShowSessions {
                 filter: SessionFilter {
                     protocol: Some(6),

@@ -6,6 +6,7 @@
 //! Addresses are text, ports numbers; of ICMP queries both "ports" are the identifier, of other protocols 0.
 
 mod nat;
+mod screens;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::nat::{DestinationRule, Mapping, Nat, Pool, SHOWN_MAPPINGS, SourceRule, StaticRule};
+pub use self::screens::{Screen, ScreenEvent, Screens};
 
 /// `show interfaces`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

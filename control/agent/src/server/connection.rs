@@ -70,6 +70,7 @@ fn answer(out: &mut impl io::Write, firewall: &dyn Firewall, command: Command) -
         Command::ShowZones {} => reply(out, firewall.zones()),
         Command::ShowPolicies {} => reply(out, firewall.policies()),
         Command::ShowNat {} => reply(out, firewall.nat()),
+        Command::ShowScreens {} => reply(out, firewall.screens()),
         Command::ShowGroups {} => reply(out, firewall.groups()),
         Command::ShowCounters { all } => reply(out, firewall.counters(all)),
         Command::ShowSessions { filter, limit } => {

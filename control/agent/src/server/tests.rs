@@ -69,6 +69,8 @@ fn every_command_is_answered_on_one_connection() {
     assert_eq!(zones.zones[0].name, "web");
     let nat: report::Nat = client.ask(&Command::ShowNat {}).expect("an answer");
     assert_eq!(nat.source[0].name, "hide-inside");
+    let screens: report::Screens = client.ask(&Command::ShowScreens {}).expect("an answer");
+    assert_eq!(screens.screens, fixture::screens());
     let groups: report::Groups = client.ask(&Command::ShowGroups {}).expect("an answer");
     assert_eq!(groups.groups[0].name, "databases");
     let counters: report::Counters = client

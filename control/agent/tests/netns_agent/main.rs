@@ -3,6 +3,7 @@
 
 mod daemon;
 mod lifecycle;
+mod screens;
 mod wire;
 
 use std::fs::{self, File};
