@@ -1,11 +1,19 @@
 //! The BPF object: loading it with the configured sizes, attaching it, and its tables as typed maps.
 
-use std::{os::fd::AsFd as _, sync::Arc};
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::Arc,
+};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf},
-    programs::{SchedClassifier, TcAttachType, Xdp, XdpMode, tc::SchedClassifierLink, xdp::XdpLink},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        tc::{SchedClassifierLink, TcAttachOptions},
+        xdp::XdpLink,
+    },
+    sys::SyscallError,
 };
 use bulkhead_abi as abi;
 use zerocopy::IntoBytes as _;
@@ -13,6 +21,7 @@ use zerocopy::IntoBytes as _;
 use crate::{
     inject,
     memory::{Kind, Listed, TableMemory},
+    netlink::{self, Direction, Filter},
     table::{TableError, TypedMap},
 };
 
@@ -30,6 +39,9 @@ pub enum BpfError {
         /// The kernel's answer.
         source: aya::programs::ProgramError,
     },
+    /// The kernel refused a filter, by which programs are attached where there is no TCX.
+    #[error(transparent)]
+    Filter(#[from] netlink::Error),
     /// The embedded object lacks something this build expects.
     #[error("the embedded object has no {0}")]
     Missing(&'static str),
@@ -298,13 +310,38 @@ pub struct TestRunOutcome {
     pub duration: std::time::Duration,
 }
 
-/// The programs attached to one interface. Dropping it detaches them.
+/// A program attached to one direction of an interface. Dropping it detaches the program.
+#[derive(Debug)]
+enum Classifier {
+    /// By a TCX link (Linux 6.6).
+    Tcx {
+        /// The program goes with it.
+        _link: SchedClassifierLink,
+    },
+    /// By a filter of `clsact`.
+    Clsact {
+        /// The program goes with it.
+        _filter: Filter,
+    },
+}
+
+/// The classifiers attached to one interface. Dropping it detaches them.
 #[derive(Debug)]
 pub struct Attachment {
-    /// TCX links (ingress, egress).
-    pub tcx: Vec<SchedClassifierLink>,
-    /// The XDP link.
-    pub xdp: Option<XdpLink>,
+    /// Egress, then ingress.
+    _classifiers: [Classifier; 2],
+}
+
+/// Whether this kernel has TCX. One without does not know the hook; one with it knows that nothing, or what, is attached.
+/// Whoever may not ask will not be allowed to attach either, and hears of that then.
+#[must_use]
+pub fn has_tcx() -> bool {
+    let answer = SchedClassifier::query_tcx("lo", TcAttachType::Ingress);
+    !matches!(
+        answer,
+        Err(ProgramError::SyscallError(SyscallError { ref io_error, .. }))
+            if io_error.raw_os_error() == Some(libc::EINVAL)
+    )
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, which: Program) -> Result<&'a mut P, BpfError>
@@ -600,28 +637,68 @@ impl Object {
         Ok(sum)
     }
 
-    /// Attaches the TCX programs to an interface of this network namespace, egress first: from the first packet on
-    /// the firewall's own connections are remembered.
+    /// A program's descriptor.
+    ///
+    /// # Errors
+    /// If it is not loaded.
+    pub fn program_fd(&self, which: Program) -> Result<BorrowedFd<'_>, BpfError> {
+        let program = self
+            .ebpf
+            .program(which.name())
+            .ok_or(BpfError::Missing(which.name()))?;
+        program
+            .fd()
+            .map(|fd| fd.as_fd())
+            .map_err(|source| BpfError::Program {
+                operation: format!("program {}", which.name()),
+                source,
+            })
+    }
+
+    /// Attaches the classifiers to an interface of this network namespace, egress first: from the first packet on the
+    /// firewall's own connections are remembered. By TCX, or where the kernel has none by filters of `clsact`.
     ///
     /// # Errors
     /// Whatever the kernel says.
-    pub fn attach_tcx(&mut self, interface: &str) -> Result<Attachment, BpfError> {
-        let mut links = Vec::new();
-        for (which, direction) in [
-            (Program::Egress, TcAttachType::Egress),
-            (Program::Ingress, TcAttachType::Ingress),
-        ] {
-            let fail = |source| BpfError::Program {
-                operation: format!("attach {} to {interface}", which.name()),
-                source,
-            };
-            let program = program::<SchedClassifier>(&mut self.ebpf, which)?;
-            let id = program.attach(interface, direction).map_err(fail)?;
-            links.push(program.take_link(id).map_err(fail)?);
-        }
+    pub fn attach_classifiers(&mut self, interface: &str) -> Result<Attachment, BpfError> {
+        let tcx = has_tcx();
         Ok(Attachment {
-            tcx: links,
-            xdp: None,
+            _classifiers: [
+                self.attach_classifier(interface, Direction::Egress, tcx)?,
+                self.attach_classifier(interface, Direction::Ingress, tcx)?,
+            ],
+        })
+    }
+
+    fn attach_classifier(
+        &mut self,
+        interface: &str,
+        direction: Direction,
+        tcx: bool,
+    ) -> Result<Classifier, BpfError> {
+        let (which, hook) = match direction {
+            Direction::Egress => (Program::Egress, TcAttachType::Egress),
+            Direction::Ingress => (Program::Ingress, TcAttachType::Ingress),
+        };
+        let fail = |source| BpfError::Program {
+            operation: format!("attach {} to {interface}", which.name()),
+            source,
+        };
+        let program = program::<SchedClassifier>(&mut self.ebpf, which)?;
+        if tcx {
+            let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+            let id = program
+                .attach_with_options(interface, hook, order)
+                .map_err(fail)?;
+            return Ok(Classifier::Tcx {
+                _link: program.take_link(id).map_err(fail)?,
+            });
+        }
+        let index = nix::net::if_::if_nametoindex(interface)
+            .map_err(|error| fail(ProgramError::IOError(error.into())))?;
+        let fd = program.fd().map_err(fail)?;
+        Ok(Classifier::Clsact {
+            _filter: Filter::attach(index, direction, fd.as_fd(), which.name())?,
         })
     }
 

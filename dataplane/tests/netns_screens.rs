@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 use bulkhead_dataplane::{
+    bpf::has_tcx,
     engine::{Engine, EventKind},
+    preflight::hook,
     ruleset::{Action, HookMode, Policy, Ruleset, Scan, Screen},
 };
 use bulkhead_testkit::{Frame, Host, HostSpec, Outcome, RawPort, TcpServer, Topology, UdpServer, privileged};
@@ -130,7 +132,7 @@ fn netns_a_udp_flood_is_stopped_at_its_threshold() -> Result<()> {
             ..Screen::default()
         };
         let lab = Lab::new(hook, screen)?;
-        let name = if hook == HookMode::Xdp { "xdp+tcx" } else { "tcx" };
+        let name = hook::name(hook == HookMode::Xdp, !has_tcx());
         assert_eq!(lab.hooks()?, [name; 2]);
         for family in 0..2 {
             let frames: Vec<_> = (0..50)

@@ -44,7 +44,7 @@ pub struct Interface {
     pub up: bool,
     /// Its addresses with their prefix lengths.
     pub addresses: Vec<String>,
-    /// `tcx`, `xdp+tcx` or `none`.
+    /// `tcx`, `xdp+tcx` or `none`; with `clsact` for `tcx` where the kernel has no TCX.
     pub hook: String,
     /// Why that hook.
     pub hook_reason: String,
@@ -457,7 +457,7 @@ pub struct InterfaceChecks {
     pub rx_queues: Option<u32>,
     /// Transmit queues in use.
     pub tx_queues: Option<u32>,
-    /// The hook it would get: `tcx` or `xdp+tcx`; `null` if none.
+    /// The hook it would get: `tcx` or `xdp+tcx`, with `clsact` for `tcx` where the kernel has no TCX; `null` if none.
     pub hook: Option<String>,
     /// Why that hook, or why none.
     pub hook_reason: String,

@@ -97,7 +97,7 @@ impl Interface {
 
     fn attach(&mut self, object: &mut Object) -> Result<(), EngineError> {
         if self.attachment.is_none() {
-            self.attachment = Some(object.attach_tcx(&self.rule.name)?);
+            self.attachment = Some(object.attach_classifiers(&self.rule.name)?);
         }
         let wants_xdp = self.choice.as_ref().is_some_and(|choice| choice.xdp);
         if !wants_xdp {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bulkhead_abi::{Reason, RuleSet, STATIC_RULE};
 
 use super::{Engine, EngineError, lock};
-use crate::{memory::TableMemory, netlink::Family};
+use crate::{memory::TableMemory, netlink::Family, preflight::hook};
 
 /// A data interface as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct InterfaceStatus {
     pub up: bool,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
-    /// `tcx`, `xdp+tcx` or `none`.
+    /// `tcx`, `xdp+tcx` or `none`; with `clsact` for `tcx` where the kernel has no TCX.
     pub hook: &'static str,
     /// Why that hook.
     pub reason: String,
@@ -82,10 +82,10 @@ impl Engine {
                     .filter(|address| link.is_some_and(|link| link.index == address.index))
                     .map(|address| format!("{}/{}", address.address, address.prefix_len))
                     .collect(),
-                hook: match (interface.attached(), interface.has_xdp()) {
-                    (true, true) => "xdp+tcx",
-                    (true, false) => "tcx",
-                    (false, _) => "none",
+                hook: if interface.attached() {
+                    hook::name(interface.has_xdp(), choice.is_some_and(|choice| choice.clsact))
+                } else {
+                    "none"
                 },
                 reason: choice.map(|choice| choice.reason.clone()).unwrap_or_default(),
                 attached: interface.attached(),

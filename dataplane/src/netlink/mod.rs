@@ -1,7 +1,7 @@
 //! Everything Bulkhead says to and hears from rtnetlink, over blocking sockets.
 //!
 //! Owns: the links, addresses, routes and neighbours as the kernel has them ([`Netlink`]), the stream of
-//! their changes ([`Monitor`]), the fail-closed routing-policy rules, the set-up operations that tests and
+//! their changes ([`Monitor`]), the fail-closed routing-policy rules, programs as `clsact` filters ([`Filter`]), the set-up operations that tests and
 //! the demo need, and the offload facts that only [`ethtool`] knows.
 //!
 //! Assumes: a socket belongs to the network namespace of the thread that opened it, for good. Whoever
@@ -15,6 +15,7 @@
 mod address;
 mod error;
 pub mod ethtool;
+mod filter;
 mod link;
 mod monitor;
 mod neighbour;
@@ -31,6 +32,7 @@ use netlink_packet_route::AddressFamily;
 
 pub use self::address::{AddressScope, InterfaceAddress};
 pub use self::error::{Error, Result};
+pub use self::filter::{Direction, Filter, FilterInfo, HANDLE, PREFERENCE};
 pub use self::link::{Link, LinkKind};
 pub use self::monitor::{Event, Monitor};
 pub use self::neighbour::{Neighbour, NeighbourState};

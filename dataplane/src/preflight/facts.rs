@@ -4,6 +4,7 @@
 //! network namespace of the calling thread. Refuses nothing: what the kernel does not tell stays `None`, and
 //! the choice says so.
 
+use crate::bpf::has_tcx;
 use crate::netlink::ethtool::{Ethtool, Offload};
 use crate::netlink::netdev::{self, XdpFeatures};
 use crate::netlink::{Link, LinkKind, Netlink};
@@ -23,6 +24,8 @@ pub struct InterfaceFacts {
     pub rx_queues: u32,
     /// Transmit queues in use.
     pub tx_queues: u32,
+    /// Whether the kernel has TCX.
+    pub tcx: bool,
     /// What the driver can do with XDP now; `None` if this kernel does not tell.
     pub xdp: Option<XdpFeatures>,
     /// A veth's other end, where it is in the same namespace. It usually is not: then only [`Self::xdp`] tells of it.
@@ -55,6 +58,7 @@ impl InterfaceFacts {
             mtu: link.mtu,
             rx_queues,
             tx_queues,
+            tcx: has_tcx(),
             xdp: told(&link.name, netdev::xdp_features(link.index)).flatten(),
             peer: peer(link, netlink, ethtool),
         }

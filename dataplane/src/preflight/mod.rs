@@ -22,7 +22,7 @@ use std::fs;
 
 pub use self::facts::{InterfaceFacts, PeerFacts};
 pub use self::hook::HookChoice;
-use crate::bpf::Sizes;
+use crate::bpf::{self, Sizes};
 use crate::netlink::ethtool::Ethtool;
 use crate::netlink::{Error, Link, LinkKind, Netlink};
 use crate::ruleset::InterfaceRule;
@@ -173,6 +173,7 @@ impl Preflight {
         checks.extend(privilege::capabilities(&proc("status")));
         checks.extend([
             kernel::bpf(&proc("uid_map")),
+            kernel::attaching(bpf::has_tcx()),
             kernel::jit(),
             kernel::btf(),
             kernel::syn_cookies(),

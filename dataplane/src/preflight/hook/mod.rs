@@ -1,7 +1,7 @@
 //! Which programs go onto an interface, and why.
 //!
 //! Owns the decision and its words: a pure function of the configured mode and of [`InterfaceFacts`]. TCX goes
-//! everywhere. XDP is added where it pays (a NIC whose driver runs native programs and redirects), or where the
+//! everywhere; in a kernel without it (before 6.6) filters of `clsact` take its place. XDP is added where it pays (a NIC whose driver runs native programs and redirects), or where the
 //! configuration insists. Assumes that the XDP program reads frames in fragments, as ours does (`xdp.frags`):
 //! then a veth of any MTU takes it. Refuses `xdp` where attaching is bound to fail, with what to do instead.
 //!
@@ -28,6 +28,8 @@ const NATIVE: XdpFeatures = XdpFeatures::BASIC.union(XdpFeatures::REDIRECT);
 pub struct HookChoice {
     /// XDP is attached too; TCX always is.
     pub xdp: bool,
+    /// The kernel has no TCX, and filters of `clsact` take its place.
+    pub clsact: bool,
     /// XDP programs of other interfaces may redirect into this one. Where they may not, such packets are passed on
     /// to TCX, which sends them by a way that always exists.
     pub xdp_target: bool,
@@ -37,11 +39,22 @@ pub struct HookChoice {
     pub warnings: Vec<String>,
 }
 
+/// The word for what is on an interface.
+#[must_use]
+pub const fn name(xdp: bool, clsact: bool) -> &'static str {
+    match (xdp, clsact) {
+        (false, false) => "tcx",
+        (true, false) => "xdp+tcx",
+        (false, true) => "clsact",
+        (true, true) => "xdp+clsact",
+    }
+}
+
 impl HookChoice {
-    /// `tcx` or `xdp+tcx`.
+    /// `tcx` or `xdp+tcx`; `clsact` or `xdp+clsact` where the kernel has no TCX.
     #[must_use]
     pub const fn name(&self) -> &'static str {
-        if self.xdp { "xdp+tcx" } else { "tcx" }
+        name(self.xdp, self.clsact)
     }
 
     fn tcx(reason: impl Into<String>) -> Self {
@@ -78,6 +91,12 @@ pub fn choose(mode: HookMode, facts: &InterfaceFacts) -> Result<HookChoice, Stri
         HookMode::Xdp => forced(facts)?,
     };
     choice.xdp_target = can_receive(mode, facts);
+    if !facts.tcx {
+        choice.clsact = true;
+        choice
+            .reason
+            .push_str("; filters of `clsact` instead of TCX, which this kernel lacks");
+    }
     Ok(choice)
 }
 

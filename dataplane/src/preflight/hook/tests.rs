@@ -18,6 +18,7 @@ fn facts(kind: LinkKind, xdp: Option<XdpFeatures>) -> InterfaceFacts {
         mtu: 1500,
         rx_queues: 1,
         tx_queues: 1,
+        tcx: true,
         xdp,
         peer: None,
     }
@@ -55,6 +56,26 @@ fn warned(choice: &HookChoice, needles: &[&str]) {
     for (warning, needle) in choice.warnings.iter().zip(needles) {
         assert!(warning.contains(needle), "no {needle:?} in {warning:?}");
     }
+}
+
+#[test]
+fn without_tcx_clsact_takes_its_place() {
+    let old = InterfaceFacts {
+        tcx: false,
+        ..facts(LinkKind::Macvlan, None)
+    };
+    let choice = chosen(HookMode::Tcx, &old);
+    assert_eq!((choice.name(), choice.xdp), ("clsact", false));
+    assert!(
+        choice.reason.ends_with("which this kernel lacks"),
+        "{}",
+        choice.reason
+    );
+    let nic = InterfaceFacts {
+        tcx: false,
+        ..facts(LinkKind::Physical, Some(NIC))
+    };
+    assert_eq!(chosen(HookMode::Auto, &nic).name(), "xdp+clsact");
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub const WANTED: &[&str] = &[
     "dummy",
     "tun",
     "sch_ingress",
+    "cls_matchall",
     "cls_bpf",
 ];
 

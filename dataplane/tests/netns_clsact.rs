@@ -1,0 +1,164 @@
+//! Programs attached as filters of `clsact`, on kernels with TCX and without: set, replaced at once, taken off; and nobody
+//! else's filter touched.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use bulkhead_dataplane::{
+    bpf::{Object, Program, Sizes},
+    netlink::{Direction, Filter, HANDLE, Netlink, PREFERENCE, VethSpec},
+};
+use bulkhead_testkit::{Namespace, privileged};
+
+const SIZES: Sizes = Sizes {
+    sessions: 1,
+    half_open: 1,
+    rules: 1,
+    addresses: 1,
+    routes: 1,
+    neighbours: 1,
+};
+
+/// Runs `tc`, and returns what it prints.
+fn tc(arguments: &str) -> Result<String> {
+    let out = Command::new("tc")
+        .args(arguments.split(' '))
+        .output()
+        .context("tc")?;
+    ensure!(
+        out.status.success(),
+        "tc {arguments}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    Ok(String::from_utf8(out.stdout)?)
+}
+
+/// An interface in a namespace of its own, and the object.
+fn lab(prefix: &str, test: impl FnOnce(&mut Netlink, u32, &Object) -> Result<()> + Send) -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let namespace = Namespace::new(prefix)?;
+    namespace.run(|| {
+        let object = Object::load(&SIZES)?;
+        let mut netlink = Netlink::connect()?;
+        let index = netlink.create_veth(&VethSpec {
+            name: "net1",
+            peer_name: "peer",
+            ..VethSpec::default()
+        })?;
+        test(&mut netlink, index, &object)
+    })
+}
+
+#[test]
+fn netns_clsact_filters_are_set_replaced_and_taken_off() -> Result<()> {
+    lab("bht-clsact-a", |netlink, index, object| {
+        for (direction, which, parent) in [
+            (Direction::Ingress, Program::Ingress, "ingress"),
+            (Direction::Egress, Program::Egress, "egress"),
+        ] {
+            ensure!(netlink.filter(index, direction)?.is_none());
+            let fd = object.program_fd(which)?;
+            let mut filter = Filter::attach(index, direction, fd, which.name())?;
+            let there = netlink.filter(index, direction)?.context("a filter")?;
+            ensure!(there.is_own() && there.name == which.name() && there.program != 0);
+            let shown = tc(&format!("filter show dev net1 {parent}"))?;
+            for part in [
+                format!("pref {PREFERENCE}"),
+                format!("handle {HANDLE:#x}"),
+                "protocol all".to_owned(),
+                "direct-action".to_owned(),
+                which.name().to_owned(),
+            ] {
+                ensure!(shown.contains(&part), "no {part:?} in {shown}");
+            }
+
+            // Another program in the same place: one filter, never two and never none.
+            let other = object.program_fd(Program::Control)?;
+            filter.replace(other, Program::Control.name())?;
+            let replaced = netlink.filter(index, direction)?.context("a filter")?;
+            ensure!(replaced.program != there.program && replaced.name == Program::Control.name());
+            let shown = tc(&format!("filter show dev net1 {parent}"))?;
+            ensure!(shown.matches("direct-action").count() == 1, "{shown}");
+
+            drop(filter);
+            ensure!(netlink.filter(index, direction)?.is_none());
+            ensure!(tc(&format!("filter show dev net1 {parent}"))?.is_empty());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn netns_clsact_filters_of_others_in_our_place_are_refused_and_stay() -> Result<()> {
+    lab("bht-clsact-b", |netlink, index, object| {
+        let fd = object.program_fd(Program::Control)?;
+        let other = Filter::attach(index, Direction::Ingress, fd, "somebody_else")?;
+        let before = tc("filter show dev net1 ingress")?;
+        let fd = object.program_fd(Program::Ingress)?;
+        let error = Filter::attach(index, Direction::Ingress, fd, "bulkhead_ingress").expect_err("taken");
+        ensure!(error.to_string().contains("name \"somebody_else\""), "{error}");
+        ensure!(!netlink.remove_filter(index, Direction::Ingress)?);
+        ensure!(tc("filter show dev net1 ingress")? == before, "it was touched");
+        drop(other);
+        Ok(())
+    })
+}
+
+#[test]
+fn netns_clsact_filters_of_others_beside_ours_stay_as_they_are() -> Result<()> {
+    lab("bht-clsact-e", |_, index, object| {
+        let fd = object.program_fd(Program::Ingress)?;
+        tc("qdisc add dev net1 clsact")?;
+        match tc("filter add dev net1 ingress pref 10 protocol ip handle 7 matchall") {
+            Err(error) if error.to_string().contains("classifier not found") => {
+                println!("SKIPPED: this kernel has no classifier but bpf");
+                return Ok(());
+            }
+            done => done?,
+        };
+        let before = tc("filter show dev net1 ingress")?;
+        ensure!(before.contains("matchall"), "{before}");
+        let filter = Filter::attach(index, Direction::Ingress, fd, "bulkhead_ingress")?;
+        let both = tc("filter show dev net1 ingress")?;
+        // In the order in which they see packets.
+        ensure!(both.find("matchall") < both.find("bulkhead_ingress"), "{both}");
+        drop(filter);
+        ensure!(tc("filter show dev net1 ingress")? == before, "it was touched");
+        Ok(())
+    })
+}
+
+#[test]
+fn netns_clsact_refuses_an_interface_with_the_older_discipline() -> Result<()> {
+    lab("bht-clsact-c", |_, index, object| {
+        let fd = object.program_fd(Program::Egress)?;
+        tc("qdisc add dev net1 ingress")?;
+        let error = Filter::attach(index, Direction::Egress, fd, "bulkhead_egress").expect_err("no egress");
+        ensure!(
+            error.to_string().contains("tc qdisc del dev INTERFACE ingress"),
+            "{error}"
+        );
+        Ok(())
+    })
+}
+
+/// What a killed daemon leaves is replaced by the next one, and a late end of the first does not take the second's.
+#[test]
+fn netns_clsact_filters_that_a_dead_process_left_are_taken_over() -> Result<()> {
+    lab("bht-clsact-d", |netlink, index, object| {
+        let first = object.program_fd(Program::Control)?;
+        let second = object.program_fd(Program::Ingress)?;
+        let left = Filter::attach(index, Direction::Ingress, first, "bulkhead_control")?;
+        let next = Filter::attach(index, Direction::Ingress, second, "bulkhead_ingress")?;
+        drop(left);
+        let there = netlink
+            .filter(index, Direction::Ingress)?
+            .context("the second's")?;
+        ensure!(there.name == "bulkhead_ingress");
+        drop(next);
+        ensure!(netlink.filter(index, Direction::Ingress)?.is_none());
+        Ok(())
+    })
+}
