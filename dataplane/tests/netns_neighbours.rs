@@ -94,6 +94,7 @@ fn rules(lab: &Topology, hook: HookMode) -> Ruleset {
         groups: vec![Group {
             name: "published".into(),
             members: PUBLISHED.map(ip).map(full).to_vec(),
+            ..Group::default()
         }],
         services: vec![Service {
             name: "web".into(),
