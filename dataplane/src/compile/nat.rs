@@ -3,7 +3,10 @@
 //! A static rule becomes a destination rule and a source rule in front of the configured ones. What they match are groups
 //! of their own, numbered behind the named ones: the outside prefix of static rule `i`, then its inside prefix.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use bulkhead_abi::{
     MappingKey, NAT_ANSWERED, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES, PoolKey,
@@ -21,6 +24,9 @@ use crate::{
 
 /// Most addresses of one family in one pool.
 const MOST_ADDRESSES: u32 = 1 << 31;
+
+/// Most addresses of destination rules that neighbours are answered for.
+const MOST_NAMED: usize = 1024;
 
 /// Ports where a pool does not translate them.
 const ANY_PORTS: (u16, u16) = (0, u16::MAX);
@@ -414,26 +420,50 @@ fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) {
         enter_address(compiled, generation, v4, bits, length, zones);
         around.push(((v4, bits, length), zones));
     }
-    // Single addresses only: a prefix that a destination rule names usually says whose traffic it takes, not whose addresses
-    // are free.
-    let mut named: BTreeMap<(bool, u128), u64> = BTreeMap::new();
+    for ((v4, bits), zones) in named(ruleset, &zones) {
+        let (length, entered) = if v4 {
+            (32, compiled.nat_addresses4.len())
+        } else {
+            (128, compiled.nat_addresses6.len())
+        };
+        // Nobody is refused a configuration because of these.
+        if entered < MAX_NAT_ADDRESSES {
+            enter_address(compiled, generation | NAT_ANSWERED, v4, bits, length, zones);
+        }
+    }
+}
+
+/// The single addresses that destination rules name, with their zones: at most [`MOST_NAMED`].
+///
+/// A prefix usually says whose traffic a rule takes, not whose addresses are free; so do groups that except something, and
+/// those that change without a commit. They are left to routes.
+fn named(ruleset: &Ruleset, zones: &impl Fn(&[usize]) -> u64) -> BTreeMap<(bool, u128), u64> {
+    let mut named = BTreeMap::new();
     for rule in ruleset.destination_nat.iter().filter(|rule| rule.pool.is_some()) {
-        let groups = rule
-            .destination
-            .iter()
-            .filter_map(|index| ruleset.groups.get(*index));
-        for member in groups.flat_map(|group| &group.members) {
-            let v4 = member.address.is_ipv4();
-            let (bits, length) = aligned(member);
-            if length == if v4 { 32 } else { 128 } {
+        let mut waiting = rule.destination.clone();
+        let mut seen = BTreeSet::new();
+        while let Some(index) = waiting.pop() {
+            let Some(group) = ruleset.groups.get(index).filter(|_| seen.insert(index)) else {
+                continue;
+            };
+            if group.dynamic || !group.except.is_empty() || !group.except_groups.is_empty() {
+                continue;
+            }
+            waiting.extend(&group.groups);
+            for member in &group.members {
+                let v4 = member.address.is_ipv4();
+                let (bits, length) = aligned(member);
+                if length != if v4 { 32 } else { 128 } {
+                    continue;
+                }
+                if named.len() == MOST_NAMED && !named.contains_key(&(v4, bits)) {
+                    return named;
+                }
                 *named.entry((v4, bits)).or_default() |= zones(&rule.from);
             }
         }
     }
-    for ((v4, bits), zones) in named {
-        let length = if v4 { 32 } else { 128 };
-        enter_address(compiled, generation | NAT_ANSWERED, v4, bits, length, zones);
-    }
+    named
 }
 
 fn enter_address(
@@ -474,7 +504,7 @@ mod tests {
     use super::*;
     use crate::{
         compile::compile,
-        ruleset::{DestinationNat, SourceNat, Wire, Zone},
+        ruleset::{DestinationNat, Group, SourceNat, Wire, Zone},
     };
 
     fn prefix(text: &str) -> Prefix {
@@ -649,20 +679,32 @@ mod tests {
             pool,
             ..DestinationNat::default()
         };
-        let group = |members: &[&str]| crate::ruleset::Group {
+        let group = |members: &[&str]| Group {
             members: members.iter().map(|text| prefix(text)).collect(),
-            ..crate::ruleset::Group::default()
+            ..Group::default()
         };
         let ruleset = Ruleset {
             zones: zones(3),
             groups: vec![
                 group(&["203.0.113.7/32", "2001:db8::7/128", "203.0.113.0/24"]),
                 group(&["203.0.113.8/32"]),
+                Group {
+                    groups: vec![0],
+                    ..Group::default()
+                },
+                Group {
+                    dynamic: true,
+                    ..group(&["203.0.113.9/32"])
+                },
+                Group {
+                    except: vec![prefix("203.0.113.11/32")],
+                    ..group(&["203.0.113.10/32", "203.0.113.11/32"])
+                },
             ],
             pools: vec![Pool::default()],
             destination_nat: vec![
                 rule(Some(0), &[0], 0),
-                rule(Some(0), &[0], 2),
+                rule(Some(0), &[2, 3, 4], 2),
                 rule(Some(0), &[], 1),
                 rule(None, &[1], 1),
             ],
@@ -683,6 +725,32 @@ mod tests {
             (key6.bits, key6.generation, zones6),
             (160, 5 | NAT_ANSWERED, 0b1010)
         );
+    }
+
+    #[test]
+    fn a_long_list_of_published_addresses_is_cut_and_not_refused() {
+        let members = (0..100_000_u32).map(|number| Prefix {
+            address: IpAddr::V4((0x0a00_0000 + number).into()),
+            length: 32,
+        });
+        let ruleset = Ruleset {
+            zones: zones(1),
+            groups: vec![Group {
+                members: members.collect(),
+                ..Group::default()
+            }],
+            pools: vec![Pool::default()],
+            destination_nat: vec![DestinationNat {
+                destination: vec![0],
+                pool: Some(0),
+                ..DestinationNat::default()
+            }],
+            ..Ruleset::default()
+        };
+        let zones = |_: &[usize]| 2;
+        let named = named(&ruleset, &zones);
+        assert_eq!(named.len(), MOST_NAMED);
+        assert!(named.values().all(|zones| *zones == 2));
     }
 
     #[test]

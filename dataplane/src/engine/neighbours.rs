@@ -13,7 +13,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use bulkhead_abi::{NAT_ANSWERED, RouteKind, SLOW_PATH_MARK, nat_flags};
+use bulkhead_abi::{NAT_ANSWERED, RouteKind, SLOW_PATH_MARK, ZoneKey, nat_flags};
 use etherparse::PacketBuilder;
 
 use super::{Shared, lock};
@@ -35,6 +35,8 @@ type Place = (u32, IpAddr);
 pub(super) struct Announcer {
     sender: Sender,
     generation: u32,
+    /// Interfaces and their zones as they were last seen: one may come back under another number.
+    zones: Vec<(ZoneKey, u32)>,
     announced: HashSet<Place>,
     /// With how many times are left.
     pending: Vec<(Place, u32)>,
@@ -50,6 +52,7 @@ impl Announcer {
         Ok(Self {
             sender: Sender::open()?,
             generation: 0,
+            zones: Vec::new(),
             announced: HashSet::new(),
             pending: Vec::new(),
             listeners: Listeners {
@@ -61,14 +64,16 @@ impl Announcer {
 
     /// Looks whether there is a new configuration, and tells what is to be told. To be called every two seconds.
     pub(super) fn pass(&mut self, shared: &Shared) {
-        let (generation, owned) = {
-            let live = lock(&shared.live);
-            let generation = live.compiled.generation;
-            let fresh = generation != self.generation;
-            (generation, fresh.then(|| Owned::of(&live.compiled)))
+        let owned = {
+            let compiled = &lock(&shared.live).compiled;
+            let fresh = compiled.generation != self.generation || compiled.zones != self.zones;
+            fresh.then(|| {
+                self.generation = compiled.generation;
+                self.zones.clone_from(&compiled.zones);
+                Owned::of(compiled)
+            })
         };
         if let Some(owned) = owned {
-            self.generation = generation;
             self.listeners.follow(&owned.listening);
             let now: HashSet<Place> = {
                 let fib = lock(&shared.fib);
@@ -259,7 +264,7 @@ impl Listeners {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_abi::{PrefixKey4, PrefixKey6, ZoneKey};
+    use bulkhead_abi::{PrefixKey4, PrefixKey6};
 
     use super::*;
     use crate::address::words;

@@ -49,7 +49,7 @@ pub struct IcmpScreen {
 /// What is suspicious in TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpScreen {
-    /// The same address and port at both ends.
+    /// The same address at both ends.
     pub land: bool,
     /// Segments without any flag.
     pub no_flags: bool,
@@ -67,7 +67,7 @@ pub struct TcpScreen {
     pub sweep: Option<Scan>,
     /// Floods of SYN segments.
     pub syn_flood: Option<SynFlood>,
-    /// Most connections of one source that are answered but say nothing.
+    /// Most TCP connections that one source has open at once.
     pub syn_ack_ack: Option<u32>,
 }
 
@@ -85,7 +85,7 @@ pub struct UdpScreen {
 /// How many, how quickly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scan {
-    /// So many different ones: 2 to 1,024.
+    /// So many different ones: 2 to 128.
     pub count: u32,
     /// Within this time: whole milliseconds, 1 ms to 1 s.
     pub interval: Duration,
@@ -138,7 +138,7 @@ impl Screen {
     pub const BUILTIN: &str = "default";
     /// ICMP or UDP packets a second, where a flood screen says `true`.
     pub const DEFAULT_FLOOD: u32 = 1_000;
-    /// Silent connections, where `synAckAck` says `true`.
+    /// Connections, where `synAckAck` says `true`.
     pub const DEFAULT_SYN_ACK_ACK: u32 = 512;
     /// Sessions, where a session limit says `true`.
     pub const DEFAULT_SESSION_LIMIT: u32 = 128;

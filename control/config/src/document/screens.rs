@@ -72,11 +72,11 @@ pub struct IcmpScreens {
     expecting = "a mapping"
 )]
 pub struct IpScreens {
-    /// IPv4 options of wrong form or length. Default: false.
+    /// IPv4 options of wrong form or length, or with a number that no other screen names (but router alert). Default: false.
     pub bad_option: bool,
     /// Fragments of any protocol. Default: false.
     pub fragment: bool,
-    /// Loose or strict source route (IPv4), routing header of type 0 (IPv6). Default: false.
+    /// Loose or strict source route (IPv4), routing headers (IPv6). Default: false.
     pub source_route: bool,
     /// The option record route. Default: false.
     pub record_route: bool,
@@ -90,9 +90,9 @@ pub struct IpScreens {
     pub spoofing: bool,
     /// Fragments that overlap. Default: false.
     pub teardrop: bool,
-    /// Protocol numbers that are reserved or unassigned. Default: false.
+    /// Protocol numbers from 143 on. Default: false.
     pub unknown_protocol: bool,
-    /// IPv6 packets with extension headers. Default: false.
+    /// IPv6 packets with hop-by-hop, destination, routing, mobility, HIP or Shim6 headers. Default: false.
     pub extension_headers: bool,
 }
 
@@ -105,7 +105,7 @@ pub struct IpScreens {
     expecting = "a mapping"
 )]
 pub struct TcpScreens {
-    /// The same address and port at both ends. Default: false.
+    /// The same address at both ends. Default: false.
     pub land: bool,
     /// Segments without any flag. Default: false.
     pub no_flags: bool,
@@ -126,7 +126,7 @@ pub struct TcpScreens {
     /// Protection against floods of SYN segments; `true` for the defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub syn_flood: Option<Toggle<SynFloodEntry>>,
-    /// Most connections of one source that are answered but say nothing, 1 to 1000000; `true` for 512.
+    /// Most TCP connections that one source has open at once, 1 to 1000000; `true` for 512.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1, "maximum" = 1_000_000))]
     pub syn_ack_ack: Option<Toggle<u32>>,
