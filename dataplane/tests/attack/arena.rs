@@ -168,6 +168,24 @@ impl Arena {
         sent.with_context(|| format!("{attack} said \"{}\", {}", output.stdout, output.stderr))
     }
 
+    /// So many SYNs from random sources to the outside's web server, one each `interval` (as hping3 writes it: `u200`).
+    pub fn spoofed_syns(&self, count: u64, interval: &str) -> Result<ToolOutput> {
+        let (count, target) = (count.to_string(), self.outside().v4.to_string());
+        let spoofed = [
+            "-S",
+            "-p",
+            "80",
+            "--rand-source",
+            "-q",
+            "-i",
+            interval,
+            "-c",
+            &count,
+            &target,
+        ];
+        self.hping3(&spoofed)
+    }
+
     /// Runs hping3 from the attacker. It ends with 1 when nobody answered, which is the point of most of it.
     pub fn hping3(&self, arguments: &[&str]) -> Result<ToolOutput> {
         let output = Tool::new("hping3")

@@ -18,20 +18,7 @@ fn syn_flood(hook: HookMode) -> Result<()> {
     let arena = Arena::with(Position::Stranger, hook, |_| {})?;
     let siege = arena.besiege()?;
     siege.run();
-    let target = arena.outside().v4.to_string();
-    let count = SYNS.to_string();
-    arena.hping3(&[
-        "-S",
-        "-p",
-        "80",
-        "--rand-source",
-        "-q",
-        "-i",
-        "u200",
-        "-c",
-        &count,
-        &target,
-    ])?;
+    arena.spoofed_syns(SYNS, "u200")?;
     let six = [
         ("to", arena.outside().v6.to_string()),
         ("port", "80".to_owned()),
@@ -90,8 +77,6 @@ fn attack_syn_flood_leaves_room_for_new_connections() -> Result<()> {
         .set_sysctl("net/ipv4/tcp_max_syn_backlog", "64")?;
     let siege = arena.besiege()?;
     siege.run();
-    let target = outside.v4.to_string();
-    let count = (2 * SYNS).to_string();
     let six = [
         ("to", outside.v6.to_string()),
         ("port", "80".to_owned()),
@@ -100,21 +85,7 @@ fn attack_syn_flood_leaves_room_for_new_connections() -> Result<()> {
     ];
     std::thread::scope(|scope| -> Result<()> {
         let floods = [
-            scope.spawn(|| {
-                let flood = [
-                    "-S",
-                    "-p",
-                    "80",
-                    "--rand-source",
-                    "-q",
-                    "-i",
-                    "u250",
-                    "-c",
-                    &count,
-                    &target,
-                ];
-                arena.hping3(&flood).map(drop)
-            }),
+            scope.spawn(|| arena.spoofed_syns(2 * SYNS, "u250").map(drop)),
             scope.spawn(|| arena.scapy(attacker, "syn_flood", &six).map(drop)),
         ];
         // In the middle of it: past the threshold, and past what the server's queue holds.

@@ -126,6 +126,11 @@ impl Net {
         Self::with_room(policies, 1000, 1000)
     }
 
+    /// Everything is permitted, to this host too.
+    pub fn open() -> Self {
+        Self::new(&[permit(ANY, ANY), permit(ANY, SELF)])
+    }
+
     /// With room for so many established and half-open sessions per family.
     pub fn with_room(policies: &[Policy], sessions: usize, half_open: usize) -> Self {
         let tables = HostTables::new(sessions, half_open);

@@ -16,10 +16,6 @@ use crate::{
 
 const MILLISECOND: u64 = 1_000_000;
 
-fn open() -> Net {
-    Net::new(&[permit(ANY, ANY), permit(ANY, SELF)])
-}
-
 fn profile(screens: &[Screen], change: impl FnOnce(&mut ScreenProfile)) -> ScreenProfile {
     let mut profile = ScreenProfile {
         enabled: screens.iter().fold(0, |all, screen| all | screen.bit()),
@@ -96,7 +92,7 @@ fn a_flood_is_stopped_at_its_threshold_per_destination_and_second() {
         .flat_map(|flood| FAMILIES.map(|family| (flood, family)))
     {
         for hook in HOOKS {
-            let mut net = open();
+            let mut net = Net::open();
             net.screens(
                 ZONE_INSIDE,
                 &profile(&[screen], |p| (p.icmp_flood, p.udp_flood) = (5, 5)),
@@ -127,7 +123,7 @@ fn a_flood_is_stopped_at_its_threshold_per_destination_and_second() {
 fn a_flood_may_only_raise_the_alarm() {
     for (screen, make) in FLOODS {
         for hook in HOOKS {
-            let mut net = open();
+            let mut net = Net::open();
             let profile = profile(&[screen], |p| (p.icmp_flood, p.udp_flood) = (5, 5));
             net.screens(ZONE_INSIDE, &alarm_only(profile));
             let frames = (1..8).map(|n| make("10.1.0.2", "192.0.2.80", n));
@@ -140,7 +136,7 @@ fn a_flood_may_only_raise_the_alarm() {
 /// Other protocols are not the flood's, and errors about sessions are ICMP too.
 #[test]
 fn a_flood_counts_its_protocol_alone() {
-    let mut net = open();
+    let mut net = Net::open();
     let both = profile(&[Screen::IcmpFlood, Screen::UdpFlood], |p| {
         (p.icmp_flood, p.udp_flood) = (3, 3);
     });
@@ -187,7 +183,7 @@ fn established_sessions_are_counted_where_a_flood_screen_asks() {
                 Frame::new(server, client).echo_reply(7, 1),
             ),
         ] {
-            let mut net = open();
+            let mut net = Net::open();
             let flood = profile(&[screen], |p| (p.icmp_flood, p.udp_flood) = (4, 4));
             net.screens(ZONE_INSIDE, &flood);
             send(&mut net, hook, INSIDE, &ask);
@@ -224,7 +220,7 @@ fn established_sessions_are_counted_where_a_flood_screen_asks() {
 /// An aggregate is as many packets as it will be on the wire.
 #[test]
 fn aggregates_count_as_their_segments() {
-    let mut net = open();
+    let mut net = Net::open();
     net.screens(ZONE_INSIDE, &profile(&[Screen::UdpFlood], |p| p.udp_flood = 10));
     let aggregate = Frame::new("10.1.0.2", "192.0.2.80")
         .udp(5000, 53)
@@ -238,7 +234,7 @@ fn aggregates_count_as_their_segments() {
 /// What XDP has screened TCX does not count again; where the driver has no place for the note, TCX alone counts.
 #[test]
 fn nothing_is_counted_twice() {
-    let mut net = open();
+    let mut net = Net::open();
     let flood = profile(&[Screen::UdpFlood], |p| p.udp_flood = 100);
     net.screens(ZONE_INSIDE, &flood);
     for n in 1..=3 {
@@ -272,7 +268,7 @@ fn syn(client: &str, server: &str, n: u16) -> Frame {
 #[test]
 fn syns_are_limited_per_source() {
     for hook in HOOKS {
-        let mut net = open();
+        let mut net = Net::open();
         let screen = Screen::SynFloodSource;
         net.screens(ZONE_INSIDE, &profile(&[screen], |p| p.syn_flood_source = 3));
         // To whomever they go.
@@ -295,7 +291,7 @@ fn syns_are_limited_per_source() {
 #[test]
 fn syns_are_limited_per_destination_and_raise_the_alarm_before() {
     for hook in HOOKS {
-        let mut net = open();
+        let mut net = Net::open();
         let (alarm, most) = (Screen::SynFloodAlarm, Screen::SynFloodDestination);
         let profile = profile(&[alarm, most], |p| {
             (p.syn_flood_alarm, p.syn_flood_destination) = (2, 5)
@@ -319,7 +315,7 @@ fn a_flooded_destination_is_to_be_answered_for() {
         .into_iter()
         .flat_map(|hook| FAMILIES.map(|family| (hook, family)))
     {
-        let mut net = open();
+        let mut net = Net::open();
         let screen = Screen::SynFlood;
         net.screens(ZONE_INSIDE, &profile(&[screen], |p| p.syn_flood = 3));
         let key = ScreenKey {
@@ -356,7 +352,7 @@ fn a_flooded_destination_is_to_be_answered_for() {
 #[test]
 fn syn_floods_may_only_raise_the_alarm() {
     for hook in HOOKS {
-        let mut net = open();
+        let mut net = Net::open();
         let screens = [
             Screen::SynFlood,
             Screen::SynFloodSource,
@@ -412,7 +408,7 @@ fn a_scan_is_stopped_for_the_rest_of_its_interval() {
         .flat_map(|scan| FAMILIES.map(|family| (scan, family)))
     {
         for hook in HOOKS {
-            let mut net = open();
+            let mut net = Net::open();
             // Bits are drawn anew per interval: these draw no two alike for the first targets.
             net.screens(ZONE_INSIDE, &scan_profile(screen, 3));
             net.tables().script_random([7; 3]);
@@ -441,7 +437,7 @@ fn a_scan_is_stopped_for_the_rest_of_its_interval() {
 /// An interval knows nothing of the one before, and draws the targets' bits afresh.
 #[test]
 fn the_same_scan_again_is_stopped_again() {
-    let mut net = open();
+    let mut net = Net::open();
     net.screens(ZONE_INSIDE, &scan_profile(Screen::UdpPortScan, 3));
     net.tables()
         .script_random([7, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 11]);
@@ -468,7 +464,7 @@ fn the_same_scan_again_is_stopped_again() {
 #[test]
 fn the_same_target_again_is_no_scan() {
     for (screen, make) in SCANS {
-        let mut net = open();
+        let mut net = Net::open();
         net.screens(ZONE_INSIDE, &scan_profile(screen, 3));
         // Never answered: each asks policy again.
         for turn in 0..20u16 {
@@ -490,7 +486,7 @@ fn the_same_target_again_is_no_scan() {
 #[test]
 fn a_scan_may_only_raise_the_alarm_and_is_another_zones_own() {
     for (screen, make) in SCANS {
-        let mut net = open();
+        let mut net = Net::open();
         net.screens(ZONE_INSIDE, &alarm_only(scan_profile(screen, 3)));
         let frames = (50..60).map(|n| make("10.1.0.2", "192.0.2.80", n));
         assert_eq!(passing(&mut net, Hook::Tcx, INSIDE, frames).0, 10);
@@ -509,7 +505,7 @@ fn scans_are_told_within_a_few_targets_and_never_early() {
     for threshold in [2, 10, 40, 128] {
         let mut late = 0;
         for run in 0..20u32 {
-            let mut net = open();
+            let mut net = Net::open();
             net.screens(ZONE_INSIDE, &scan_profile(Screen::UdpPortScan, threshold));
             net.tables().script_random([run.wrapping_mul(0x9e37_79b9)]);
             let first = (1..1000u16)
@@ -554,7 +550,7 @@ fn a_source_must_be_reached_through_the_zone_it_comes_from() {
             (true, _) => "2001:db8:80::80",
         };
         for (alarm, hook) in [(false, Hook::Tcx), (true, Hook::Tcx), (false, Hook::Both)] {
-            let mut net = open();
+            let mut net = Net::open();
             let profile = if alarm { alarm_only(spoofing) } else { spoofing };
             net.screens(zone, &profile);
             let reason = send(
@@ -573,7 +569,7 @@ fn a_source_must_be_reached_through_the_zone_it_comes_from() {
         }
     }
     // Who has no address yet is not spoofed.
-    let mut net = open();
+    let mut net = Net::open();
     net.screens(ZONE_INSIDE, &spoofing);
     let discover = Frame::new("0.0.0.0", "255.255.255.255").udp(68, 67).to([0xff; 6]);
     let outcome = net.firewall.ingress(INSIDE, &discover.build());
@@ -607,7 +603,7 @@ fn limits_of_sessions_are_counted_among_the_zones_screens() {
         ),
     ] {
         for alarm in [false, true] {
-            let mut net = open();
+            let mut net = Net::open();
             let flags = if alarm { limit_flags::ALARM_ONLY } else { 0 };
             net.limit(ZONE_INSIDE, LimitRule { flags, ..rule });
             let frames = (1..6).map(|n| syn("10.1.0.2", "192.0.2.80", n));

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::{
     fragments::cut,
     frame::{ACK, FIN, Frame, PSH, RST, SYN},
-    net::{ANY, INSIDE, Net, OUTSIDE, SELF, ZONE_INSIDE, ZONE_OUTSIDE, mac, permit},
+    net::{INSIDE, Net, OUTSIDE, ZONE_INSIDE, ZONE_OUTSIDE, mac},
     verify,
 };
 
@@ -43,10 +43,6 @@ fn only(screen: Screen) -> ScreenProfile {
         enabled: screen.bit(),
         ..all()
     }
-}
-
-fn open() -> Net {
-    Net::new(&[permit(ANY, ANY), permit(ANY, SELF)])
 }
 
 fn v4() -> Frame {
@@ -363,9 +359,9 @@ fn otherwise(what: &str, outcome: &Outcome, expected: &Otherwise) {
 #[test]
 fn without_a_screen_or_with_another_zones_nothing_changes() {
     for (what, bytes, _, expected) in rows() {
-        let mut net = open();
+        let mut net = Net::open();
         otherwise(what, &net.firewall.both_hooks(INSIDE, &bytes), &expected);
-        let mut net = open();
+        let mut net = Net::open();
         net.screens(ZONE_OUTSIDE, &all());
         let outcome = net.firewall.both_hooks(INSIDE, &bytes);
         otherwise(what, &outcome, &expected);
@@ -378,7 +374,7 @@ fn without_a_screen_or_with_another_zones_nothing_changes() {
 fn each_shape_is_dropped_by_its_screen_on_either_hook_and_told() {
     for (what, bytes, screen, _) in rows() {
         for xdp in [false, true] {
-            let mut net = open();
+            let mut net = Net::open();
             net.screens(ZONE_INSIDE, &only(screen));
             let outcome = if xdp {
                 net.firewall.established(INSIDE, &bytes)
@@ -434,7 +430,7 @@ fn every_other_screen_lets_it_be() {
         if screen == Screen::IpSourceRoute {
             others.enabled &= !Screen::ExtensionHeaders.bit();
         }
-        let mut net = open();
+        let mut net = Net::open();
         net.screens(ZONE_INSIDE, &others);
         otherwise(what, &net.firewall.both_hooks(INSIDE, &bytes), &expected);
         assert!(net.take_screen_counts().is_empty(), "{what}");
@@ -444,7 +440,7 @@ fn every_other_screen_lets_it_be() {
 #[test]
 fn alarm_without_drop_counts_and_tells_and_opens_nothing() {
     for (what, bytes, screen, expected) in rows() {
-        let mut net = open();
+        let mut net = Net::open();
         net.screens(
             ZONE_INSIDE,
             &ScreenProfile {
@@ -494,7 +490,7 @@ fn ordinary_neighbours_of_the_shapes_pass() {
         v4().tcp(80, 80, SYN, 1, 0),
         v4().udp(1, 139),
     ] {
-        let mut net = open();
+        let mut net = Net::open();
         net.screens(ZONE_INSIDE, &all());
         let outcome = net.firewall.both_hooks(INSIDE, &bytes(&frame));
         assert_eq!(outcome.verdict.reason, Reason::SessionCreated, "{frame:?}");
@@ -505,7 +501,7 @@ fn ordinary_neighbours_of_the_shapes_pass() {
 /// The short way is for packets without anything unusual, the others are looked at each time.
 #[test]
 fn an_established_session_does_not_carry_the_unusual_past_the_screen() {
-    let mut net = open();
+    let mut net = Net::open();
     // Without a flood screen, which would have every packet take the long way.
     net.screens(ZONE_INSIDE, &only(Screen::IpRecordRoute));
     let ask = v4().udp(5000, 53);
@@ -550,7 +546,7 @@ fn overlapping_fragments_are_a_teardrop() {
             (alarm, Reason::FragmentOverlap, 1),
             (profile, Reason::ScreenTeardrop, 1),
         ] {
-            let mut net = open();
+            let mut net = Net::open();
             net.screens(ZONE_INSIDE, &profile);
             let outcome = net.firewall.both_hooks(INSIDE, &first);
             assert_eq!(outcome.verdict.reason, Reason::SessionCreated);
@@ -574,7 +570,7 @@ fn overlapping_fragments_are_a_teardrop() {
 fn the_rest_of_a_screened_datagram_does_not_go_on() {
     for frame in [v4().tcp(1, 2, SYN, 1, 0), v6().tcp(1, 2, SYN, 1, 0)] {
         let [first, rest] = fragments(&frame);
-        let mut net = open();
+        let mut net = Net::open();
         net.screens(ZONE_INSIDE, &only(Screen::SynFragment));
         let other = if frame.is_v4() { v4() } else { v6() }
             .udp(1, 2)
@@ -595,7 +591,7 @@ fn the_rest_of_a_screened_datagram_does_not_go_on() {
 /// Neighbour discovery is the kernel's business, listener reports with their hop-by-hop options included.
 #[test]
 fn discovery_is_not_screened() {
-    let mut net = open();
+    let mut net = Net::open();
     net.screens(ZONE_INSIDE, &all());
     let alert = [0, 0, 5, 2, 0, 0, 1, 0];
     let report = Frame::new("fe80::2", "ff02::16")
@@ -610,7 +606,7 @@ fn discovery_is_not_screened() {
 /// What one CPU may tell in a second is bounded; counts are not.
 #[test]
 fn events_are_limited_and_counts_are_not() {
-    let mut net = open();
+    let mut net = Net::open();
     net.settings(|settings| settings.deny_event_rate = 3);
     net.screens(ZONE_INSIDE, &only(Screen::TcpNoFlags));
     let bytes = bytes(&v4().tcp(1, 2, 0, 1, 0));
@@ -656,7 +652,7 @@ proptest! {
     /// Without a profile no screen drops anything, and with one that only raises alarms nothing comes to another end.
     #[test]
     fn screens_without_drop_change_no_verdict(frames in proptest::collection::vec(odd_frame(), 1..8)) {
-        let (mut plain, mut alarmed) = (open(), open());
+        let (mut plain, mut alarmed) = (Net::open(), Net::open());
         let profile = ScreenProfile { flags: screen_flags::ALARM_ONLY, ..all() };
         alarmed.screens(ZONE_INSIDE, &profile);
         for bytes in frames {

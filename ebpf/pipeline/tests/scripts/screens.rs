@@ -6,13 +6,9 @@ use bulkhead_pipeline::Action;
 use crate::{
     FAMILIES,
     frame::{ACK, FIN, Frame, PSH, RST, SYN},
-    net::{ANY, INSIDE, MISS, Net, OUTSIDE, SELF, mac, permit},
+    net::{INSIDE, MISS, Net, OUTSIDE, mac},
     verify,
 };
-
-fn open() -> Net {
-    Net::new(&[permit(ANY, ANY), permit(ANY, SELF)])
-}
 
 fn v4() -> Frame {
     Frame::new("10.1.0.2", "192.0.2.80").to(mac(INSIDE))
@@ -39,7 +35,7 @@ fn changed(frame: &Frame, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 #[track_caller]
 fn refuses(bytes: &[u8], reason: Reason) {
-    let mut net = open();
+    let mut net = Net::open();
     net.receive_bytes(INSIDE, bytes).dropped(reason, &[]);
     assert_eq!(net.flows(), (0, 0));
     // XDP drops it for the same reason, if the header alone says so.
@@ -166,7 +162,7 @@ fn fragments() {
         // "Ping of death": the last byte a datagram can have, and one more. IPv4 counts its header.
         let room = if frame.is_v4() { 65_515 } else { 65_535 };
         let last = room / 8 * 8;
-        let mut net = open();
+        let mut net = Net::open();
         let least = fragment(&frame, icmp, last, false, &vec![0; usize::from(room - last)]);
         let step = net.receive_bytes(INSIDE, &least);
         assert_eq!(step.outcome.verdict.action, Action::Held, "{:?}", step.outcome);
@@ -192,7 +188,7 @@ fn fragments() {
 fn harmless_options_pass() {
     // End of list hides what stands behind it; NOPs to the brim; record route.
     for options in [&[0, 131, 7, 4][..], &[1; 40], &[7, 7, 4, 0, 0, 0, 0, 0]] {
-        let mut net = open();
+        let mut net = Net::open();
         net.receive_bytes(INSIDE, &v4().options(options).udp(1, 2).build())
             .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     }
@@ -200,7 +196,7 @@ fn harmless_options_pass() {
 
 #[test]
 fn ethernet_padding_is_no_payload() {
-    let mut net = open();
+    let mut net = Net::open();
     let mut bytes = v4().udp(1, 2).build();
     bytes.resize(60, 0);
     net.receive_bytes(INSIDE, &bytes)
@@ -274,7 +270,7 @@ fn an_extension_chain_is_followed() {
         .extension(60, &pad)
         .extension(60, &pad)
         .tcp(1, 2, SYN, 1, 0);
-    open()
+    Net::open()
         .receive_bytes(INSIDE, &frame.build())
         .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
 }
@@ -320,12 +316,12 @@ fn udp_headers() {
 #[test]
 fn icmp_that_asks_nothing_opens_nothing() {
     for kind in [0, 4, 5, 6, 9, 10, 14, 16, 18, 30, 40] {
-        let mut net = open();
+        let mut net = Net::open();
         net.receive(INSIDE, &v4().icmp(kind, 0, [0; 4]))
             .dropped(Reason::IcmpNotRequest, &[]);
     }
     for kind in [100, 129, 138, 139, 150, 200] {
-        let mut net = open();
+        let mut net = Net::open();
         net.receive(INSIDE, &v6().icmp(kind, 0, [0; 4]))
             .dropped(Reason::IcmpNotRequest, &[]);
     }
@@ -334,7 +330,7 @@ fn icmp_that_asks_nothing_opens_nothing() {
 /// ICMP of the other family is a protocol like any other, not something to be looked into.
 #[test]
 fn icmp_of_the_other_family_is_not_read() {
-    let mut net = open();
+    let mut net = Net::open();
     net.receive(INSIDE, &v4().protocol(58, &[133, 0, 0, 0, 0, 0, 0, 0]))
         .dropped(Reason::IcmpNotRequest, &[]);
 }
@@ -350,20 +346,20 @@ fn sources_out_of_place() {
         "255.255.255.255",
     ] {
         let frame = Frame::new(source, "192.0.2.80").udp(1, 2);
-        open()
+        Net::open()
             .receive(INSIDE, &frame)
             .dropped(Reason::SourceAddressInvalid, &[]);
     }
     for source in ["::", "::1", "ff02::1", "::ffff:10.1.0.2", "fe80::2"] {
         let frame = Frame::new(source, "2001:db8:80::80").udp(1, 2);
-        open()
+        Net::open()
             .receive(INSIDE, &frame)
             .dropped(Reason::SourceAddressInvalid, &[]);
     }
     // Link-local and our own, through another interface.
     for source in ["169.254.1.1", "10.1.0.1", "198.51.100.1"] {
         let frame = Frame::new(source, "192.0.2.80").udp(1, 2);
-        open()
+        Net::open()
             .receive(INSIDE, &frame)
             .dropped(Reason::SourceAddressInvalid, &[]);
     }
@@ -377,11 +373,11 @@ fn sources_out_of_place() {
     ] {
         for destination_port in [80, 81] {
             let frame = Frame::new(host, host).tcp(80, destination_port, SYN, 1, 0);
-            open()
+            Net::open()
                 .receive(INSIDE, &frame)
                 .dropped(Reason::SourceAddressInvalid, &[]);
         }
-        open()
+        Net::open()
             .receive(INSIDE, &Frame::new(host, host).echo(7, 1))
             .dropped(Reason::SourceAddressInvalid, &[]);
     }
@@ -391,13 +387,13 @@ fn sources_out_of_place() {
 fn destinations_out_of_place() {
     for destination in ["0.0.0.0", "127.0.0.1", "240.0.0.1", "169.254.1.1"] {
         let frame = Frame::new("10.1.0.2", destination).udp(1, 2);
-        open()
+        Net::open()
             .receive(INSIDE, &frame)
             .dropped(Reason::DestinationAddressInvalid, &[]);
     }
     for destination in ["::", "::1", "::ffff:192.0.2.80", "fe80::9"] {
         let frame = Frame::new("2001:db8:1::2", destination).udp(1, 2);
-        open()
+        Net::open()
             .receive(INSIDE, &frame)
             .dropped(Reason::DestinationAddressInvalid, &[]);
     }
@@ -414,12 +410,12 @@ fn frames_for_other_stations() {
             mac(OUTSIDE),
         ] {
             let bytes = frame.clone().to(mac).build();
-            open()
+            Net::open()
                 .receive_bytes(INSIDE, &bytes)
                 .dropped(Reason::NotForUs, &[]);
         }
         // Also in the middle of a conversation, and in errors about it.
-        let mut net = open();
+        let mut net = Net::open();
         let sent = net
             .receive(INSIDE, &frame)
             .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
@@ -442,7 +438,7 @@ fn frames_for_other_stations() {
         .udp(1, 2)
         .to(mac(INSIDE))
         .build();
-    open()
+    Net::open()
         .receive_bytes(INSIDE, &bytes)
         .dropped(Reason::NotForUs, &[]);
 }
