@@ -36,6 +36,12 @@ use crate::{
 /// that traffic passes, stops and is stopped through real interfaces.
 const QUICK: &[&str] = &["prog_run_"];
 
+/// Tests that hold the machine to a time, which an emulated one does not keep. They do not run there and are reported.
+const TIMED: &[(&str, &str)] = &[(
+    "netns_a_sweep_over_100000_sessions_is_bounded",
+    "bounds processor time",
+)];
+
 /// Where the tests of `--quick` are.
 const QUICK_PACKAGE: &str = "bulkhead-dataplane";
 
@@ -150,7 +156,10 @@ pub fn tiers(ws: &Workspace, options: &Options) -> Result<Vec<TierReport>> {
     } else {
         options.package.clone()
     };
-    let plan = plan::build(ws, &packages, &filters, &options.skip)?;
+    let timed = if options.accel == Accel::Tcg { TIMED } else { &[] };
+    let mut skips = options.skip.clone();
+    skips.extend(timed.iter().map(|(name, _)| (*name).to_owned()));
+    let plan = plan::build(ws, &packages, &filters, &skips)?;
     if plan.binaries.is_empty() {
         bail!("no test has a name with {}", filters.join(" or "));
     }
@@ -164,6 +173,15 @@ pub fn tiers(ws: &Workspace, options: &Options) -> Result<Vec<TierReport>> {
                 problems: vec![format!("{error:#}")],
                 ..TierReport::new(series.tier())
             });
+            for (name, why) in timed
+                .iter()
+                .filter(|(name, _)| filters.iter().any(|filter| name.contains(filter)))
+            {
+                report.counts.skipped += 1;
+                report
+                    .notes
+                    .push(format!("skipped: {name}: {why}, and this machine is emulated"));
+            }
             report.took = began.elapsed();
             report
         })

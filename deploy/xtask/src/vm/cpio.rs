@@ -1,5 +1,5 @@
 //! An archive in the format of the kernel's initial file systems, `newc` (Documentation/driver-api/early-userspace/
-//! buffer-format.rst): directories, regular files and symbolic links, all of root.
+//! buffer-format.rst): directories and files that may be executed, all of root.
 //!
 //! Owns nothing but the format. Refuses what it cannot say: a name or a file of 4 GiB.
 
@@ -9,10 +9,9 @@ use std::{
     path::{Component, Path},
 };
 
-/// `S_IFDIR`, `S_IFREG` and `S_IFLNK`.
+/// `S_IFDIR` and `S_IFREG`.
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
-const LINK: u32 = 0o120_000;
 
 /// Writes an archive. [`Archive::finish`] ends it.
 pub struct Archive<W> {
@@ -48,21 +47,12 @@ impl<W: Write> Archive<W> {
 
     /// Adds a file that may be executed, once.
     pub fn file(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
-        self.leaf(path, FILE | 0o755, content)
-    }
-
-    /// Adds a symbolic link, once.
-    pub fn link(&mut self, path: &Path, target: &str) -> io::Result<()> {
-        self.leaf(path, LINK | 0o777, target.as_bytes())
-    }
-
-    fn leaf(&mut self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             self.directory(parent)?;
         }
         let name = parts(path)?.join("/");
         if self.written.insert(name.clone()) {
-            self.entry(&name, mode, content)?;
+            self.entry(&name, FILE | 0o755, content)?;
         }
         Ok(())
     }
@@ -153,7 +143,6 @@ mod tests {
         let mut archive = Archive::new(Vec::new());
         archive.file(Path::new("/usr/bin/ip"), b"ELF..").expect("written");
         archive.file(Path::new("/usr/bin/ip"), b"again").expect("written");
-        archive.link(Path::new("/bin/sh"), "busybox").expect("written");
         let bytes = archive.finish().expect("written");
         let entries = read(&bytes);
         let names: Vec<_> = entries
@@ -166,13 +155,10 @@ mod tests {
                 ("usr", 0o040_755),
                 ("usr/bin", 0o040_755),
                 ("usr/bin/ip", 0o100_755),
-                ("bin", 0o040_755),
-                ("bin/sh", 0o120_777),
                 ("TRAILER!!!", 0),
             ]
         );
         assert_eq!(entries[2].2, b"ELF..");
-        assert_eq!(entries[4].2, b"busybox");
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
         .arg("-initrd")
         .arg(boot.initrd)
         // A panic ends the machine at once.
-        .args(["-append", "console=ttyS0 panic=-1"])
+        .args(["-append", "console=ttyS0 panic=-1 mitigations=off"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     process::echo(&command);
