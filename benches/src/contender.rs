@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::policy::Rules;
+
 /// Something that carries packets from the source to the sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -26,10 +28,14 @@ pub enum Contender {
     BulkheadTcxNat,
     /// The kernel's own forwarding, without any firewall.
     Kernel,
-    /// nftables: connection tracking and one rule.
+    /// nftables: connection tracking, and rules one after the other.
     Nftables,
     /// The same with masquerade.
     NftablesMasquerade,
+    /// nftables at its own best: rules as one verdict map.
+    NftablesVerdicts,
+    /// iptables with one ipset.
+    IptablesIpset,
 }
 
 /// What carries a contender's packets.
@@ -41,8 +47,8 @@ pub enum Carrier {
     BareXdp(&'static str),
     /// A redirect program at TCX.
     BareTcx(&'static str),
-    /// The kernel, with rules in nft's language.
-    Kernel(Option<&'static str>),
+    /// The kernel, with rules or without.
+    Kernel(Option<Rules>),
     /// Bulkhead.
     Bulkhead {
         /// With XDP on the veths.
@@ -52,35 +58,9 @@ pub enum Carrier {
     },
 }
 
-/// Policy drop, established accepted, one permit rule: the policy that Bulkhead gets too.
-const NFT_FILTER: &str = "
-table inet bench {
-    chain forward {
-        type filter hook forward priority filter; policy drop;
-        ct state established,related accept
-        iifname \"net1\" oifname \"net2\" accept
-    }
-}
-";
-
-/// The same with masquerade.
-const NFT_MASQUERADE: &str = "
-table inet bench {
-    chain forward {
-        type filter hook forward priority filter; policy drop;
-        ct state established,related accept
-        iifname \"net1\" oifname \"net2\" accept
-    }
-    chain postrouting {
-        type nat hook postrouting priority srcnat; policy accept;
-        oifname \"net2\" masquerade
-    }
-}
-";
-
 impl Contender {
     /// All of them, in the order in which a round runs them: who is compared runs close together.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Source,
         Self::BareXdp,
         Self::BareXdpFib,
@@ -93,13 +73,34 @@ impl Contender {
         Self::Kernel,
         Self::Nftables,
         Self::NftablesMasquerade,
+        Self::NftablesVerdicts,
+        Self::IptablesIpset,
     ];
 
-    /// Those that carry bulk TCP.
-    pub const BULK: [Self; 4] = [
+    /// Those that carry established packets in ways of their own: of the kernel's firewalls those that find a session
+    /// first are alike.
+    pub const ESTABLISHED: [Self; 13] = [
+        Self::Source,
+        Self::BareXdp,
+        Self::BareXdpFib,
+        Self::BulkheadXdp,
+        Self::BulkheadXdpNat,
+        Self::BareTcx,
+        Self::BareTcxPeer,
+        Self::BulkheadTcx,
+        Self::BulkheadTcxNat,
+        Self::Kernel,
+        Self::Nftables,
+        Self::NftablesMasquerade,
+        Self::IptablesIpset,
+    ];
+
+    /// Those that carry bulk TCP and conversations of sockets.
+    pub const SOCKETS: [Self; 5] = [
         Self::Kernel,
         Self::BulkheadTcx,
         Self::BulkheadTcxNat,
+        Self::Nftables,
         Self::NftablesMasquerade,
     ];
 
@@ -119,6 +120,8 @@ impl Contender {
             Self::Kernel => "kernel",
             Self::Nftables => "nftables",
             Self::NftablesMasquerade => "nftables-masquerade",
+            Self::NftablesVerdicts => "nftables-verdict-map",
+            Self::IptablesIpset => "iptables-ipset",
         }
     }
 
@@ -144,6 +147,8 @@ impl Contender {
             Self::Kernel => "kernel forwarding, no firewall",
             Self::Nftables => "nftables, conntrack",
             Self::NftablesMasquerade => "nftables, conntrack and masquerade",
+            Self::NftablesVerdicts => "nftables, verdict map",
+            Self::IptablesIpset => "iptables and ipset, conntrack",
         }
     }
 
@@ -157,8 +162,10 @@ impl Contender {
             Self::BareTcx => Carrier::BareTcx("bench_bare_tcx"),
             Self::BareTcxPeer => Carrier::BareTcx("bench_bare_tcx_peer"),
             Self::Kernel => Carrier::Kernel(None),
-            Self::Nftables => Carrier::Kernel(Some(NFT_FILTER)),
-            Self::NftablesMasquerade => Carrier::Kernel(Some(NFT_MASQUERADE)),
+            Self::Nftables => Carrier::Kernel(Some(Rules::Linear)),
+            Self::NftablesMasquerade => Carrier::Kernel(Some(Rules::Masquerade)),
+            Self::NftablesVerdicts => Carrier::Kernel(Some(Rules::Verdicts)),
+            Self::IptablesIpset => Carrier::Kernel(Some(Rules::Ipset)),
             Self::BulkheadXdp => Carrier::Bulkhead {
                 xdp: true,
                 nat: false,
@@ -189,8 +196,19 @@ impl Contender {
     pub const fn kernel_forwarding(self) -> bool {
         matches!(
             self,
-            Self::Kernel | Self::Nftables | Self::NftablesMasquerade | Self::BareXdpFib
+            Self::Kernel
+                | Self::Nftables
+                | Self::NftablesMasquerade
+                | Self::NftablesVerdicts
+                | Self::IptablesIpset
+                | Self::BareXdpFib
         )
+    }
+
+    /// Whether the kernel tracks its connections.
+    #[must_use]
+    pub const fn tracks(self) -> bool {
+        matches!(self.carrier(), Carrier::Kernel(Some(_)))
     }
 
     /// Whether replies find their way, too: only then can sessions be established beforehand.
@@ -214,11 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn what_masquerades_has_a_rule_for_it() {
+    fn what_masquerades_says_so() {
         for contender in Contender::ALL {
-            if let Carrier::Kernel(Some(rules)) = contender.carrier() {
+            if let Carrier::Kernel(rules) = contender.carrier() {
                 assert_eq!(
-                    rules.contains("masquerade"),
+                    rules == Some(Rules::Masquerade),
                     contender.translates(),
                     "{}",
                     contender.id()

@@ -24,6 +24,8 @@ pub struct Environment {
     pub load: String,
     /// `nft --version`.
     pub nftables: String,
+    /// First line of `ipset --version`.
+    pub ipset: String,
     /// Version of this program.
     pub bulkhead: &'static str,
 }
@@ -49,6 +51,11 @@ impl Environment {
                 .unwrap_or("unknown")
                 .to_owned(),
             nftables: output("nft", &["--version"]),
+            ipset: output("ipset", &["--version"])
+                .lines()
+                .next()
+                .unwrap_or("unknown")
+                .to_owned(),
             bulkhead: env!("CARGO_PKG_VERSION"),
         }
     }

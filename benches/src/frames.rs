@@ -1,33 +1,41 @@
-//! Established 60-byte packets: sessions are opened both ways, a sample is checked, then rounds are measured.
+//! Frames through a contender: sessions are opened both ways, a sample is checked, then rounds are measured.
 //!
 //! The source, the firewall and the sink share one CPU: what is measured is the cost of a packet, not how well work
 //! spreads. So the figures of the contenders contain the source's cost (see contender `source`) and the sink's. Rates
 //! are per second of CPU time, not of the clock's, so that neighbours on the machine do not count.
+//!
+//! A round is void, and the run ends, if the firewall's own counters do not agree with what arrived.
 
-use std::collections::HashSet;
-use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use bulkhead_testkit::{RawPort, verify_checksums};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 
+use crate::bulkhead::{Judged, MOST_FRESH};
+use crate::conntrack;
 use crate::contender::{Carrier, Contender};
 use crate::cpu::{self, Meter, Scope};
-use crate::frame::{FrameSpec, TTL};
-use crate::lab::{FIRST_PORT, Lab, Purpose, SINK_PORT};
-use crate::object::{Globals, Object, SinkMode};
+use crate::frame::FrameSpec;
+use crate::lab::{FIRST_PORT, Lab, Purpose, SINK_PORT, SOURCES, TARGETS};
+use crate::object::{Counts, Globals, Object, SinkMode, Traffic};
+use crate::policy::Policy;
 
-/// Frames sent before a round begins.
+mod sample;
+
+pub use sample::Sample;
+
+/// Frames sent before a round of established packets begins.
 const WARM: u32 = 64 * 1024;
 /// Most frames in a round.
 const MOST: u128 = 1 << 30;
-/// How long a primed packet may take.
-const PRIME_TIMEOUT: Duration = Duration::from_secs(1);
-/// Frames looked at before the first round.
-const SAMPLE: u32 = 128;
-/// As many at a time.
-const SAMPLE_BURST: u32 = 32;
+/// Frames that find out how long a new session takes, more and more of them until it can be told.
+const FIRST_TRIAL: u32 = 64;
+/// What can be told.
+const TRIAL: Duration = Duration::from_millis(5);
+/// How often sessions are tried to be opened: a full ring loses a few.
+const PRIME_PASSES: u32 = 8;
+/// Frames to a destination that is not permitted.
+const DENIED: u32 = 64;
 
 /// One measured round.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -68,67 +76,45 @@ impl Round {
     }
 }
 
-/// What the sample showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Sample {
-    /// Frames looked at; each had right checksums, the expected addresses and one hop less to live.
-    pub frames: u32,
-    /// Different source ports among them.
-    pub flows: usize,
-}
-
 /// A contender ready for rounds.
 pub struct FrameLab {
     lab: Lab,
     object: Object,
     frame: FrameSpec,
+    traffic: Traffic,
     cpu: usize,
     /// What the check before the first round showed; `None` where nothing arrives at the sink.
     pub sample: Option<Sample>,
 }
 
 impl FrameLab {
-    /// Makes the network, establishes `flows` sessions and checks what arrives.
-    pub fn new(contender: Contender, flows: u16, cpu: usize) -> Result<Self> {
-        let mut lab = Lab::new(contender, Purpose::Frames)?;
+    /// Makes the network, establishes the sessions of `traffic` unless they are fresh, and checks what arrives.
+    pub fn new(contender: Contender, policy: Policy, traffic: Traffic, cpu: usize) -> Result<Self> {
+        let lab = Lab::bare(contender, Purpose::Frames, policy)?;
         let (source, sink) = (lab.source(), lab.sink());
         let frame = FrameSpec {
             destination_mac: source.firewall_mac,
             source_mac: source.mac,
-            source: source.v4,
-            destination: sink.v4,
+            first_source: SOURCES,
+            first_target: TARGETS,
             first_port: FIRST_PORT,
-            flows,
             destination_port: SINK_PORT,
         };
-        let mut object = Object::load(&Globals {
+        let object = Object::load(&Globals {
             frame,
             source_ifindex: source.namespace.netlink()?.link_by_name(&source.interface)?.index,
             bare_ifindex: sink.firewall_index,
             bare_macs: [sink.mac, sink.firewall_mac],
         })?;
-        sink.namespace.run(|| {
-            object.attach_xdp("bench_sink_xdp", &sink.interface)?;
-            object.attach_tcx("bench_sink_tcx", &sink.interface)
-        })?;
-        source.namespace.run(|| object.load_source())?;
-        let ingress = source.firewall_interface.clone();
-        match contender.carrier() {
-            Carrier::Nothing => lab.firewall().run(|| object.attach_xdp("bench_drop", &ingress))?,
-            Carrier::BareXdp(name) => lab.firewall().run(|| object.attach_xdp(name, &ingress))?,
-            Carrier::BareTcx(name) => lab.firewall().run(|| object.attach_tcx(name, &ingress))?,
-            Carrier::Kernel(_) => {}
-            Carrier::Bulkhead { xdp, nat } => lab.start_bulkhead(xdp, nat)?,
-        }
         let mut this = Self {
             lab,
             object,
             frame,
+            traffic,
             cpu,
             sample: None,
         };
-        this.prime(flows)
-            .and_then(|()| this.check())
+        this.prepare()
             .with_context(|| format!("contender {}", contender.id()))?;
         Ok(this)
     }
@@ -153,120 +139,210 @@ impl FrameLab {
         &mut self.object
     }
 
-    /// Opens every flow in both directions, with real sockets.
-    fn prime(&mut self, flows: u16) -> Result<()> {
-        if !self.lab.contender.two_way() {
-            return Ok(());
-        }
-        self.object.set_sink_mode(SinkMode::Pass)?;
+    /// Sends other packets from now on; of established sessions only those that are.
+    pub fn set_traffic(&mut self, traffic: Traffic) -> Result<()> {
+        self.traffic = traffic;
+        self.object.set_traffic(&traffic)
+    }
+
+    fn prepare(&mut self) -> Result<()> {
         let (source, sink) = (self.lab.source(), self.lab.sink());
-        let server = sink
-            .namespace
-            .run(|| UdpSocket::bind(sink.v4_port(SINK_PORT)))
-            .context("cannot bind the echo")?;
-        server.set_read_timeout(Some(PRIME_TIMEOUT))?;
+        let object = &mut self.object;
+        sink.namespace.run(|| {
+            object.attach_xdp("bench_sink_xdp", &sink.interface)?;
+            object.attach_tcx("bench_sink_tcx", &sink.interface)
+        })?;
         source.namespace.run(|| {
-            for port in (FIRST_PORT..).take(usize::from(flows)) {
-                let client = UdpSocket::bind(source.v4_port(port)).with_context(|| format!("port {port}"))?;
-                client.connect(sink.v4_port(SINK_PORT))?;
-                client.set_read_timeout(Some(PRIME_TIMEOUT))?;
-                // Twice: the second packet each way meets a session that both sides have used.
-                for _ in 0..2 {
-                    client.send(&[0; 18])?;
-                    let mut buffer = [0; 64];
-                    let (bytes, peer) = server
-                        .recv_from(&mut buffer)
-                        .with_context(|| format!("port {port}: no packet at the sink"))?;
-                    server.send_to(&buffer[..bytes], peer)?;
-                    client
-                        .recv(&mut buffer)
-                        .with_context(|| format!("port {port}: no answer from {peer}"))?;
-                }
-            }
-            Ok(())
+            object.attach_xdp("bench_return_xdp", &source.interface)?;
+            object.attach_tcx("bench_return_tcx", &source.interface)?;
+            object.load_source()
+        })?;
+        let ingress = &source.firewall_interface;
+        let firewall = self.lab.firewall();
+        match self.lab.contender.carrier() {
+            Carrier::Nothing => firewall.run(|| object.attach_xdp("bench_drop", ingress))?,
+            Carrier::BareXdp(name) => firewall.run(|| object.attach_xdp(name, ingress))?,
+            Carrier::BareTcx(name) => firewall.run(|| object.attach_tcx(name, ingress))?,
+            Carrier::Kernel(_) => {}
+            Carrier::Bulkhead { .. } => self.lab.start_bulkhead(self.traffic.established())?,
+        }
+        self.object.set_traffic(&self.traffic)?;
+        if self.lab.contender.two_way() && self.traffic.flows != Traffic::FRESH {
+            self.prime()?;
+        }
+        self.sample = sample::check(self)?;
+        self.check_denial()?;
+        self.forget()
+    }
+
+    /// Sends frames from the measuring CPU.
+    fn send(&mut self, packets: u32) -> Result<Duration> {
+        let (namespace, object, cpu) = (&self.lab.source().namespace, &mut self.object, self.cpu);
+        namespace.run(|| {
+            // The source counts flows per CPU.
+            cpu::claim(cpu)?;
+            object.send(packets)
         })
     }
 
-    /// Looks at the first packets that arrive.
-    fn check(&mut self) -> Result<()> {
-        if self.lab.contender.carrier() == Carrier::Nothing {
-            return Ok(());
-        }
-        let (source, sink) = (self.lab.source(), self.lab.sink());
-        let port = RawPort::open(&sink.namespace, &sink.interface)?;
-        let address = if self.lab.contender.translates() {
-            sink.firewall_v4
-        } else {
-            source.v4
-        };
-        self.object.set_sink_mode(SinkMode::Sample)?;
-        let mut ports = HashSet::new();
-        let mut frames = 0;
-        // In bursts that the socket's buffer can hold.
-        for _ in 0..SAMPLE / SAMPLE_BURST {
-            source.namespace.run(|| {
-                // The source counts flows per CPU.
-                cpu::claim(self.cpu)?;
-                self.object.send(SAMPLE_BURST)
-            })?;
-            while let Some(captured) = port.receive(Duration::from_millis(20))? {
-                let frame = &captured.frame;
-                if frame.get(12..14) != Some(&[8, 0]) || frame.get(36..38) != Some(&SINK_PORT.to_be_bytes()) {
-                    continue;
-                }
-                verify_checksums(frame)
-                    .map_err(|error| anyhow!("packet at the sink: {error}: {frame:02x?}"))?;
-                ensure!(
-                    !captured.checksum_pending,
-                    "packet at the sink: its checksum is still to be completed"
-                );
-                ensure!(
-                    frame[22] == TTL - 1,
-                    "packet at the sink has TTL {}, expected {}",
-                    frame[22],
-                    TTL - 1
-                );
-                ensure!(
-                    frame[26..30] == address.octets(),
-                    "packet at the sink is not from {address}: {frame:02x?}"
-                );
-                ensure!(
-                    frame[..6] == sink.mac,
-                    "packet at the sink is for another MAC address: {frame:02x?}"
-                );
-                ports.insert([frame[34], frame[35]]);
-                frames += 1;
+    /// Opens every flow in both directions: the sink sends back what it gets. Done when a whole pass came back.
+    fn prime(&mut self) -> Result<()> {
+        let flows = self.traffic.flows;
+        self.object.set_sink_mode(SinkMode::Reflect)?;
+        let mut last = Counts::default();
+        for pass in 0..PRIME_PASSES {
+            let before = self.object.counts()?;
+            self.object.restart()?;
+            self.send(flows)?;
+            let after = self.object.counts()?;
+            last = Counts {
+                sink: after.sink - before.sink,
+                returned: after.returned - before.returned,
+            };
+            // Twice at least: the second packet each way meets a session that both sides have used.
+            if pass > 0 && last.returned == u64::from(flows) {
+                return self.check_primed();
             }
         }
-        if frames != SAMPLE {
-            bail!("{frames} of {SAMPLE} sample packets reached the sink");
-        }
-        self.sample = Some(Sample {
-            frames,
-            flows: ports.len(),
-        });
+        bail!(
+            "of {flows} packets {} reached the sink and {} answers came back, in each of {PRIME_PASSES} passes",
+            last.sink,
+            last.returned
+        )
+    }
+
+    /// Whether the firewall has as many sessions as were opened.
+    fn check_primed(&self) -> Result<()> {
+        let flows = u64::from(self.traffic.flows);
+        let sessions = match (self.lab.contender.carrier(), self.lab.bulkhead()) {
+            (Carrier::Kernel(Some(_)), _) => conntrack::count(self.lab.firewall())?,
+            (_, Some(bulkhead)) => bulkhead.engine().sessions(&|_| true, 0)?.total as u64,
+            _ => return Ok(()),
+        };
+        ensure!(
+            sessions >= flows,
+            "{flows} flows were opened and the firewall has {sessions} sessions"
+        );
         Ok(())
     }
 
-    /// Sends for about `length` and counts.
-    pub fn measure(&mut self, length: Duration) -> Result<Round> {
-        self.round(length)
-            .with_context(|| format!("contender {}", self.lab.contender.id()))
+    /// A destination that no rule names is denied.
+    fn check_denial(&mut self) -> Result<()> {
+        let Some(permitted) = self.lab.policy().targets() else {
+            return Ok(());
+        };
+        let traffic = Traffic {
+            flows: Traffic::FRESH,
+            targets: 1,
+            first_target: permitted,
+            ..self.traffic
+        };
+        self.object.set_traffic(&traffic)?;
+        self.object.set_sink_mode(SinkMode::Count)?;
+        let (before, judged) = (self.object.counts()?, self.judged()?);
+        self.send(DENIED)?;
+        let arrived = self.object.counts()?.sink - before.sink;
+        ensure!(
+            arrived == 0,
+            "{arrived} of {DENIED} packets to a destination that no rule names arrived"
+        );
+        if let (Some(before), Some(after)) = (judged, self.judged()?) {
+            ensure!(
+                after.denied - before.denied == u64::from(DENIED),
+                "{DENIED} packets should have been denied, counters went from {before:?} to {after:?}"
+            );
+        }
+        self.object.set_traffic(&self.traffic)
     }
 
-    fn round(&mut self, length: Duration) -> Result<Round> {
+    fn judged(&self) -> Result<Option<Judged>> {
+        self.lab.bulkhead().map(|bulkhead| bulkhead.judged()).transpose()
+    }
+
+    /// Ends the sessions of fresh packets.
+    fn forget(&mut self) -> Result<()> {
+        if self.traffic.flows != Traffic::FRESH {
+            return Ok(());
+        }
+        if let Some(bulkhead) = self.lab.bulkhead() {
+            bulkhead.clear()?;
+        } else if self.lab.contender.tracks() {
+            conntrack::flush(self.lab.firewall())?;
+        }
+        self.object.restart()
+    }
+
+    /// Sends for about `length` and counts. Fresh packets: at most as many as there is room for.
+    pub fn measure(&mut self, length: Duration) -> Result<Round> {
         self.object.set_sink_mode(SinkMode::Count)?;
+        let round = if self.traffic.flows == Traffic::FRESH {
+            self.fresh_round(length)
+        } else {
+            self.established_round(length)
+        };
+        round.with_context(|| format!("contender {}", self.lab.contender.id()))
+    }
+
+    fn established_round(&mut self, length: Duration) -> Result<Round> {
+        // Warms caches and says how many packets a round needs: one system call, because each waits for RCU first.
+        let frame = self.send(WARM)?;
+        let packets = (length.as_nanos() / frame.as_nanos().max(1)).clamp(1, MOST) as u32;
+        let judged = self.judged()?;
+        let round = self.count(packets)?;
+        if let (Some(before), Some(after)) = (judged, self.judged()?) {
+            let forwarded = after.forwarded - before.forwarded;
+            ensure!(
+                forwarded == round.received && after.created == before.created,
+                "{} packets arrived and the firewall counted {before:?}, then {after:?}",
+                round.received
+            );
+        }
+        Ok(round)
+    }
+
+    fn fresh_round(&mut self, length: Duration) -> Result<Round> {
+        let mut trial = FIRST_TRIAL;
+        let frame = loop {
+            let frame = self.send(trial)?;
+            self.forget()?;
+            if frame * trial >= TRIAL || trial >= WARM {
+                break frame;
+            }
+            trial *= 8;
+        };
+        let packets = length.as_nanos() / frame.as_nanos().max(1);
+        let packets = packets.clamp(u128::from(FIRST_TRIAL), u128::from(MOST_FRESH)) as u32;
+        let judged = self.judged()?;
+        let round = self.count(packets)?;
+        if let (Some(before), Some(after)) = (judged, self.judged()?) {
+            let created = after.created - before.created;
+            ensure!(
+                created == round.received,
+                "{} new packets arrived and the firewall opened {created} sessions: {before:?}, then {after:?}",
+                round.received
+            );
+        } else if self.lab.contender.tracks() {
+            let entries = conntrack::count(self.lab.firewall())?;
+            ensure!(
+                entries >= round.received,
+                "{} new packets arrived and the kernel tracks {entries} connections",
+                round.received
+            );
+        }
+        self.forget()?;
+        Ok(round)
+    }
+
+    fn count(&mut self, packets: u32) -> Result<Round> {
         let (namespace, object, cpu) = (&self.lab.source().namespace, &mut self.object, self.cpu);
         namespace.run(|| {
             cpu::claim(cpu)?;
-            // Warms caches and says how many packets a round needs: one system call, because each waits for RCU first.
-            let frame = object.send(WARM)?;
-            let packets = (length.as_nanos() / frame.as_nanos().max(1)).clamp(1, MOST) as u32;
-            let before: u64 = object.received()?.iter().sum();
+            let before = object.counts()?;
             let (start, meter) = (Instant::now(), Meter::start(Scope::Thread, cpu)?);
             object.send(packets)?;
             let (wall, busy) = (start.elapsed(), meter.elapsed()?);
-            let received = object.received()?.iter().sum::<u64>() - before;
+            let received = object.counts()?.sink - before.sink;
+            ensure!(received > 0, "none of {packets} packets arrived");
             Ok(Round::new(u64::from(packets), received, wall, busy))
         })
     }

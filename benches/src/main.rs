@@ -3,23 +3,27 @@
 //! **Method.** Every contender gets a network of its own: a source, a firewall and a sink in three namespaces, joined by
 //! veths. The source is an XDP program run with live frames (`BPF_PROG_TEST_RUN`), which writes a complete 60-byte UDP
 //! packet with right checksums each time; the sink counts and drops at its first hook. All sessions are established in
-//! both directions beforehand, by real sockets, and a sample of what arrives is checked byte for byte. Rounds are
+//! both directions beforehand, the sink sending back what it gets, and a sample of what arrives is checked byte for byte. Rounds are
 //! interleaved; figures are medians, ratios are taken round by round. One CPU carries everything, and rates are per
-//! second of its time. Bulk TCP is measured between real sockets at default offloads, on one CPU as well. The programs
-//! alone are timed by test run.
+//! second of its time. New sessions are frames of ever new flows, ended after each round. Bulk TCP and round trips are
+//! measured between real sockets at default offloads, commits and group changes while a conversation goes on, the daemon
+//! as users run it. The programs alone are timed by test run.
 //!
-//! **Not measured.** Scaling over CPUs and queues; physical NICs; latency; new sessions per second against peers; large
-//! rule sets and many sessions; IPv6. The source's frames are recycled from a few pages, so packet data is always in the
-//! cache: differences between contenders are larger here than with a NIC's DMA, and so is every rate.
+//! **Void.** Every scenario holds the firewall's own counters against what arrived: frames forwarded, sessions opened,
+//! connections tracked; strangers denied. If they disagree there is no figure, but an error.
+//!
+//! **Not measured.** Scaling over CPUs and queues; physical NICs; IPv6. The source's frames are recycled from a few
+//! pages, so packet data is always in the cache: differences between contenders are larger here than with a NIC's DMA, and
+//! so is every rate.
 //!
 //! **Loss.** Now and then a round loses frames in the source's own veth ring, when the receiving side is polled on another
-//! CPU for a while. Seen with Bulkhead, whose counters then show as many packets as the sink's. It is reported, not hidden;
-//! rates count what arrived.
+//! CPU for a while. It is reported, not hidden; rates count what arrived.
 //!
-//! Needs root. Makes namespaces named `bht-bench-*` and removes them, on Ctrl-C too; changes nothing outside.
+//! Needs root. Makes namespaces named `bht-bench-*` and removes them, on Ctrl-C too. Outside it changes the limits of
+//! connection tracking while a run with a million sessions lasts, nothing else.
 
-mod bulk_tcp;
 mod bulkhead;
+mod conntrack;
 mod contender;
 mod cpu;
 mod environment;
@@ -27,52 +31,66 @@ mod frame;
 mod frames;
 mod lab;
 mod object;
+mod plan;
+mod policy;
 mod promises;
 mod report;
+mod scenario;
+mod series;
 mod statistics;
+mod stream;
 mod test_run;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bulkhead_testkit::Namespace;
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::bulk_tcp::BulkLab;
 use crate::contender::Contender;
 use crate::environment::Environment;
-use crate::frames::FrameLab;
-use crate::report::{Method, Report};
+use crate::plan::{Scenario, Settings};
+use crate::report::{Method, Report, readme};
+use crate::series::Results;
 
-/// Measure Bulkhead side by side with nftables, the kernel's forwarding and bare redirect programs.
+/// Measure Bulkhead side by side with nftables, iptables, the kernel's forwarding and bare redirect programs.
 #[derive(Debug, Parser)]
 #[command(name = "bulkhead-bench", version)]
 struct Arguments {
-    /// Short rounds: the whole run takes under five minutes and updates benches/results/quick.{json,md}.
+    /// Fewer points and short rounds: under five minutes; updates benches/results/quick.{json,md}
     #[arg(long)]
     quick: bool,
-    /// Rounds of each contender [default: 9, or 7 with --quick].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    rounds: Option<u16>,
-    /// Seconds per round [default: 2, or 0.5 with --quick].
-    #[arg(long)]
-    seconds: Option<f64>,
-    /// Established sessions.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=20_000))]
-    flows: u16,
-    /// Only these contenders, separated by commas; the report then goes to results/local.
+    /// Only these scenarios, separated by commas; the report then goes to results/local
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<Scenario>,
+    /// Only these contenders, separated by commas; the report then goes to results/local
     #[arg(long, value_delimiter = ',', value_parser = contender)]
     only: Vec<Contender>,
-    /// The CPU to measure on [default: the last one].
+    /// Rounds of each contender [default: 7, or 5 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Seconds per round [default: 1, or 0.5 with --quick]
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Established sessions where the scenario does not say
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    flows: u32,
+    /// The CPU to measure on [default: the last one]
     #[arg(long)]
     cpu: Option<usize>,
-    /// Where the JSON goes; the Markdown goes beside it.
+    /// Where the JSON goes; Markdown and plots go beside it
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+    /// Say what would run and how long it would take, and end
+    #[arg(long)]
+    plan: bool,
+    /// Measure nothing: put the promises of a run's JSON, a path in the repository, into the README
+    #[arg(long, value_name = "JSON")]
+    readme: Option<String>,
 }
 
 fn contender(id: &str) -> Result<Contender, String> {
@@ -81,34 +99,43 @@ fn contender(id: &str) -> Result<Contender, String> {
 }
 
 impl Arguments {
-    fn wants(&self, contender: Contender) -> bool {
-        self.only.is_empty() || self.only.contains(&contender)
-    }
-
-    fn method(&self) -> Result<Method> {
-        let (rounds, seconds) = if self.quick { (7, 0.5) } else { (9, 2.0) };
+    fn settings(&self) -> Result<Settings> {
+        let (rounds, seconds) = if self.quick { (5, 0.5) } else { (7, 1.0) };
         let seconds = self.seconds.unwrap_or(seconds);
         ensure!(
             (0.01..=60.0).contains(&seconds),
             "--seconds {seconds}: use 0.01 to 60"
         );
-        Ok(Method {
+        let wanted = |scenario: &Scenario| {
+            if self.scenario.is_empty() {
+                !self.quick || scenario.is_quick()
+            } else {
+                self.scenario.contains(scenario)
+            }
+        };
+        Ok(Settings {
+            quick: self.quick,
             rounds: self.rounds.map_or(rounds, usize::from),
-            seconds,
+            length: Duration::from_secs_f64(seconds),
             flows: self.flows,
-            frame_bytes: frame::FRAME_BYTES,
             cpu: self.cpu.unwrap_or(cpu::count() - 1),
+            scenarios: Scenario::ALL.into_iter().filter(wanted).collect(),
+            only: self.only.clone(),
         })
     }
 
-    /// Only a complete quick run with the usual settings may replace the recorded one.
+    /// Only a complete run with the usual settings may replace a recorded one.
     fn destination(&self) -> PathBuf {
         let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
-        let usual =
-            self.only.is_empty() && self.rounds.is_none() && self.seconds.is_none() && self.flows == 1_000;
+        let usual = self.scenario.is_empty()
+            && self.only.is_empty()
+            && self.rounds.is_none()
+            && self.seconds.is_none()
+            && self.flows == 1_000;
         match &self.json {
             Some(path) => path.clone(),
-            None if self.quick && usual => results.join("quick.json"),
+            None if usual && self.quick => results.join("quick.json"),
+            None if usual => results.join("full.json"),
             None => results.join("local/latest.json"),
         }
     }
@@ -141,94 +168,91 @@ fn go_on() -> Result<()> {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(json) = &arguments.readme {
+        return readme::update(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), json);
+    }
+    let settings = arguments.settings()?;
+    eprint!("{}", budget(&settings));
+    if arguments.plan {
+        return Ok(());
+    }
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmark makes network namespaces and loads BPF programs: run it as root"
     );
-    let method = arguments.method()?;
     watch_signals()?;
     for name in Namespace::sweep(lab::PREFIX)? {
         eprintln!("removed {name}, left behind by a run that was killed");
     }
-    let environment = Environment::look();
-    let (frames, test_run) = established(&arguments, &method)?;
-    let bulk = bulk(&arguments, &method)?;
-    let report = Report::new(environment, method, frames, bulk, test_run);
-    print!("\n{}\n{}", report.preface(), report.tables(false));
+    let (environment, began) = (Environment::look(), Instant::now());
+    let results = measure(&settings)?;
+    let report = Report::new(environment, Method::of(&settings, began.elapsed()), results);
+    print!("\n{}\n{}", report.preface(), report.terminal());
     write(&report, &arguments.destination())
 }
 
-type FrameResults = Vec<(Contender, Option<frames::Sample>, Vec<frames::Round>)>;
-
-/// Established packets through every contender, then the programs alone.
-fn established(arguments: &Arguments, method: &Method) -> Result<(FrameResults, Vec<test_run::Case>)> {
-    let mut labs = Vec::new();
-    for contender in Contender::ALL
-        .into_iter()
-        .filter(|&contender| arguments.wants(contender))
-    {
-        go_on()?;
-        eprintln!("setting up {}", contender.description());
-        labs.push((FrameLab::new(contender, method.flows, method.cpu)?, Vec::new()));
+/// What will run and how long it will take.
+fn budget(settings: &Settings) -> String {
+    let minutes = |time: Duration| {
+        let seconds = time.as_secs();
+        format!("{:>2} min {:02} s", seconds / 60, seconds % 60)
+    };
+    let mut sum = Duration::ZERO;
+    let mut text = String::new();
+    for &scenario in &settings.scenarios {
+        let estimate = settings.estimate(scenario);
+        sum += estimate;
+        text += &format!("{:14} about {}\n", scenario.id(), minutes(estimate));
     }
-    for round in 1..=method.rounds {
-        eprintln!("established packets, round {round} of {}", method.rounds);
-        for (lab, rounds) in &mut labs {
-            go_on()?;
-            rounds.push(lab.measure(Duration::from_secs_f64(method.seconds))?);
-        }
-    }
-    let mut cases = Vec::new();
-    if let Some((lab, _)) = labs
-        .iter_mut()
-        .find(|(lab, _)| lab.contender() == Contender::BulkheadXdp)
-    {
-        eprintln!("test runs");
-        cases = test_run::measure(lab, method.cpu, method.flows)?;
-    }
-    let results = labs
-        .into_iter()
-        .map(|(lab, rounds)| (lab.contender(), lab.sample, rounds))
-        .collect();
-    Ok((results, cases))
+    text + &format!(
+        "{:14} about {}: {} rounds of {} s, interleaved\n",
+        "all of it",
+        minutes(sum),
+        settings.rounds,
+        settings.length.as_secs_f64()
+    )
 }
 
-/// Bulk TCP through those that carry it.
-fn bulk(arguments: &Arguments, method: &Method) -> Result<Vec<(Contender, Vec<bulk_tcp::Round>)>> {
-    let mut labs = Vec::new();
-    for contender in Contender::BULK
-        .into_iter()
-        .filter(|&contender| arguments.wants(contender))
-    {
+fn measure(settings: &Settings) -> Result<Results> {
+    let mut results = Results::default();
+    let _room = if settings.scenarios.contains(&Scenario::Sessions) {
+        let room = conntrack::Room::make(CONNTRACK_ENTRIES)?;
+        results.notes.extend(room.raised());
+        Some(room)
+    } else {
+        None
+    };
+    for &scenario in &settings.scenarios {
         go_on()?;
-        labs.push((BulkLab::new(contender, method.cpu)?, Vec::new()));
+        scenario::run(scenario, settings, &mut results)?;
     }
-    for round in 1..=method.rounds {
-        if !labs.is_empty() {
-            eprintln!("bulk TCP, round {round} of {}", method.rounds);
-        }
-        for (lab, rounds) in &mut labs {
-            go_on()?;
-            rounds.push(lab.measure(Duration::from_secs_f64(method.seconds))?);
-        }
-    }
-    Ok(labs
-        .into_iter()
-        .map(|(lab, rounds)| (lab.contender(), rounds))
-        .collect())
+    Ok(results)
 }
+
+/// Room for a million connections and as many again.
+const CONNTRACK_ENTRIES: u64 = 1 << 21;
 
 fn write(report: &Report, path: &Path) -> Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    let json = serde_json::to_string_pretty(report)? + "\n";
-    let markdown = format!(
-        "# Quick benchmark\n\n{}\n{}",
-        report.preface(),
-        report.tables(true).trim_end()
-    ) + "\n";
-    for (path, text) in [(path.to_owned(), json), (path.with_extension("md"), markdown)] {
+    let stem = path
+        .file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let mut files = vec![(path.to_owned(), serde_json::to_string_pretty(report)? + "\n")];
+    let mut plots = Vec::new();
+    for (scenario, svg) in report.plots() {
+        let name = format!("{stem}-{}.svg", scenario.id());
+        files.push((path.with_file_name(&name), svg));
+        plots.push((scenario, name));
+    }
+    let title = if report.method.quick {
+        "Quick benchmark"
+    } else {
+        "Benchmark"
+    };
+    files.push((path.with_extension("md"), report.markdown(title, &plots)));
+    for (path, text) in files {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("wrote {}", path.display());
     }
@@ -247,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_usual_quick_run_is_recorded() {
+    fn only_usual_runs_are_recorded() {
         let destination = |arguments: &[&str]| {
             let arguments = std::iter::once(&"bulkhead-bench").chain(arguments);
             Arguments::try_parse_from(arguments)
@@ -259,11 +283,26 @@ mod tests {
             destination(&["--quick", "--only", "kernel,bare-xdp"]).ends_with("results/local/latest.json")
         );
         assert!(destination(&["--quick", "--rounds", "3"]).ends_with("results/local/latest.json"));
-        assert!(destination(&[]).ends_with("results/local/latest.json"));
+        assert!(destination(&["--scenario", "rules"]).ends_with("results/local/latest.json"));
+        assert!(destination(&[]).ends_with("results/full.json"));
         assert_eq!(
             destination(&["--quick", "--json", "/tmp/a.json"]),
             Path::new("/tmp/a.json")
         );
+    }
+
+    #[test]
+    fn the_budget_names_every_scenario_and_the_sum() {
+        let arguments = Arguments::try_parse_from(["bulkhead-bench", "--quick"]).expect("valid arguments");
+        let text = budget(&arguments.settings().expect("settings"));
+        assert!(
+            text.contains("established") && text.contains("all of it"),
+            "{text}"
+        );
+        assert!(!text.contains("\nsessions"), "{text}");
+        let arguments = Arguments::try_parse_from(["bulkhead-bench", "--scenario", "latency,daemon"]);
+        let settings = arguments.expect("valid arguments").settings().expect("settings");
+        assert_eq!(settings.scenarios, [Scenario::Latency, Scenario::Daemon]);
     }
 
     #[test]

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions};
 
-use crate::frame::{FRAME_BYTES, FrameSpec};
+use crate::frame::{FrameSpec, SHAPES, Size};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-bench-programs.o"));
 
@@ -39,6 +39,41 @@ pub enum SinkMode {
     Count = 1,
     /// Show them to packet sockets, then count and drop them.
     Sample = 2,
+    /// Count them and send them back.
+    Reflect = 3,
+}
+
+/// What the source sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Flows, taken in turn; [`Self::FRESH`]: each packet is of another.
+    pub flows: u32,
+    /// Destinations, taken in turn, and begun anew with the flows.
+    pub targets: u32,
+    /// Number of the first destination.
+    pub first_target: u32,
+    /// How large the packets are.
+    pub size: Size,
+}
+
+impl Traffic {
+    /// More flows than any round sends packets: source addresses are from a /10.
+    pub const FRESH: u32 = 1 << 30;
+
+    /// Sessions that are established beforehand.
+    #[must_use]
+    pub const fn established(&self) -> u32 {
+        if self.flows == Self::FRESH { 0 } else { self.flows }
+    }
+}
+
+/// What was counted since the object was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Packets that reached the sink.
+    pub sink: u64,
+    /// Answers that came back to the source.
+    pub returned: u64,
 }
 
 /// The loaded object. Dropping it detaches its programs.
@@ -46,7 +81,12 @@ pub struct Object {
     ebpf: Ebpf,
     mode: Array<MapData, u32>,
     counts: PerCpuArray<MapData, u64>,
-    frame: [u8; FRAME_BYTES],
+    traffic: Array<MapData, [u32; 4]>,
+    shapes: Array<MapData, [u32; 4]>,
+    next: PerCpuArray<MapData, [u32; 3]>,
+    spec: FrameSpec,
+    /// What the source starts from: a frame of the longest shape.
+    frame: Vec<u8>,
 }
 
 impl Object {
@@ -54,35 +94,64 @@ impl Object {
     pub fn load(globals: &Globals) -> Result<Self> {
         let frame = &globals.frame;
         let words = frame.words();
-        let sum = frame.partial_sum();
-        let (flows, first_port) = (u32::from(frame.flows), u32::from(frame.first_port));
+        let first_port = u32::from(frame.first_port);
+        let (first_address, first_target) = (u32::from(frame.first_source), u32::from(frame.first_target));
         let port = u32::from(frame.destination_port);
         let macs = globals.bare_macs.concat();
         let mut ebpf = EbpfLoader::new()
             .override_global("SOURCE_IFINDEX", &globals.source_ifindex, true)
             .override_global("SOURCE_FRAME", words.as_slice(), true)
-            .override_global("SOURCE_SUM", &sum, true)
-            .override_global("SOURCE_FLOWS", &flows, true)
             .override_global("SOURCE_FIRST_PORT", &first_port, true)
+            .override_global("SOURCE_FIRST_ADDRESS", &first_address, true)
+            .override_global("SOURCE_FIRST_TARGET", &first_target, true)
             .override_global("SINK_PORT", &port, true)
             .override_global("BARE_IFINDEX", &globals.bare_ifindex, true)
             .override_global("BARE_MACS", macs.as_slice(), true)
             .load(OBJECT)
             .context("cannot load the benchmark's BPF object")?;
-        let mode = Array::try_from(
-            ebpf.take_map("SINK_MODE")
-                .context("the object has no SINK_MODE")?,
-        )?;
-        let counts = PerCpuArray::try_from(
-            ebpf.take_map("SINK_COUNTS")
-                .context("the object has no SINK_COUNTS")?,
-        )?;
+        let mut map = |name: &str| {
+            ebpf.take_map(name)
+                .with_context(|| format!("the object has no {name}"))
+        };
         Ok(Self {
+            mode: Array::try_from(map("SINK_MODE")?)?,
+            counts: PerCpuArray::try_from(map("SINK_COUNTS")?)?,
+            traffic: Array::try_from(map("SOURCE_TRAFFIC")?)?,
+            shapes: Array::try_from(map("SOURCE_SHAPES")?)?,
+            next: PerCpuArray::try_from(map("SOURCE_NEXT")?)?,
             ebpf,
-            mode,
-            counts,
-            frame: frame.finished(0),
+            spec: *frame,
+            frame: Vec::new(),
         })
+    }
+
+    /// Says what the source sends from now on, beginning with the first flow.
+    pub fn set_traffic(&mut self, traffic: &Traffic) -> Result<()> {
+        let turns = traffic.size.turns();
+        ensure!(turns.len() <= SHAPES, "{} shapes are too many", turns.len());
+        for (slot, bytes) in turns.iter().enumerate() {
+            self.shapes.set(slot as u32, self.spec.shape(*bytes), 0)?;
+        }
+        let words = [
+            traffic.flows,
+            traffic.targets,
+            traffic.first_target,
+            turns.len() as u32,
+        ];
+        self.traffic.set(0, words, 0)?;
+        self.restart()?;
+        let longest = turns.into_iter().max().unwrap_or(crate::frame::FRAME_BYTES);
+        self.frame = self.spec.finished(longest, 0, traffic.first_target);
+        Ok(())
+    }
+
+    /// Begins again with the first flow.
+    pub fn restart(&mut self) -> Result<()> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let none = PerCpuValues::try_from(vec![[0; 3]; cpus])?;
+        self.next
+            .set(0, none, 0)
+            .context("cannot set the source's next flow")
     }
 
     fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
@@ -127,18 +196,16 @@ impl Object {
     /// Sends `packets` frames out of the source's interface, as fast as the path takes them. Returns the kernel's mean
     /// time per frame, which leaves out the call's own set-up (some 20 ms: it waits for RCU).
     pub fn send(&mut self, packets: u32) -> Result<Duration> {
-        let frame = self.frame;
+        let frame = std::mem::take(&mut self.frame);
         let options = TestRunOptions {
             data_in: Some(&frame),
             repeat: packets,
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
         };
-        Ok(self
-            .xdp("bench_source")?
-            .test_run(options)
-            .context("the packet source failed")?
-            .duration)
+        let result = self.xdp("bench_source")?.test_run(options);
+        self.frame = frame;
+        Ok(result.context("the packet source failed")?.duration)
     }
 
     /// Runs one of the empty programs once, in nanoseconds.
@@ -177,8 +244,8 @@ impl Object {
             .context("cannot set the sink's mode")
     }
 
-    /// Packets that reached the sink since it was loaded: at XDP, and behind it at TCX.
-    pub fn received(&self) -> Result<[u64; 2]> {
+    /// What was counted so far.
+    pub fn counts(&self) -> Result<Counts> {
         let slot = |slot| -> Result<u64> {
             let values = self
                 .counts
@@ -187,6 +254,9 @@ impl Object {
             ensure!(values.iter().len() > 0, "the sink's counter {slot} has no CPU");
             Ok(values.iter().sum())
         };
-        Ok([slot(0)?, slot(1)?])
+        Ok(Counts {
+            sink: slot(0)? + slot(1)?,
+            returned: slot(2)? + slot(3)?,
+        })
     }
 }

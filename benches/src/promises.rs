@@ -1,88 +1,312 @@
 //! What the project promises about speed, and the other ratios worth knowing.
+//!
+//! Owns the list: each promise names the figures it is judged by. A ratio is taken round by round; a cost has the packet
+//! source's own time taken off first. A promise whose figures a run lacks is not judged by it.
 
 use serde::Serialize;
 
-use crate::contender::Contender;
+use crate::contender::Contender as C;
+use crate::plan::Scenario as S;
+use crate::scenario::{commit, daemon, latency, membership, packets};
+use crate::series::{Point, Results};
 use crate::statistics::Summary;
 
-/// What is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+/// What is promised.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Measure {
-    /// Established 60-byte packets per second.
-    EstablishedPackets,
-    /// Bulk TCP, bits per second.
-    BulkTcp,
+pub enum Target {
+    /// This or more.
+    AtLeast(f64),
+    /// This or less.
+    AtMost(f64),
 }
 
-/// Two contenders side by side.
+impl Target {
+    /// Whether a figure reaches it.
+    #[must_use]
+    pub fn met(self, measured: f64) -> bool {
+        match self {
+            Self::AtLeast(target) => measured >= target,
+            Self::AtMost(target) => measured <= target,
+        }
+    }
+}
+
+/// How a promise is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
-    /// Of what.
-    pub measure: Measure,
-    /// Who is judged.
-    pub contender: Contender,
-    /// Against whom.
-    pub peer: Contender,
+pub enum Quantity {
+    /// The first over the second.
+    Ratio(Point, Point),
+    /// What a packet costs at the first over what it costs at the second; rates both, the source's own rate third.
+    Cost(Point, Point, Point),
+    /// The figure itself.
+    Value(Point),
+    /// Nothing that this benchmark measures.
+    Elsewhere,
 }
 
-const fn packets(contender: Contender, peer: Contender) -> Pair {
-    Pair {
-        measure: Measure::EstablishedPackets,
+/// A promise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Definition {
+    /// Its name.
+    pub id: &'static str,
+    /// What of.
+    pub what: &'static str,
+    /// Against whom or what.
+    pub against: &'static str,
+    /// How much.
+    pub target: Target,
+    /// In what.
+    pub unit: &'static str,
+    /// From which figures.
+    pub quantity: Quantity,
+}
+
+const fn at(scenario: S, contender: C, variant: &'static str, at: u64) -> Point {
+    Point {
+        scenario,
         contender,
-        peer,
+        variant,
+        at,
     }
 }
 
-const fn bulk(contender: Contender, peer: Contender) -> Pair {
-    Pair {
-        measure: Measure::BulkTcp,
-        contender,
-        peer,
-    }
+const fn established(contender: C) -> Point {
+    at(S::Established, contender, "", 0)
 }
 
-/// The promises: a name, the ratio that is promised, who against whom. Like against like: what translates is compared
-/// with what translates, what does not with what does not.
-pub const PROMISES: [(&str, f64, Pair); 5] = [
-    (
-        "established_xdp_vs_nftables",
-        3.0,
-        packets(Contender::BulkheadXdpNat, Contender::NftablesMasquerade),
-    ),
-    (
-        "established_xdp_vs_bare_xdp",
-        0.8,
-        packets(Contender::BulkheadXdp, Contender::BareXdp),
-    ),
-    (
-        "established_tcx_vs_nftables",
-        1.8,
-        packets(Contender::BulkheadTcxNat, Contender::NftablesMasquerade),
-    ),
-    (
-        "established_tcx_vs_bare_redirect_peer",
-        0.85,
-        packets(Contender::BulkheadTcx, Contender::BareTcxPeer),
-    ),
-    (
-        "bulk_tcp_vs_kernel",
-        1.0,
-        bulk(Contender::BulkheadTcx, Contender::Kernel),
-    ),
+const fn sessions(contender: C, count: u64) -> Point {
+    at(S::Sessions, contender, "", count)
+}
+
+const fn new_sessions(contender: C) -> Point {
+    at(S::NewSessions, contender, "", 0)
+}
+
+const fn rules(contender: C, variant: &'static str, count: u64) -> Point {
+    at(S::Rules, contender, variant, count)
+}
+
+const fn bulk(contender: C, streams: u64) -> Point {
+    at(S::BulkTcp, contender, "", streams)
+}
+
+const fn figure(scenario: S, variant: &'static str, count: u64) -> Quantity {
+    Quantity::Value(at(scenario, C::BulkheadTcx, variant, count))
+}
+
+const RATIO: &str = "ratio";
+
+/// The promises, like against like: what translates is compared with what translates, what does not with what does not.
+pub const PROMISES: [Definition; 18] = [
+    Definition {
+        id: "established_xdp_vs_nftables",
+        what: "established 60-byte packets, XDP, source NAT",
+        against: "nftables (conntrack + masquerade)",
+        target: Target::AtLeast(3.0),
+        unit: RATIO,
+        quantity: Quantity::Ratio(established(C::BulkheadXdpNat), established(C::NftablesMasquerade)),
+    },
+    Definition {
+        id: "established_xdp_vs_bare_xdp",
+        what: "established 60-byte packets, XDP",
+        against: "a bare XDP `bpf_redirect` that looks nothing up",
+        target: Target::AtLeast(0.8),
+        unit: RATIO,
+        quantity: Quantity::Ratio(established(C::BulkheadXdp), established(C::BareXdp)),
+    },
+    Definition {
+        id: "established_tcx_vs_nftables",
+        what: "established 60-byte packets, TCX, source NAT",
+        against: "nftables (conntrack + masquerade)",
+        target: Target::AtLeast(1.8),
+        unit: RATIO,
+        quantity: Quantity::Ratio(established(C::BulkheadTcxNat), established(C::NftablesMasquerade)),
+    },
+    Definition {
+        id: "established_tcx_vs_bare_redirect_peer",
+        what: "established 60-byte packets, TCX",
+        against: "a bare TCX `bpf_redirect_peer`",
+        target: Target::AtLeast(0.85),
+        unit: RATIO,
+        quantity: Quantity::Ratio(established(C::BulkheadTcx), established(C::BareTcxPeer)),
+    },
+    Definition {
+        id: "bulk_tcp_vs_kernel",
+        what: "bulk TCP over veth, default offloads",
+        against: "the kernel forwarding with no firewall",
+        target: Target::AtLeast(1.0),
+        unit: RATIO,
+        quantity: Quantity::Ratio(bulk(C::BulkheadTcx, 1), bulk(C::Kernel, 1)),
+    },
+    Definition {
+        id: "new_sessions_vs_nftables",
+        what: "new sessions per second",
+        against: "nftables with 3 rules",
+        target: Target::AtLeast(2.0),
+        unit: RATIO,
+        quantity: Quantity::Ratio(new_sessions(C::BulkheadTcx), new_sessions(C::Nftables)),
+    },
+    Definition {
+        id: "new_sessions_vs_nftables_10000_rules",
+        what: "new sessions per second, 10,000 rules, traffic over all of them",
+        against: "nftables with the same rules, linear",
+        target: Target::AtLeast(20.0),
+        unit: RATIO,
+        quantity: Quantity::Ratio(
+            rules(C::BulkheadTcx, packets::SPREAD, 10_000),
+            rules(C::Nftables, packets::SPREAD, 10_000),
+        ),
+    },
+    Definition {
+        id: "new_session_cost_100000_rules",
+        what: "cost of a new session, 100,000 rules, traffic over all of them",
+        against: "10 rules",
+        target: Target::AtMost(1.5),
+        unit: RATIO,
+        quantity: Quantity::Cost(
+            rules(C::BulkheadTcx, packets::SPREAD, 100_000),
+            rules(C::BulkheadTcx, packets::SPREAD, 10),
+            rules(C::Source, packets::SPREAD, 10),
+        ),
+    },
+    Definition {
+        id: "established_xdp_cost_1000000_sessions",
+        what: "cost of an established packet, 1,000,000 sessions, XDP",
+        against: "1,000 sessions",
+        target: Target::AtMost(1.5),
+        unit: RATIO,
+        quantity: Quantity::Cost(
+            sessions(C::BulkheadXdp, 1_000_000),
+            sessions(C::BulkheadXdp, 1_000),
+            sessions(C::Source, 1_000),
+        ),
+    },
+    Definition {
+        id: "established_tcx_cost_1000000_sessions",
+        what: "cost of an established packet, 1,000,000 sessions, TCX",
+        against: "1,000 sessions",
+        target: Target::AtMost(1.5),
+        unit: RATIO,
+        quantity: Quantity::Cost(
+            sessions(C::BulkheadTcx, 1_000_000),
+            sessions(C::BulkheadTcx, 1_000),
+            sessions(C::Source, 1_000),
+        ),
+    },
+    Definition {
+        id: "round_trip_p99_idle",
+        what: "round trip, p99, idle",
+        against: "nftables (conntrack)",
+        target: Target::AtMost(1.0),
+        unit: RATIO,
+        quantity: Quantity::Ratio(
+            at(S::Latency, C::BulkheadTcx, latency::IDLE_P99, 0),
+            at(S::Latency, C::Nftables, latency::IDLE_P99, 0),
+        ),
+    },
+    Definition {
+        id: "round_trip_p99_loaded",
+        what: "round trip, p99, under 100,000 packets per second",
+        against: "nftables (conntrack)",
+        target: Target::AtMost(1.0),
+        unit: RATIO,
+        quantity: Quantity::Ratio(
+            at(S::Latency, C::BulkheadTcx, latency::LOADED_P99, 0),
+            at(S::Latency, C::Nftables, latency::LOADED_P99, 0),
+        ),
+    },
+    Definition {
+        id: "one_address_into_1000000",
+        what: "one address into a group of 1,000,000, in force",
+        against: "",
+        target: Target::AtMost(10.0),
+        unit: "ms",
+        quantity: figure(S::Membership, membership::ADD, 1_000_000),
+    },
+    Definition {
+        id: "commit_10000_rules",
+        what: "commit of 10,000 rules",
+        against: "",
+        target: Target::AtMost(500.0),
+        unit: "ms",
+        quantity: figure(S::Commit, commit::TIME, 10_000),
+    },
+    Definition {
+        id: "start_to_enforcing",
+        what: "start of the daemon to the first packet through",
+        against: "",
+        target: Target::AtMost(500.0),
+        unit: "ms",
+        quantity: figure(S::Daemon, daemon::START, 1),
+    },
+    Definition {
+        id: "daemon_resident",
+        what: "resident memory of the daemon, 10,000 rules",
+        against: "",
+        target: Target::AtMost(50.0),
+        unit: "MB",
+        quantity: figure(S::Daemon, daemon::RESIDENT, 10_000),
+    },
+    Definition {
+        id: "killed_packets_lost",
+        what: "packets of an established session lost by SIGKILL and restart of the daemon",
+        against: "",
+        target: Target::AtMost(0.0),
+        unit: "packets",
+        quantity: figure(S::Daemon, daemon::KILLED, 1),
+    },
+    Definition {
+        id: "image_size",
+        what: "container image",
+        against: "",
+        target: Target::AtMost(20.0),
+        unit: "MB",
+        quantity: Quantity::Elsewhere,
+    },
 ];
 
+const fn packets_of(contender: C, peer: C) -> (Point, Point) {
+    (established(contender), established(peer))
+}
+
 /// Ratios that nobody promised.
-pub const FURTHER: [Pair; 9] = [
-    packets(Contender::BulkheadXdp, Contender::Nftables),
-    packets(Contender::BulkheadXdp, Contender::BareXdpFib),
-    packets(Contender::BulkheadXdpNat, Contender::BareXdp),
-    packets(Contender::BulkheadTcx, Contender::Nftables),
-    packets(Contender::BulkheadTcx, Contender::BareTcx),
-    packets(Contender::BulkheadTcx, Contender::Kernel),
-    packets(Contender::BulkheadTcxNat, Contender::BareTcxPeer),
-    bulk(Contender::BulkheadTcxNat, Contender::Kernel),
-    bulk(Contender::NftablesMasquerade, Contender::Kernel),
+const FURTHER: [(Point, Point); 17] = [
+    packets_of(C::BulkheadXdp, C::Nftables),
+    packets_of(C::BulkheadXdp, C::BareXdpFib),
+    packets_of(C::BulkheadXdpNat, C::BareXdp),
+    packets_of(C::BulkheadTcx, C::Nftables),
+    packets_of(C::BulkheadTcx, C::BareTcx),
+    packets_of(C::BulkheadTcx, C::Kernel),
+    packets_of(C::BulkheadTcxNat, C::BareTcxPeer),
+    (
+        new_sessions(C::BulkheadTcxNat),
+        new_sessions(C::NftablesMasquerade),
+    ),
+    (new_sessions(C::BulkheadTcx), new_sessions(C::IptablesIpset)),
+    (
+        rules(C::BulkheadTcx, packets::LAST, 10_000),
+        rules(C::Nftables, packets::LAST, 10_000),
+    ),
+    (
+        rules(C::BulkheadTcx, packets::SPREAD, 10_000),
+        rules(C::NftablesVerdicts, packets::SPREAD, 10_000),
+    ),
+    (
+        rules(C::BulkheadTcx, packets::SPREAD, 10_000),
+        rules(C::IptablesIpset, packets::SPREAD, 10_000),
+    ),
+    (
+        rules(C::BulkheadTcx, packets::LAST, 10),
+        rules(C::BulkheadTcx, packets::LAST, 100_000),
+    ),
+    (
+        sessions(C::BulkheadXdp, 1_000_000),
+        sessions(C::Nftables, 1_000_000),
+    ),
+    (bulk(C::BulkheadTcxNat, 1), bulk(C::Kernel, 1)),
+    (bulk(C::NftablesMasquerade, 1), bulk(C::Kernel, 1)),
+    (bulk(C::BulkheadTcx, 8), bulk(C::Kernel, 8)),
 ];
 
 /// A promise and what came of it.
@@ -90,111 +314,80 @@ pub const FURTHER: [Pair; 9] = [
 pub struct Promise {
     /// Its name.
     pub id: &'static str,
-    /// The least that is promised.
+    /// What is promised.
     pub target: f64,
-    /// What was measured: the median of the rounds' ratios.
+    /// Whether the target is the least or the most.
+    pub direction: &'static str,
+    /// What was measured: the median of the rounds.
     pub measured: f64,
-    /// Always `ratio` here.
+    /// In what.
     pub unit: &'static str,
     /// Whether it is kept.
     pub met: bool,
-    /// Smallest and largest ratio of a round.
+    /// Smallest and largest round.
     pub spread: [f64; 2],
-    /// Of what.
-    pub measure: Measure,
-    /// Who is judged.
-    pub contender: Contender,
-    /// Against whom.
-    pub peer: Contender,
 }
 
-/// A ratio of two contenders.
+/// A ratio of two figures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Ratio {
-    /// Of what.
-    pub measure: Measure,
-    /// Who is judged.
-    pub contender: Contender,
-    /// Against whom.
-    pub peer: Contender,
+    /// Which.
+    pub of: Point,
+    /// Over which.
+    pub over: Point,
     /// The ratio.
     #[serde(flatten)]
     pub ratio: Summary,
 }
 
-/// Judges the promises that `rounds` has figures for: the rounds of a contender, or nothing if it did not run.
-pub fn judge(rounds: impl Fn(Measure, Contender) -> Option<Vec<f64>>) -> (Vec<Promise>, Vec<Ratio>) {
-    let ratio = |pair: Pair| {
-        Summary::of_ratios(
-            &rounds(pair.measure, pair.contender)?,
-            &rounds(pair.measure, pair.peer)?,
-        )
-    };
-    let promises = PROMISES.into_iter().filter_map(|(id, target, pair)| {
-        let ratio = ratio(pair)?;
+impl Quantity {
+    fn summary(self, results: &Results) -> Option<Summary> {
+        let rounds = |point: &Point| Some(results.find(point)?.rounds.as_slice());
+        match self {
+            Self::Ratio(of, over) => Summary::of_ratios(rounds(&of)?, rounds(&over)?),
+            Self::Cost(of, over, source) => {
+                let source = rounds(&source)?;
+                // Nanoseconds from Mpps, without the source's.
+                let cost = |point: &Point| -> Option<Vec<f64>> {
+                    let rates = rounds(point)?.iter().zip(source);
+                    Some(rates.map(|(rate, source)| 1e3 / rate - 1e3 / source).collect())
+                };
+                Summary::of_ratios(&cost(&of)?, &cost(&over)?)
+            }
+            Self::Value(point) => Some(results.find(&point)?.summary),
+            Self::Elsewhere => None,
+        }
+    }
+}
+
+/// Judges the promises that a run has figures for.
+#[must_use]
+pub fn judge(results: &Results) -> (Vec<Promise>, Vec<Ratio>) {
+    let promises = PROMISES.iter().filter_map(|definition| {
+        let Summary { median, min, max } = definition.quantity.summary(results)?;
+        let (target, direction) = match definition.target {
+            Target::AtLeast(target) => (target, "at-least"),
+            Target::AtMost(target) => (target, "at-most"),
+        };
         Some(Promise {
-            id,
+            id: definition.id,
             target,
-            measured: ratio.median,
-            unit: "ratio",
-            met: ratio.median >= target,
-            spread: [ratio.min, ratio.max],
-            measure: pair.measure,
-            contender: pair.contender,
-            peer: pair.peer,
+            direction,
+            measured: median,
+            unit: definition.unit,
+            met: definition.target.met(median),
+            spread: [min, max],
         })
     });
-    let further = FURTHER.into_iter().filter_map(|pair| {
+    let further = FURTHER.into_iter().filter_map(|(of, over)| {
         Some(Ratio {
-            measure: pair.measure,
-            contender: pair.contender,
-            peer: pair.peer,
-            ratio: ratio(pair)?,
+            of,
+            over,
+            ratio: Quantity::Ratio(of, over).summary(results)?,
         })
     });
     (promises.collect(), further.collect())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_promise_is_kept_at_its_target_and_broken_below() {
-        let figures = |tcx: f64| {
-            move |measure, contender| {
-                (measure == Measure::BulkTcp).then_some(match contender {
-                    Contender::BulkheadTcx => vec![tcx, 9.0, tcx],
-                    _ => vec![10.0, 10.0, 10.0],
-                })
-            }
-        };
-        let (promises, _) = judge(figures(10.0));
-        assert_eq!(promises.len(), 1, "only what ran is judged: {promises:?}");
-        assert_eq!(
-            (promises[0].id, promises[0].measured, promises[0].met),
-            ("bulk_tcp_vs_kernel", 1.0, true)
-        );
-        assert_eq!(promises[0].spread, [0.9, 1.0]);
-        let (promises, _) = judge(figures(9.9));
-        assert!(!promises[0].met, "{promises:?}");
-    }
-
-    #[test]
-    fn like_is_compared_with_like_where_a_promise_names_nftables() {
-        for (id, _, pair) in PROMISES {
-            assert_eq!(pair.contender.translates(), pair.peer.translates(), "{id}");
-        }
-    }
-
-    #[test]
-    fn every_bulk_pair_runs() {
-        let pairs = PROMISES.iter().map(|(_, _, pair)| *pair).chain(FURTHER);
-        for pair in pairs.filter(|pair| pair.measure == Measure::BulkTcp) {
-            assert!(
-                Contender::BULK.contains(&pair.contender) && Contender::BULK.contains(&pair.peer),
-                "{pair:?}"
-            );
-        }
-    }
-}
+mod tests;

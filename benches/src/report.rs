@@ -1,61 +1,51 @@
-//! The outcome of a run: JSON for programs, a table for the terminal, the same as Markdown.
+//! The outcome of a run: JSON for programs, tables for the terminal, the same as Markdown with plots beside it.
 
-use std::fmt::Write as _;
+pub mod plot;
+pub mod readme;
+mod table;
 
 use serde::Serialize;
 
-use crate::contender::Contender;
+use self::table::Table;
 use crate::environment::Environment;
-use crate::frames::{Round as FrameRound, Sample};
-use crate::promises::{self, Measure, Promise, Ratio};
+use crate::plan::{Scenario, Settings};
+use crate::promises::{self, PROMISES, Promise, Ratio, Target};
+use crate::series::{Point, Results, Series};
 use crate::statistics::Summary;
-use crate::{bulk_tcp, test_run};
 
 /// How it was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Method {
     /// Rounds of each contender.
     pub rounds: usize,
     /// Seconds per round.
     pub seconds: f64,
-    /// Established sessions.
-    pub flows: u16,
-    /// Bytes per packet.
-    pub frame_bytes: usize,
+    /// Established sessions, where the scenario does not say otherwise.
+    pub flows: u32,
     /// The CPU that carried source, firewall and sink.
     pub cpu: usize,
+    /// Whether it was the quick run.
+    pub quick: bool,
+    /// What was measured.
+    pub scenarios: Vec<Scenario>,
+    /// How long all of it took, seconds.
+    pub took_seconds: u64,
 }
 
-/// Established packets through one contender.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Frames {
-    /// Who.
-    pub id: Contender,
-    /// What that is.
-    pub description: &'static str,
-    /// Millions of packets per second of CPU time.
-    pub mpps: Summary,
-    /// Nanoseconds per packet, source and sink included.
-    pub ns: Summary,
-    /// The largest share lost in a round.
-    pub loss: f64,
-    /// What the check of arriving packets showed.
-    pub sample: Option<Sample>,
-    /// All rounds.
-    pub rounds: Vec<FrameRound>,
-}
-
-/// Bulk TCP through one contender.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Bulk {
-    /// Who.
-    pub id: Contender,
-    /// What that is.
-    pub description: &'static str,
-    /// Gigabits of payload per second of CPU time.
-    pub gbps: Summary,
-    /// All rounds.
-    pub rounds: Vec<bulk_tcp::Round>,
+impl Method {
+    /// Of a run that has ended.
+    #[must_use]
+    pub fn of(settings: &Settings, took: std::time::Duration) -> Self {
+        Self {
+            rounds: settings.rounds,
+            seconds: settings.length.as_secs_f64(),
+            flows: settings.flows,
+            cpu: settings.cpu,
+            quick: settings.quick,
+            scenarios: settings.scenarios.clone(),
+            took_seconds: took.as_secs(),
+        }
+    }
 }
 
 /// Everything.
@@ -69,92 +59,23 @@ pub struct Report {
     pub promises: Vec<Promise>,
     /// Further ratios.
     pub ratios: Vec<Ratio>,
-    /// Established packets.
-    pub established: Vec<Frames>,
-    /// Bulk TCP.
-    pub bulk_tcp: Vec<Bulk>,
-    /// Nanoseconds inside the programs.
-    pub test_run: Vec<test_run::Case>,
+    /// What was measured.
+    #[serde(flatten)]
+    pub results: Results,
 }
 
 impl Report {
-    /// Summarises the rounds. A contender without rounds is left out.
+    /// Judges the results.
     #[must_use]
-    pub fn new(
-        environment: Environment,
-        method: Method,
-        frames: Vec<(Contender, Option<Sample>, Vec<FrameRound>)>,
-        bulk: Vec<(Contender, Vec<bulk_tcp::Round>)>,
-        test_run: Vec<test_run::Case>,
-    ) -> Self {
-        let established: Vec<Frames> = frames
-            .into_iter()
-            .filter_map(|(id, sample, rounds)| {
-                Some(Frames {
-                    id,
-                    description: id.description(),
-                    mpps: Summary::of(rounds.iter().map(|round| round.mpps))?,
-                    ns: Summary::of(rounds.iter().map(|round| round.ns))?,
-                    loss: rounds.iter().map(|round| round.loss).fold(0.0, f64::max),
-                    sample,
-                    rounds,
-                })
-            })
-            .collect();
-        let bulk_tcp: Vec<Bulk> = bulk
-            .into_iter()
-            .filter_map(|(id, rounds)| {
-                let gbps = Summary::of(rounds.iter().map(|round| round.gbps))?;
-                Some(Bulk {
-                    id,
-                    description: id.description(),
-                    gbps,
-                    rounds,
-                })
-            })
-            .collect();
-        let (promises, ratios) = promises::judge(|measure, contender| match measure {
-            Measure::EstablishedPackets => established
-                .iter()
-                .find(|frames| frames.id == contender)
-                .map(|frames| frames.rounds.iter().map(|round| round.mpps).collect()),
-            Measure::BulkTcp => bulk_tcp
-                .iter()
-                .find(|bulk| bulk.id == contender)
-                .map(|bulk| bulk.rounds.iter().map(|round| round.gbps).collect()),
-        });
+    pub fn new(environment: Environment, method: Method, results: Results) -> Self {
+        let (promises, ratios) = promises::judge(&results);
         Self {
             environment,
             method,
             promises,
             ratios,
-            established,
-            bulk_tcp,
-            test_run,
+            results,
         }
-    }
-
-    /// All tables, as Markdown or as the terminal likes them.
-    #[must_use]
-    pub fn tables(&self, markdown: bool) -> String {
-        let mut text = String::new();
-        for table in [
-            self.promise_table(),
-            self.established_table(),
-            self.bulk_table(),
-            self.test_run_table(),
-        ] {
-            if table.rows.is_empty() {
-                continue;
-            }
-            text += &if markdown {
-                table.markdown()
-            } else {
-                table.terminal()
-            };
-            text.push('\n');
-        }
-        text
     }
 
     /// What a reader must know beside the tables.
@@ -162,85 +83,111 @@ impl Report {
     pub fn preface(&self) -> String {
         let (environment, method) = (&self.environment, &self.method);
         format!(
-            "{} on {} ({} CPUs), Linux {}, commit {}.\nMedians (smallest - largest) of {} interleaved rounds of {} s; \
-             {} sessions, {}-byte frames; source, firewall and sink share one CPU, rates are per second of its time.\n",
+            "{} on {} ({} CPUs), Linux {}, {}, {}, commit {}.\nMedians (smallest - largest) of {} interleaved rounds of {} \
+             s; source, firewall and sink share one CPU, rates are per second of its time. The run took {} min {} s.\n",
             environment.date,
             environment.cpu,
             environment.cpus,
             environment.kernel,
+            environment.nftables,
+            environment.ipset,
             environment.commit,
             method.rounds,
             method.seconds,
-            method.flows,
-            method.frame_bytes
+            method.took_seconds / 60,
+            method.took_seconds % 60
         )
+    }
+
+    /// All tables for the terminal.
+    #[must_use]
+    pub fn terminal(&self) -> String {
+        let mut text = String::new();
+        for (_, table) in self.tables() {
+            text += &table.terminal();
+            text.push('\n');
+        }
+        text + &self.notes()
+    }
+
+    /// All of it as Markdown; `plots` has the names of the plots' files.
+    #[must_use]
+    pub fn markdown(&self, title: &str, plots: &[(Scenario, String)]) -> String {
+        let mut text = format!("# {title}\n\n{}\n", self.preface());
+        for (scenario, table) in self.tables() {
+            text += &table.markdown();
+            for (_, file) in plots.iter().filter(|(of, _)| Some(*of) == scenario) {
+                text += &format!("\n![{}]({file})\n", table.title);
+            }
+            text.push('\n');
+        }
+        text += &self.notes();
+        text.trim_end().to_owned() + "\n"
+    }
+
+    /// A plot for each scenario that has an axis and several points on it.
+    #[must_use]
+    pub fn plots(&self) -> Vec<(Scenario, String)> {
+        Scenario::ALL
+            .into_iter()
+            .filter_map(|scenario| Some((scenario, plot::svg(scenario, &self.results)?)))
+            .collect()
+    }
+
+    fn notes(&self) -> String {
+        if self.results.notes.is_empty() {
+            return String::new();
+        }
+        format!("## Notes\n\n* {}\n", self.results.notes.join("\n* "))
+    }
+
+    fn tables(&self) -> Vec<(Option<Scenario>, Table)> {
+        let mut tables = vec![(None, self.promise_table()), (None, self.ratio_table())];
+        for scenario in Scenario::ALL {
+            tables.push((Some(scenario), scenario_table(scenario, &self.results)));
+            if scenario == Scenario::Established {
+                tables.push((None, self.test_run_table()));
+            }
+        }
+        tables.retain(|(_, table)| !table.rows.is_empty());
+        tables
     }
 
     fn promise_table(&self) -> Table {
         let mut table = Table::new("Promises", &["promise", "target", "measured", "kept"]);
-        for promise in &self.promises {
+        for definition in &PROMISES {
+            let Some(promise) = self.promises.iter().find(|promise| promise.id == definition.id) else {
+                continue;
+            };
             let [min, max] = promise.spread;
+            let (sign, target) = match definition.target {
+                Target::AtLeast(target) => (">=", target),
+                Target::AtMost(target) => ("<=", target),
+            };
+            let against = match definition.against {
+                "" => String::new(),
+                against => format!(", against {against}"),
+            };
             table.row([
-                format!(
-                    "{}: {} / {}",
-                    promise.id,
-                    promise.contender.id(),
-                    promise.peer.id()
-                ),
-                format!(">= {:.2}", promise.target),
-                spread(
-                    &Summary {
-                        median: promise.measured,
-                        min,
-                        max,
-                    },
-                    2,
-                ),
+                format!("{}{against}", definition.what),
+                format!("{sign} {target} {}", unit_word(promise.unit))
+                    .trim_end()
+                    .to_owned(),
+                spread(&Summary {
+                    median: promise.measured,
+                    min,
+                    max,
+                }),
                 if promise.met { "yes" } else { "NO" }.to_owned(),
             ]);
         }
+        table
+    }
+
+    fn ratio_table(&self) -> Table {
+        let mut table = Table::new("Further ratios", &["figure", "over", "ratio"]);
         for ratio in &self.ratios {
-            let (contender, peer) = (ratio.contender.id(), ratio.peer.id());
-            let measure = if ratio.measure == Measure::BulkTcp {
-                "bulk TCP: "
-            } else {
-                ""
-            };
-            table.row([
-                format!("{measure}{contender} / {peer}"),
-                String::new(),
-                spread(&ratio.ratio, 2),
-                String::new(),
-            ]);
-        }
-        table
-    }
-
-    fn established_table(&self) -> Table {
-        let mut table = Table::new(
-            "Established 60-byte UDP",
-            &[
-                "contender",
-                "Mpps",
-                "ns per packet, source and sink included",
-                "lost",
-            ],
-        );
-        for frames in &self.established {
-            table.row([
-                frames.description.to_owned(),
-                spread(&frames.mpps, 2),
-                spread(&frames.ns, 0),
-                format!("{:.2} %", frames.loss * 100.0),
-            ]);
-        }
-        table
-    }
-
-    fn bulk_table(&self) -> Table {
-        let mut table = Table::new("Bulk TCP, one stream, default offloads", &["contender", "Gbit/s"]);
-        for bulk in &self.bulk_tcp {
-            table.row([bulk.description.to_owned(), spread(&bulk.gbps, 1)]);
+            table.row([name(&ratio.of), name(&ratio.over), spread(&ratio.ratio)]);
         }
         table
     }
@@ -250,7 +197,7 @@ impl Report {
             "Inside the programs (test run)",
             &["program", "packet", "ns per packet"],
         );
-        for case in &self.test_run {
+        for case in &self.results.test_run {
             table.row([
                 case.program.to_owned(),
                 format!("{}: {}", case.case, case.description),
@@ -261,59 +208,102 @@ impl Report {
     }
 }
 
-/// Median and ends with so many decimals.
-fn spread(summary: &Summary, decimals: usize) -> String {
+/// A ratio needs no word.
+fn unit_word(unit: &str) -> &str {
+    if unit == "ratio" { "" } else { unit }
+}
+
+/// A point in words.
+fn name(point: &Point) -> String {
+    let mut text = format!("{}: {}", point.scenario.id(), point.contender.id());
+    if let (Some(axis), true) = (point.scenario.axis(), point.at > 0) {
+        text += &format!(", {} {axis}", thousands(point.at));
+    }
+    if !point.variant.is_empty() {
+        text += &format!(", {}", point.variant);
+    }
+    text
+}
+
+/// One row for each contender and variant, one column for each point of the axis.
+fn scenario_table(scenario: Scenario, results: &Results) -> Table {
+    let series: Vec<&Series> = results.of(scenario).collect();
+    let mut columns: Vec<u64> = series.iter().map(|series| series.point.at).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    let mut head = vec!["contender".to_owned(), "unit".to_owned()];
+    for at in &columns {
+        head.push(match scenario.axis() {
+            Some(axis) => format!("{} {axis}", thousands(*at)),
+            None => "measured".to_owned(),
+        });
+    }
+    if scenario == Scenario::Established {
+        head.push("ns per packet".to_owned());
+    }
+    head.push("lost at most".to_owned());
+    let mut table = Table::with_head(scenario.title(), head);
+    let mut rows: Vec<(Point, &Series)> = Vec::new();
+    for one in &series {
+        let row = Point { at: 0, ..one.point };
+        if !rows.iter().any(|(known, _)| *known == row) {
+            rows.push((row, one));
+        }
+    }
+    for (row, first) in rows {
+        let of_row = |at: u64| results.find(&Point { at, ..row });
+        let mut cells = vec![row.contender.description().to_owned()];
+        if !row.variant.is_empty() {
+            cells[0] += &format!(": {}", row.variant);
+        }
+        cells.push(first.unit.sign().to_owned());
+        for at in &columns {
+            cells.push(of_row(*at).map_or_else(String::new, |series| spread(&series.summary)));
+        }
+        if scenario == Scenario::Established {
+            cells.push(format!("{:.0}", 1e3 / first.summary.median));
+        }
+        let loss = columns
+            .iter()
+            .filter_map(|at| of_row(*at))
+            .map(|series| series.loss)
+            .fold(0.0, f64::max);
+        cells.push(format!("{:.2} %", loss * 100.0));
+        table.push(cells);
+    }
+    table
+}
+
+/// Median and ends with as many decimals as the median deserves.
+pub fn spread(summary: &Summary) -> String {
+    let decimals = decimals(summary.median);
     format!(
         "{:.decimals$} ({:.decimals$} - {:.decimals$})",
         summary.median, summary.min, summary.max
     )
 }
 
-/// Rows of text under a title.
-struct Table {
-    title: &'static str,
-    head: Vec<String>,
-    rows: Vec<Vec<String>>,
+/// Three digits that count, as far as there are decimals to leave out.
+fn decimals(value: f64) -> usize {
+    match value.abs() {
+        v if v == 0.0 || v >= 100.0 => 0,
+        v if v >= 10.0 => 1,
+        v if v >= 0.1 => 2,
+        _ => 4,
+    }
 }
 
-impl Table {
-    fn new(title: &'static str, head: &[&str]) -> Self {
-        Self {
-            title,
-            head: head.iter().map(|&cell| cell.to_owned()).collect(),
-            rows: Vec::new(),
+/// A number with its thousands set apart.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
         }
+        text.push(digit);
     }
-
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(N, self.head.len());
-        self.rows.push(cells.into());
-    }
-
-    fn markdown(&self) -> String {
-        let mut text = format!("## {}\n\n", self.title);
-        let rule = vec!["---".to_owned(); self.head.len()];
-        for row in [&self.head, &rule].into_iter().chain(&self.rows) {
-            let _infallible = writeln!(text, "| {} |", row.join(" | "));
-        }
-        text
-    }
-
-    fn terminal(&self) -> String {
-        let rows: Vec<&Vec<String>> = std::iter::once(&self.head).chain(&self.rows).collect();
-        let widths: Vec<usize> = (0..self.head.len())
-            .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
-            .collect();
-        let mut text = format!("{}\n", self.title);
-        for row in rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let _infallible = write!(line, "  {cell:width$}");
-            }
-            let _infallible = writeln!(text, "{}", line.trim_end());
-        }
-        text
-    }
+    text
 }
 
 #[cfg(test)]

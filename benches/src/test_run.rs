@@ -9,6 +9,7 @@ use bulkhead_dataplane::bpf::Program;
 use serde::Serialize;
 
 use crate::cpu;
+use crate::frame::FRAME_BYTES;
 use crate::frames::FrameLab;
 use crate::statistics::Summary;
 
@@ -69,11 +70,11 @@ const XDP: Kind = Kind {
 };
 
 /// Measures both programs in a lab of Bulkhead's with `flows` established sessions.
-pub fn measure(lab: &mut FrameLab, cpu: usize, flows: u16) -> Result<Vec<Case>> {
+pub fn measure(lab: &mut FrameLab, cpu: usize, flows: u32) -> Result<Vec<Case>> {
     let mut results = Vec::new();
     for kind in [INGRESS, XDP] {
         let empty = run(lab, cpu, |lab, port| {
-            let frame = lab.frame().finished(port % flows);
+            let frame = lab.frame().finished(FRAME_BYTES, u32::from(port) % flows, 0);
             lab.object_mut().test_run(kind.empty, &frame)
         })?;
         for (case, description, expected) in kind.cases {
@@ -112,26 +113,26 @@ fn run(
     })
 }
 
-fn one(lab: &mut FrameLab, kind: &Kind, case: &str, expected: u32, run: u16, flows: u16) -> Result<u64> {
+fn one(lab: &mut FrameLab, kind: &Kind, case: &str, expected: u32, run: u16, flows: u32) -> Result<u64> {
     let mut spec = *lab.frame();
-    let (mut interface, mut flow) = (lab.lab().source().firewall_index, run % flows);
+    let (mut interface, mut flow) = (lab.lab().source().firewall_index, u32::from(run) % flows);
     match case {
         "miss" => {
             // Each program its own, or the second would find the sessions of the first.
             spec.first_port = FRESH_PORTS + if kind.program == Program::Xdp { RUNS } else { 0 };
-            flow = run;
+            flow = u32::from(run);
         }
         "drop" if kind.program == Program::Ingress => {
             // From the sink to the source, and no session for it.
             let (source, sink) = (lab.lab().source(), lab.lab().sink());
-            (spec.source, spec.destination) = (sink.v4, source.v4);
+            (spec.first_source, spec.first_target) = (sink.v4, source.v4);
             (spec.source_mac, spec.destination_mac) = (sink.mac, sink.firewall_mac);
             spec.first_port = FRESH_PORTS;
             interface = sink.firewall_index;
         }
         _ => {}
     }
-    let mut frame = spec.finished(flow);
+    let mut frame = spec.finished(FRAME_BYTES, flow, 0);
     if case == "drop" && kind.program == Program::Xdp {
         // An IPv4 header shorter than one can be.
         frame[14] = 0x44;

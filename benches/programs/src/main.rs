@@ -4,8 +4,10 @@
 //! | program | hook | does |
 //! |---|---|---|
 //! | `bench_source` | test run, live frames | writes a complete header for the next flow and redirects |
-//! | `bench_sink_xdp` | XDP | counts and drops measured packets |
+//! | `bench_sink_xdp` | XDP | counts and drops measured packets, or sends them back |
 //! | `bench_sink_tcx` | TCX ingress | the same, for packets that `bpf_redirect_peer` put behind XDP |
+//! | `bench_return_xdp` | XDP | counts and drops what the sink sent back, at the source |
+//! | `bench_return_tcx` | TCX ingress | the same behind XDP |
 //! | `bench_drop` | XDP | drops everything: the source alone |
 //! | `bench_bare_xdp` | XDP | MAC addresses, TTL, `bpf_redirect` |
 //! | `bench_bare_xdp_fib` | XDP | the same, asking the kernel's routing table for the way |
@@ -13,7 +15,8 @@
 //! | `bench_bare_tcx_peer` | TCX ingress | the same with `bpf_redirect_peer` |
 //! | `bench_empty_xdp`, `bench_empty_tcx` | test run | nothing: what a test run's clock adds |
 //!
-//! Settings are globals that the loader fills in, so that the verifier sees constants and no packet pays for a lookup.
+//! What never changes is a global that the loader fills in, so that the verifier sees constants; what changes from round
+//! to round (flows, targets, sizes) is in arrays, whose lookup the JIT inlines.
 #![no_std]
 #![no_main]
 
@@ -23,34 +26,40 @@ use aya_ebpf::{
         BPF_FIB_LOOKUP_DIRECT, TC_ACT_OK, TC_ACT_SHOT, bpf_fib_lookup,
         xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
     },
-    helpers::generated::{bpf_fib_lookup as bpf_fib_lookup_helper, bpf_redirect, bpf_redirect_peer},
+    helpers::generated::{
+        bpf_fib_lookup as bpf_fib_lookup_helper, bpf_redirect, bpf_redirect_peer, bpf_xdp_adjust_tail,
+    },
     macros::{classifier, map, xdp},
     maps::{Array, PerCpuArray},
     programs::{TcContext, XdpContext},
 };
 
-/// Bytes of a generated frame: 14 Ethernet, 20 IPv4, 8 UDP, 18 payload.
+/// Bytes of the smallest frame: 14 Ethernet, 20 IPv4, 8 UDP, 18 payload.
 const FRAME_BYTES: usize = 60;
 /// Bytes that every run rewrites: the headers (42) and the first of the payload.
 const REWRITTEN_BYTES: usize = 48;
 /// Bytes up to the end of the UDP header.
 const HEADERS_BYTES: usize = 42;
+/// Shapes at most: the slots of the size mix.
+const SHAPES: u32 = 12;
 
 /// Interface the source sends out of.
 #[unsafe(no_mangle)]
 static SOURCE_IFINDEX: Global<u32> = Global::new(0);
-/// The first 48 bytes of a frame with source port and UDP checksum zero, as they lie in memory.
+/// The first 48 bytes of a frame with addresses, lengths, source port and checksums zero, as they lie in memory.
 #[unsafe(no_mangle)]
 static SOURCE_FRAME: Global<[u64; REWRITTEN_BYTES / 8]> = Global::new([0; REWRITTEN_BYTES / 8]);
-/// Unfolded one's-complement sum of the pseudo header and the segment of that frame, in memory's byte order.
-#[unsafe(no_mangle)]
-static SOURCE_SUM: Global<u32> = Global::new(0);
-/// Flows: source ports used in turn.
-#[unsafe(no_mangle)]
-static SOURCE_FLOWS: Global<u32> = Global::new(1);
-/// The first of them, host byte order.
+/// The first source port, host byte order.
 #[unsafe(no_mangle)]
 static SOURCE_FIRST_PORT: Global<u32> = Global::new(0);
+/// The first source address, host byte order.
+#[unsafe(no_mangle)]
+static SOURCE_FIRST_ADDRESS: Global<u32> = Global::new(0);
+/// The destination address of target 0, host byte order.
+#[unsafe(no_mangle)]
+static SOURCE_FIRST_TARGET: Global<u32> = Global::new(0);
+/// Source ports per source address, as a power of two.
+const PORT_BITS: u32 = 14;
 
 /// Destination port of measured packets, host byte order.
 #[unsafe(no_mangle)]
@@ -63,15 +72,22 @@ static BARE_IFINDEX: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static BARE_MACS: Global<[u32; 3]> = Global::new([0; 3]);
 
-/// The source's next flow.
+/// What the source sends: flows, targets, the first target's number, shapes.
 #[map]
-static SOURCE_NEXT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+static SOURCE_TRAFFIC: Array<[u32; 4]> = Array::with_max_entries(1, 0);
+/// The shapes it takes in turn: bytes; IPv4 total length and UDP length in network byte order, as one word; sums of the
+/// IPv4 header and of pseudo header and segment, unfolded, in memory's byte order, without what the flow decides.
+#[map]
+static SOURCE_SHAPES: Array<[u32; 4]> = Array::with_max_entries(SHAPES, 0);
+/// The source's next flow, target and shape.
+#[map]
+static SOURCE_NEXT: PerCpuArray<[u32; 3]> = PerCpuArray::with_max_entries(1, 0);
 /// What the sink does with measured packets; see `SINK_*`.
 #[map]
 static SINK_MODE: Array<u32> = Array::with_max_entries(1, 0);
-/// Packets the sink counted: in XDP, in TCX.
+/// Packets counted: at the sink in XDP and in TCX, back at the source in XDP and in TCX.
 #[map]
-static SINK_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+static SINK_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
 
 /// `AF_INET` (include/linux/socket.h).
 const AF_INET: u8 = 2;
@@ -80,6 +96,8 @@ const AF_INET: u8 = 2;
 const SINK_COUNT: u32 = 1;
 /// Sink: let pass XDP, so that packet sockets see the frame, then drop.
 const SINK_SAMPLE: u32 = 2;
+/// Sink: count and send back at the first hook.
+const SINK_REFLECT: u32 = 3;
 
 /// Where the frame begins, if it has at least `bytes` bytes.
 #[inline(always)]
@@ -94,33 +112,62 @@ const fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// The two halves of a word in memory, added.
+#[inline(always)]
+const fn halves(word: u32) -> u32 {
+    (word & 0xffff) + (word >> 16)
+}
+
+/// The number after `number` of `count`, which may be zero.
+#[inline(always)]
+const fn turn(number: u32, count: u32) -> u32 {
+    if number + 1 >= count { 0 } else { number + 1 }
+}
+
 /// The packet source. A recycled frame comes back as the firewall left it, so the whole header is written anew.
 #[xdp]
 pub fn bench_source(ctx: XdpContext) -> u32 {
+    let (Some(traffic), Some(next)) = (SOURCE_TRAFFIC.get(0), SOURCE_NEXT.get_ptr_mut(0)) else {
+        return XDP_ABORTED;
+    };
+    let [flows, targets, first_target, shapes] = *traffic;
+    // SAFETY: a per-CPU entry, and a test run holds its CPU while it runs a batch.
+    let [flow, target, slot] = unsafe {
+        let now = *next;
+        let flow = turn(now[0], flows);
+        // Begins anew with the flows, so that a flow always has the same target.
+        (*next)[0] = flow;
+        (*next)[1] = if flow == 0 { 0 } else { turn(now[1], targets) };
+        (*next)[2] = turn(now[2], shapes);
+        now
+    };
+    let Some(shape) = SOURCE_SHAPES.get(slot) else {
+        return XDP_ABORTED;
+    };
+    let [bytes, lengths, ip_sum, segment_sum] = *shape;
+    // Frames begin as long as the longest shape.
+    let surplus = ctx.data_end() as i32 - ctx.data() as i32 - bytes as i32;
+    if surplus > 0 {
+        // SAFETY: the context is the program's own; pointers into the packet are taken afterwards.
+        if unsafe { bpf_xdp_adjust_tail(ctx.ctx, -surplus) } != 0 {
+            return XDP_ABORTED;
+        }
+    }
     let Some(packet) = frame(ctx.data(), ctx.data_end(), FRAME_BYTES) else {
         return XDP_ABORTED;
     };
-    let Some(next) = SOURCE_NEXT.get_ptr_mut(0) else {
-        return XDP_ABORTED;
-    };
-    // SAFETY: a per-CPU entry, and a test run holds its CPU while it runs a batch.
-    let flow = unsafe {
-        let flow = *next;
-        *next = if flow + 1 >= SOURCE_FLOWS.load() {
-            0
-        } else {
-            flow + 1
-        };
-        flow
-    };
-    let port = ((SOURCE_FIRST_PORT.load() + flow) as u16).to_be();
-    let checksum = match !fold(SOURCE_SUM.load() + u32::from(port)) {
+    let source = (SOURCE_FIRST_ADDRESS.load() + (flow >> PORT_BITS)).to_be();
+    let destination = (SOURCE_FIRST_TARGET.load() + first_target + target).to_be();
+    let port = ((SOURCE_FIRST_PORT.load() + (flow & ((1 << PORT_BITS) - 1))) as u16).to_be();
+    let addresses = halves(source) + halves(destination);
+    let ip_checksum = !fold(ip_sum + addresses);
+    let checksum = match !fold(segment_sum + addresses + u32::from(port)) {
         0 => 0xffff,
         checksum => checksum,
     };
     let words = SOURCE_FRAME.load();
     // SAFETY: FRAME_BYTES were checked. The frames of a test run begin at a multiple of eight (page head and headroom
-    // are), which the header's words need.
+    // are), which the header's words need; the processors this runs on do not mind four-byte stores at even addresses.
     unsafe {
         let at: *mut u64 = packet.cast();
         at.write(words[0]);
@@ -129,23 +176,53 @@ pub fn bench_source(ctx: XdpContext) -> u32 {
         at.add(3).write(words[3]);
         at.add(4).write(words[4]);
         at.add(5).write(words[5]);
+        packet.add(16).cast::<u16>().write(lengths as u16);
+        packet.add(24).cast::<u16>().write(ip_checksum);
+        packet.add(26).cast::<u32>().write(source);
+        packet.add(30).cast::<u32>().write(destination);
         packet.add(34).cast::<u16>().write(port);
+        packet.add(38).cast::<u16>().write((lengths >> 16) as u16);
         packet.add(40).cast::<u16>().write(checksum);
         bpf_redirect(SOURCE_IFINDEX.load(), 0) as u32
     }
 }
 
-/// Whether the packet is one of the source's.
+/// Turns a packet round: what went from here to there goes from there to here. Sums do not notice.
 #[inline(always)]
-fn measured(data: usize, data_end: usize) -> bool {
+fn reflect(data: usize, data_end: usize) -> bool {
     let Some(packet) = frame(data, data_end, HEADERS_BYTES) else {
         return false;
     };
+    // SAFETY: HEADERS_BYTES were checked; for the alignment see `forward`.
+    unsafe {
+        let (to, from) = (packet.cast::<[u8; 6]>(), packet.add(6).cast::<[u8; 6]>());
+        let (a, b) = (to.read(), from.read());
+        to.write(b);
+        from.write(a);
+        let (source, destination) = (packet.add(26).cast::<u32>(), packet.add(30).cast::<u32>());
+        let (a, b) = (source.read(), destination.read());
+        source.write(b);
+        destination.write(a);
+        let (source, destination) = (packet.add(34).cast::<u16>(), packet.add(36).cast::<u16>());
+        let (a, b) = (source.read(), destination.read());
+        source.write(b);
+        destination.write(a);
+    }
+    true
+}
+
+/// Whether the packet is one of the source's, or if `back` an answer to it.
+#[inline(always)]
+fn measured(data: usize, data_end: usize, back: bool) -> bool {
+    let Some(packet) = frame(data, data_end, HEADERS_BYTES) else {
+        return false;
+    };
+    let port = if back { 34 } else { 36 };
     // SAFETY: HEADERS_BYTES were checked; the fields lie at even offsets of an even address.
     unsafe {
         packet.add(12).cast::<u16>().read() == 0x0800u16.to_be()
             && packet.add(23).read() == 17
-            && packet.add(36).cast::<u16>().read() == (SINK_PORT.load() as u16).to_be()
+            && packet.add(port).cast::<u16>().read() == (SINK_PORT.load() as u16).to_be()
     }
 }
 
@@ -165,10 +242,16 @@ fn sink_mode() -> u32 {
 /// The sink at its first hook.
 #[xdp]
 pub fn bench_sink_xdp(ctx: XdpContext) -> u32 {
-    if sink_mode() != SINK_COUNT || !measured(ctx.data(), ctx.data_end()) {
+    let mode = sink_mode();
+    if (mode != SINK_COUNT && mode != SINK_REFLECT) || !measured(ctx.data(), ctx.data_end(), false) {
         return XDP_PASS;
     }
     count(0);
+    if mode == SINK_REFLECT && reflect(ctx.data(), ctx.data_end()) {
+        // Not XDP_TX: `veth_xdp_flush` does not wake a peer that has GRO and no XDP program.
+        // SAFETY: the context is the program's own; no preconditions.
+        return unsafe { bpf_redirect((*ctx.ctx).ingress_ifindex, 0) as u32 };
+    }
     XDP_DROP
 }
 
@@ -176,17 +259,41 @@ pub fn bench_sink_xdp(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn bench_sink_tcx(ctx: TcContext) -> i32 {
     let mode = sink_mode();
-    if (mode != SINK_COUNT && mode != SINK_SAMPLE) || !measured(ctx.data(), ctx.data_end()) {
+    if mode == 0 || !measured(ctx.data(), ctx.data_end(), false) {
         return TC_ACT_OK;
     }
     count(1);
+    if mode == SINK_REFLECT && reflect(ctx.data(), ctx.data_end()) {
+        // SAFETY: the context is the program's own; no preconditions.
+        return unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32 };
+    }
+    TC_ACT_SHOT
+}
+
+/// Where answers end.
+#[xdp]
+pub fn bench_return_xdp(ctx: XdpContext) -> u32 {
+    if !measured(ctx.data(), ctx.data_end(), true) {
+        return XDP_PASS;
+    }
+    count(2);
+    XDP_DROP
+}
+
+/// Where answers end that `bpf_redirect_peer` put behind XDP.
+#[classifier]
+pub fn bench_return_tcx(ctx: TcContext) -> i32 {
+    if !measured(ctx.data(), ctx.data_end(), true) {
+        return TC_ACT_OK;
+    }
+    count(3);
     TC_ACT_SHOT
 }
 
 /// Where frames end when the source is measured alone.
 #[xdp]
 pub fn bench_drop(ctx: XdpContext) -> u32 {
-    if !measured(ctx.data(), ctx.data_end()) {
+    if !measured(ctx.data(), ctx.data_end(), false) {
         return XDP_PASS;
     }
     count(0);

@@ -1,6 +1,15 @@
-use std::time::Duration;
-
 use super::*;
+use crate::contender::Contender;
+use crate::series::Unit;
+
+fn point(scenario: Scenario, contender: Contender, at: u64) -> Point {
+    Point {
+        scenario,
+        contender,
+        variant: "",
+        at,
+    }
+}
 
 fn report() -> Report {
     let environment = Environment {
@@ -11,40 +20,44 @@ fn report() -> Report {
         cpus: 2,
         spectre_v2: "unknown".to_owned(),
         load: "0.10".to_owned(),
-        nftables: "unknown".to_owned(),
+        nftables: "nftables v1".to_owned(),
+        ipset: "ipset v7".to_owned(),
         bulkhead: "0.1.0",
     };
     let method = Method {
         rounds: 2,
         seconds: 0.5,
         flows: 1_000,
-        frame_bytes: 60,
         cpu: 1,
+        quick: true,
+        scenarios: vec![Scenario::Established, Scenario::BulkTcp],
+        took_seconds: 61,
     };
-    let round = |mpps: f64| {
-        FrameRound::new(
-            1_000_000,
-            1_000_000,
-            Duration::from_secs(1),
-            Duration::from_secs_f64(1.0 / mpps),
-        )
-    };
-    let stream = |gbps| bulk_tcp::Round {
-        bytes: 1,
-        wall_seconds: 1.0,
-        cpu_seconds: 1.0,
-        gbps,
-    };
-    let frames = vec![
-        (Contender::BulkheadTcxNat, None, vec![round(3.0), round(4.0)]),
-        (Contender::NftablesMasquerade, None, vec![round(2.0), round(2.0)]),
-        (Contender::Kernel, None, Vec::new()),
-    ];
-    let bulk = vec![
-        (Contender::Kernel, vec![stream(20.0)]),
-        (Contender::BulkheadTcx, vec![stream(19.0)]),
-    ];
-    Report::new(environment, method, frames, bulk, Vec::new())
+    let mut results = Results::default();
+    let established = |contender| point(Scenario::Established, contender, 0);
+    results.add(established(Contender::BulkheadTcxNat), Unit::Mpps, vec![3.0, 4.0]);
+    results.add(
+        established(Contender::NftablesMasquerade),
+        Unit::Mpps,
+        vec![2.0, 2.0],
+    );
+    results.add(
+        point(Scenario::BulkTcp, Contender::Kernel, 1),
+        Unit::Gbps,
+        vec![20.0],
+    );
+    results.add(
+        point(Scenario::BulkTcp, Contender::BulkheadTcx, 1),
+        Unit::Gbps,
+        vec![19.0],
+    );
+    results.add(
+        point(Scenario::BulkTcp, Contender::Kernel, 8),
+        Unit::Gbps,
+        vec![21.0],
+    );
+    results.notes.push("something happened".to_owned());
+    Report::new(environment, method, results)
 }
 
 #[test]
@@ -82,39 +95,54 @@ fn json_has_what_readers_of_promises_look_for() {
         (&promise["unit"], &promise["met"]),
         (&"ratio".into(), &false.into())
     );
-    assert_eq!(json["established"][0]["rounds"].as_array().map(Vec::len), Some(2));
-    assert_eq!(
-        json["established"].as_array().map(Vec::len),
-        Some(2),
-        "a contender without rounds is left out"
-    );
+    let series = &json["series"][0];
+    assert_eq!(series["scenario"], "established");
+    assert_eq!(series["contender"], "bulkhead-tcx-nat");
+    assert_eq!(series["unit"], "Mpps");
+    assert_eq!(series["median"], 3.5);
+    assert_eq!(series["rounds"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]
 fn terminal_columns_line_up_and_empty_tables_are_left_out() {
-    let text = report().tables(false);
+    let text = report().terminal();
     assert!(!text.contains("test run"), "{text}");
     let lines: Vec<&str> = text
         .lines()
-        .skip_while(|line| *line != "Bulk TCP, one stream, default offloads")
+        .skip_while(|line| *line != Scenario::BulkTcp.title())
         .collect();
-    let column = lines[1].find("Gbit/s").expect("a column");
-    assert_eq!(&lines[2][column..], "20.0 (20.0 - 20.0)");
-    assert_eq!(&lines[3][column..], "19.0 (19.0 - 19.0)");
+    let column = lines[1].find("1 streams").expect("a column");
+    assert!(lines[2][column..].starts_with("20.0 (20.0 - 20.0)"), "{text}");
+    assert!(lines[3][column..].starts_with("19.0 (19.0 - 19.0)"), "{text}");
 }
 
 #[test]
-fn markdown_rows_have_the_head_s_columns() {
-    let text = report().tables(true);
+fn markdown_rows_have_the_head_s_columns_and_plots_their_tables() {
+    let report = report();
+    let plots = vec![(Scenario::BulkTcp, "full-bulk-tcp.svg".to_owned())];
+    let text = report.markdown("A benchmark", &plots);
     for table in text.split("## ").skip(1) {
         let columns: Vec<usize> = table
             .lines()
             .filter(|line| line.starts_with('|'))
             .map(|line| line.matches('|').count())
             .collect();
-        assert!(
-            columns.len() > 2 && columns.iter().all(|count| *count == columns[0]),
-            "{table}"
-        );
+        assert!(columns.iter().all(|count| *count == columns[0]), "{table}");
     }
+    let plot = text.find("](full-bulk-tcp.svg)").expect("the plot");
+    assert!(plot > text.find(Scenario::BulkTcp.title()).expect("its table"));
+    assert!(text.contains("* something happened"), "{text}");
+    assert!(text.contains("1 min 1 s"), "{text}");
+}
+
+#[test]
+fn figures_keep_three_digits() {
+    assert_eq!(
+        [0.0, 0.05, 0.5, 5.0, 50.0, 500.0].map(decimals),
+        [0, 4, 2, 2, 1, 0]
+    );
+    assert_eq!(
+        [1, 999, 1_000, 1_234_567].map(thousands),
+        ["1", "999", "1,000", "1,234,567"]
+    );
 }
