@@ -23,6 +23,7 @@
 mod address;
 mod config;
 mod diagnostic;
+mod diff;
 mod document;
 mod fault;
 mod node;
@@ -44,6 +45,7 @@ pub use config::{
     Tcp, TcpScreen, Timeouts, UdpScreen, Wire, Zone, ZoneId,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use diff::{Change, Difference, FieldDifference, diff};
 pub use document::{
     Action, AddressGroup, Alg, DestinationNat, DestinationTranslation, Document, EarlyAgeingEntry, Feed,
     Forwarding, Hook, IcmpScreens, InterfaceEntry, IpScreens, LogEvent, Metadata, Midstream, Nat, Passage,

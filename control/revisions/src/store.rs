@@ -277,7 +277,8 @@ impl Store {
         written
     }
 
-    /// Removes what is more than is kept, counting the one to come. What cannot be removed is tried again next time.
+    /// Removes what is more than is kept, counting the one to come. What cannot be removed now is found and removed after the
+    /// next start.
     fn prune(&mut self) {
         while self.revisions.len() + 1 > self.kept {
             let Some((number, _)) = self.revisions.pop_first() else {

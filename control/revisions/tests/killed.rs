@@ -52,7 +52,7 @@ fn committing_process() {
             file: "firewall.yaml".into(),
             repeats: None,
             taken: None,
-            confirm_within_ms: (number % 3 == 0).then_some(1_000),
+            confirm_within_ms: number.is_multiple_of(3).then_some(1_000),
         };
         let prepared = store.prepare(draft, &document(number)).expect("a disk");
         store.publish(prepared).expect("a disk");

@@ -205,7 +205,7 @@ fn draft(number: u64) -> Draft {
         repeats: None,
         taken: None,
         // Every second one has to be confirmed.
-        confirm_within_ms: (number % 2 == 0).then_some(60_000),
+        confirm_within_ms: number.is_multiple_of(2).then_some(60_000),
     }
 }
 
