@@ -5,6 +5,7 @@
 mod explain;
 mod flows;
 mod nat;
+mod revisions;
 mod screens;
 mod sessions;
 mod verdicts;
@@ -19,6 +20,7 @@ use crate::words;
 pub use explain::explanation;
 pub use flows::{flow, flow_header, flow_jsonpb};
 pub use nat::nat;
+pub use revisions::{committed, differences, history};
 pub use screens::screens;
 pub use sessions::sessions;
 pub use verdicts::{checked, doctor};

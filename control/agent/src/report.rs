@@ -6,6 +6,7 @@
 //! Addresses are text, ports numbers; of ICMP queries both "ports" are the identifier, of other protocols 0.
 
 mod nat;
+mod revisions;
 mod screens;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::nat::{DestinationRule, Mapping, Nat, Pool, SHOWN_MAPPINGS, SourceRule, StaticRule};
+pub use self::revisions::{
+    Committed, Confirmed, Differences, History, HistoryEntry, RevisionState, ShownConfig,
+};
 pub use self::screens::{Screen, ScreenEvent, Screens};
 
 /// `show interfaces`

@@ -80,6 +80,14 @@ impl Directory {
             _lock: lock,
         })
     }
+
+    /// Whether there is a directory with revisions, without making or locking one. One that cannot be read has none.
+    pub fn holds_revisions(path: &Path) -> bool {
+        let names = fs::read_dir(path).into_iter().flatten().flatten();
+        names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .any(|name| crate::file::number(&name).is_some())
+    }
 }
 
 impl Disk for Directory {
