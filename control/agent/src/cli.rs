@@ -266,8 +266,11 @@ fn limit(text: &str) -> Result<usize, String> {
 #[derive(Debug, Args)]
 pub struct ShowCountersArgs {
     /// Those that are zero too
-    #[arg(long)]
+    #[arg(long, conflicts_with = "memory")]
     pub all: bool,
+    /// What the tables take instead: entries, room and bytes
+    #[arg(long)]
+    pub memory: bool,
     #[command(flatten)]
     pub show: ShowArgs,
 }

@@ -24,6 +24,7 @@ pub fn show(what: Show) -> Result<()> {
         Show::Nat(args) => ask(&args, &Command::ShowNat {}, render::nat),
         Show::Screens(args) => ask(&args, &Command::ShowScreens {}, render::screens),
         Show::Groups(args) => ask(&args, &Command::ShowGroups {}, render::groups),
+        Show::Counters(args) if args.memory => ask(&args.show, &Command::ShowMemory {}, render::memory),
         Show::Counters(args) => ask(
             &args.show,
             &Command::ShowCounters { all: args.all },

@@ -10,8 +10,8 @@ use crossbeam::channel::RecvTimeoutError;
 use crate::filter::SessionFilter;
 use crate::protocol::Failure;
 use crate::report::{
-    Cleared, Committed, Confirmed, Counters, Explanation, Flow, Groups, History, Interfaces, Nat, Policies,
-    Question, Screens, Sessions, ShownConfig, Zones,
+    Cleared, Committed, Confirmed, Counters, Explanation, Flow, Groups, History, Interfaces, Memory, Nat,
+    Policies, Question, Screens, Sessions, ShownConfig, Zones,
 };
 
 /// What an answer comes to.
@@ -51,6 +51,8 @@ pub trait Firewall: Send + Sync {
     fn groups(&self) -> Answered<Groups>;
     /// The counters, zeros included if `all`.
     fn counters(&self, all: bool) -> Answered<Counters>;
+    /// What the tables take.
+    fn memory(&self) -> Answered<Memory>;
     /// Sessions that match, at most `limit`.
     fn sessions(&self, filter: &SessionFilter, limit: usize) -> Answered<Sessions>;
     /// Ends the sessions that match.

@@ -13,8 +13,9 @@ use crate::firewall::{Answered, Asked, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
     self, Cleared, Committed, Confirmed, Counter, CounterKind, Counters, Explanation, Flow, FlowKind, Group,
-    Groups, History, HistoryEntry, Interface, Interfaces, Nat, Policies, Policy, Question, RevisionState,
-    Screen, ScreenEvent, Screens, Sessions, ShownConfig, SourceRule, Verdict, Zone, Zones,
+    Groups, History, HistoryEntry, Interface, Interfaces, Memory, Nat, Policies, Policy, Question,
+    RevisionState, Screen, ScreenEvent, Screens, Sessions, ShownConfig, SourceRule, TableMemory, Verdict,
+    Zone, Zones,
 };
 
 fn texts(words: &[&str]) -> Vec<String> {
@@ -308,6 +309,26 @@ pub fn explanation(question: &Question) -> Explanation {
     }
 }
 
+/// Three tables, one of them full.
+pub fn memory() -> Memory {
+    let table = |name: &str, entries, capacity, bytes| TableMemory {
+        name: name.into(),
+        entries,
+        capacity,
+        bytes,
+    };
+    Memory {
+        tables: vec![
+            table("FLOWS4", 52_429, 524_288, 96 << 20),
+            table("EVENTS", 0, 1 << 20, 1 << 20),
+            table("LIVE", 1, 1, 4_096),
+        ],
+        tables_bytes: (97 << 20) + 4_096,
+        most_bytes: 1 << 30,
+        daemon_bytes: 31 << 20,
+    }
+}
+
 /// A revision that was committed over the socket.
 pub fn revision(number: u64, state: RevisionState) -> HistoryEntry {
     HistoryEntry {
@@ -422,6 +443,10 @@ impl Firewall for Fixture {
         ];
         counters.retain(|counter| all || counter.value > 0);
         Ok(Counters { counters })
+    }
+
+    fn memory(&self) -> Answered<Memory> {
+        Ok(memory())
     }
 
     fn sessions(&self, filter: &SessionFilter, limit: usize) -> Answered<Sessions> {

@@ -8,6 +8,7 @@ mod commits;
 mod nat;
 mod screens;
 
+use self::commits::Tables;
 pub use self::commits::{CommitError, Commits, Proposal, log_error, now_ms};
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -16,14 +17,14 @@ use bulkhead_config::{Config, GroupId, Selector, ServiceId, ZoneId};
 use bulkhead_dataplane::engine::{Engine, EngineError};
 use bulkhead_revisions::Source;
 
-use crate::convert;
 use crate::filter::SessionFilter;
 use crate::firewall::{Answered, Asked, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
-    Cleared, Committed, Confirmed, Counters, Explanation, Flow, Group, Groups, History, Interfaces, Nat,
-    Policies, Policy, Question, Screens, Session, Sessions, ShownConfig, Zone, Zones,
+    Cleared, Committed, Confirmed, Counters, Explanation, Flow, Group, Groups, History, Interfaces, Memory,
+    Nat, Policies, Policy, Question, Screens, Session, Sessions, ShownConfig, Zone, Zones,
 };
+use crate::{convert, report};
 
 /// The name of the counter of what no policy matched.
 const DEFAULT_DENIED: &str = bulkhead_abi::Reason::DefaultDeny.name();
@@ -33,6 +34,8 @@ pub struct LiveFirewall {
     engine: Engine,
     config: RwLock<Config>,
     commits: Commits,
+    /// As they were made at the start.
+    tables: Tables,
 }
 
 impl LiveFirewall {
@@ -40,6 +43,7 @@ impl LiveFirewall {
     pub const fn new(engine: Engine, config: Config, commits: Commits) -> Self {
         Self {
             engine,
+            tables: Tables::of(&config),
             config: RwLock::new(config),
             commits,
         }
@@ -118,6 +122,22 @@ impl Firewall for LiveFirewall {
                 .filter(|(_, value)| all || *value > 0)
                 .map(|(name, value)| convert::counter(name, value))
                 .collect(),
+        })
+    }
+
+    fn memory(&self) -> Answered<Memory> {
+        let mut tables = self.engine.memory().map_err(|error| failure(&error))?;
+        tables.sort_by(|one, other| {
+            other
+                .bytes
+                .cmp(&one.bytes)
+                .then_with(|| one.name.cmp(&other.name))
+        });
+        Ok(Memory {
+            tables_bytes: tables.iter().map(|table| table.bytes).sum(),
+            most_bytes: bulkhead_dataplane::preflight::most_table_bytes(&self.tables.sizes()),
+            daemon_bytes: report::resident_bytes(),
+            tables: tables.into_iter().map(Into::into).collect(),
         })
     }
 

@@ -52,6 +52,8 @@ pub enum Command {
         #[serde(default)]
         all: bool,
     },
+    /// [`crate::report::Memory`]
+    ShowMemory {},
     /// [`crate::report::Sessions`]
     ShowSessions {
         /// Which.

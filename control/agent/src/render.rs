@@ -4,6 +4,7 @@
 
 mod explain;
 mod flows;
+mod memory;
 mod nat;
 mod revisions;
 mod screens;
@@ -19,6 +20,7 @@ use crate::words;
 
 pub use explain::explanation;
 pub use flows::{flow, flow_header, flow_jsonpb};
+pub use memory::memory;
 pub use nat::nat;
 pub use revisions::{committed, differences, history};
 pub use screens::screens;

@@ -168,3 +168,91 @@ fn plain(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firewall::{Asked, Firewall as _};
+    use crate::fixture::Fixture;
+
+    #[test]
+    fn history_says_who_when_and_why() {
+        let text = history(&Fixture::default().history().expect("revisions"));
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "REVISION  TIME                  AUTHOR       SOURCE         STATE                                             COMMENT",
+                "       2  2026-11-22T15:32:32Z  anna (root)  rollback to 1  in force, confirm by 2026-11-22T15:37:32.123000Z  let them\\nin",
+                "       1  2026-11-22T15:32:32Z  anna (root)  cli            -                                                 let them\\nin",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_commit_says_what_to_do_next() {
+        let mut report = Fixture::default()
+            .commit(vec![], "x".into(), Asked::default())
+            .expect("a commit");
+        assert_eq!(
+            committed(&report),
+            "revision 2 is in force (generation 7, 4 ms)\n"
+        );
+        report.confirm_by = Some("2026-11-22T15:37:32.123000Z".into());
+        report.back_to = Some(1);
+        report.kept = false;
+        report.warnings = vec!["x:1:1: warning: odd".into()];
+        let text = committed(&report);
+        assert_eq!(
+            text.lines().skip(1).collect::<Vec<_>>(),
+            [
+                "`bulkhead confirm` keeps it; otherwise revision 1 comes back at 2026-11-22T15:37:32.123000Z",
+                "there is no state directory: it is forgotten when the daemon ends",
+                "x:1:1: warning: odd"
+            ]
+        );
+        report.changed = false;
+        assert!(committed(&report).starts_with("nothing to commit: revision 2"));
+    }
+
+    #[test]
+    fn differences_are_lines_and_then_text() {
+        let parse = |text: &str| bulkhead_config::parse("x", text).expect("a document").document;
+        let old = "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: x }\nspec:\n  zones: [{ name: a }, { name: b }]\n  \
+                   interfaces: [{ name: n1, zone: a }, { name: n2, zone: b }]\n  addresses: [{ name: g, members: [10.0.0.1] }]\n  policies:\n    \
+                   - { name: one, from: a, to: b, source: g, action: permit }\n    - { name: two, from: b, to: a, action: deny }\n";
+        let many: String = (2..14).map(|host| format!(", 10.0.0.{host}")).collect();
+        let new = old
+            .replace("10.0.0.1]", &format!("10.0.0.1{many}]"))
+            .replace("action: deny", "action: reject")
+            .replace(
+                "{ name: one, from: a, to: b, source: g",
+                "{ name: new, from: a, to: b, source: g",
+            );
+        let report = Differences {
+            old: "revision 1".into(),
+            new: "x.yaml".into(),
+            differences: bulkhead_config::diff(&parse(old), &parse(&new)),
+            text: "--- a\n+++ b\n\u{1b}[2J\n".into(),
+        };
+        let text = differences(&report);
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "~ address group g: members +10.0.0.2 +10.0.0.3 +10.0.0.4 +10.0.0.5 +10.0.0.6 +10.0.0.7 +10.0.0.8 +10.0.0.9 +(4 more)",
+                "+ policy new, at place 1",
+                "~ policy two: action deny -> reject",
+                "- policy one",
+                "",
+                "--- a",
+                "+++ b",
+                "\\u{1b}[2J"
+            ]
+        );
+        let same = Differences {
+            text: String::new(),
+            differences: vec![],
+            ..report
+        };
+        assert_eq!(differences(&same), "revision 1 and x.yaml are the same\n");
+    }
+}

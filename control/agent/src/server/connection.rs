@@ -139,6 +139,7 @@ fn answer(out: &mut impl io::Write, firewall: &dyn Firewall, user: &str, command
         Command::ShowScreens {} => reply(out, firewall.screens()),
         Command::ShowGroups {} => reply(out, firewall.groups()),
         Command::ShowCounters { all } => reply(out, firewall.counters(all)),
+        Command::ShowMemory {} => reply(out, firewall.memory()),
         Command::ShowSessions { filter, limit } => {
             reply(out, firewall.sessions(&filter, limit.min(MAX_SESSIONS)))
         }
