@@ -203,7 +203,11 @@ fn ruleset(hook: HookMode, nat: bool, policy: Policy) -> Ruleset {
 }
 
 fn group(name: String, members: Vec<Prefix>) -> Group {
-    Group { name, members }
+    Group {
+        name,
+        members,
+        ..Group::default()
+    }
 }
 
 /// A prefix of one address.

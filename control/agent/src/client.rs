@@ -48,7 +48,13 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub fn ask<T: DeserializeOwned>(&mut self, command: &Command) -> Result<T> {
+        self.ask_with(command, &[])
+    }
+
+    /// Asks with bytes behind the request, and waits for the answer.
+    pub fn ask_with<T: DeserializeOwned>(&mut self, command: &Command, bytes: &[u8]) -> Result<T> {
         self.send(command)?;
+        self.write(bytes)?;
         match self.line()? {
             Line::Ok(report) => self.understand(report),
             Line::End => bail!(
@@ -80,8 +86,12 @@ impl Client {
 
     fn send(&mut self, command: &Command) -> Result<()> {
         let line = request_line(command).context("cannot write the request as JSON")?;
-        // A daemon that refuses the connection says why and closes: its words matter more than the broken pipe.
-        match self.reader.get_ref().write_all(line.as_bytes()) {
+        self.write(line.as_bytes())
+    }
+
+    /// A daemon that refuses the connection says why and closes: its words matter more than the broken pipe.
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        match self.reader.get_ref().write_all(bytes) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(error).with_context(|| format!("cannot ask the daemon on {}", self.path.display()))
             }

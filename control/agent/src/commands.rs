@@ -1,15 +1,19 @@
 //! What the command line does with a daemon: ask, render, print.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::{Clear, ExplainArgs, FlowFormat, ObserveArgs, Show, ShowArgs};
+use crate::cli::{
+    Clear, CommitArgs, ConfirmArgs, DiffArgs, ExplainArgs, FlowFormat, ObserveArgs, RollbackArgs, Show,
+    ShowArgs,
+};
 use crate::client::Client;
+use crate::configuration::Configuration;
 use crate::output::{Format, print, render as rendered};
-use crate::protocol::Command;
-use crate::report::{Cleared, Explanation, Flow};
-use crate::{output, render, words};
+use crate::protocol::{Command, Failure};
+use crate::report::{Cleared, Committed, Confirmed, Explanation, Flow, ShownConfig};
+use crate::{diff, output, render, words};
 
 /// `show …`
 pub fn show(what: Show) -> Result<()> {
@@ -20,10 +24,19 @@ pub fn show(what: Show) -> Result<()> {
         Show::Nat(args) => ask(&args, &Command::ShowNat {}, render::nat),
         Show::Screens(args) => ask(&args, &Command::ShowScreens {}, render::screens),
         Show::Groups(args) => ask(&args, &Command::ShowGroups {}, render::groups),
+        Show::Counters(args) if args.memory => ask(&args.show, &Command::ShowMemory {}, render::memory),
         Show::Counters(args) => ask(
             &args.show,
             &Command::ShowCounters { all: args.all },
             render::counters,
+        ),
+        Show::Config(args) => ask(
+            &args.show,
+            &Command::ShowConfig {
+                revision: args.revision,
+            },
+            // As it was written: for a file, for a pipe.
+            |shown: &ShownConfig| shown.document.clone(),
         ),
         Show::Sessions(args) => {
             let command = Command::ShowSessions {
@@ -33,6 +46,62 @@ pub fn show(what: Show) -> Result<()> {
             ask(&args.show, &command, render::sessions)
         }
     }
+}
+
+/// `commit`
+pub fn commit(args: CommitArgs) -> Result<()> {
+    let document = Configuration::bytes(&args.file)?;
+    let command = Command::Commit {
+        bytes: document.len(),
+        file: args.file.display().to_string(),
+        options: args.options.into(),
+    };
+    let mut client = Client::connect(&args.show.socket.socket).context("nothing was committed")?;
+    let committed: Committed = client.ask_with(&command, &document).map_err(uncertain)?;
+    print(&output::render(&committed, args.show.output, render::committed)?)
+}
+
+/// A daemon that dies in the middle may have committed.
+fn uncertain(error: anyhow::Error) -> anyhow::Error {
+    match error.is::<Failure>() {
+        true => error,
+        false => error
+            .context("whether it was committed is not known; `bulkhead history` says when the daemon runs"),
+    }
+}
+
+/// `confirm`
+pub fn confirm(args: ConfirmArgs) -> Result<()> {
+    let command = Command::Confirm { author: args.author };
+    ask(&args.show, &command, |confirmed: &Confirmed| {
+        format!("revision {} stays\n", confirmed.revision)
+    })
+}
+
+/// `rollback`
+pub fn rollback(args: RollbackArgs) -> Result<()> {
+    let command = Command::Rollback {
+        revision: args.revision,
+        options: args.options.into(),
+    };
+    let mut client = Client::connect(&args.show.socket.socket).context("nothing was committed")?;
+    let committed: Committed = client.ask(&command).map_err(uncertain)?;
+    print(&output::render(&committed, args.show.output, render::committed)?)
+}
+
+/// `history`
+pub fn history(args: &ShowArgs) -> Result<()> {
+    ask(args, &Command::History {}, render::history)
+}
+
+/// `diff`
+pub fn diff(args: DiffArgs) -> Result<()> {
+    let differences = diff::differences(args.first, args.second, &args.show.socket.socket)?;
+    print(&output::render(
+        &differences,
+        args.show.output,
+        render::differences,
+    )?)
 }
 
 /// `clear …`

@@ -54,20 +54,35 @@ impl Configuration {
     /// # Errors
     /// [`Refused`], as an [`anyhow::Error`] to be downcast.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = path.display().to_string();
-        let source = read(path).map_err(|error| Refused {
-            file: file.clone(),
+        Self::of(&path.display().to_string(), &Self::bytes(path)?)
+    }
+
+    /// Reads a file, and judges nothing.
+    ///
+    /// # Errors
+    /// [`Refused`], as an [`anyhow::Error`] to be downcast.
+    pub fn bytes(path: &Path) -> Result<Vec<u8>> {
+        let bytes = read(path).map_err(|error| Refused {
+            file: path.display().to_string(),
             source: String::new(),
             diagnostics: Vec::new(),
             unreadable: Some(error.to_string()),
         })?;
-        let parsed = bulkhead_config::parse(&file, &source);
+        Ok(bytes)
+    }
+
+    /// Checks a document; `file` is its name in diagnostics.
+    ///
+    /// # Errors
+    /// [`Refused`], as an [`anyhow::Error`] to be downcast.
+    pub fn of(file: &str, document: &[u8]) -> Result<Self> {
+        let parsed = bulkhead_config::parse(file, document);
         // A caret needs characters; what is wrong with the bytes is a diagnostic already.
-        let source = String::from_utf8_lossy(&source).into_owned();
+        let source = String::from_utf8_lossy(document).into_owned();
         match parsed {
             Ok(parsed) => Ok(Self { source, parsed }),
             Err(diagnostics) => Err(Refused {
-                file,
+                file: file.to_owned(),
                 source,
                 diagnostics: diagnostics.into_iter().collect(),
                 unreadable: None,

@@ -1,8 +1,8 @@
 //! `bulkhead run`: from a file to an enforced configuration, until a signal.
 //!
-//! Owns the order: the configuration is checked before anything is touched, the socket's path is claimed before the
-//! engine starts, the engine enforces before anybody is told that it does. SIGHUP reads the file again; a file that
-//! is refused changes nothing. SIGTERM and SIGINT stop; the fail-closed rules stay, so nothing is forwarded until a
+//! Owns the order: the configuration is checked before anything is touched, the socket's path and the revisions are claimed
+//! before the engine starts, the engine enforces before anybody is told that it does. SIGHUP reads the file again and commits it; a file
+//! that is refused changes nothing. SIGTERM and SIGINT stop; the fail-closed rules stay, so nothing is forwarded until a
 //! daemon runs again. Assumes that the main thread is in the network namespace of the data interfaces.
 
 use std::path::{Path, PathBuf};
@@ -12,30 +12,45 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use bulkhead_config::{Config, Severity};
 use bulkhead_dataplane::engine::{Engine, Options};
+use bulkhead_revisions::Source;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::configuration::{Configuration, Refused};
-use crate::firewall::Firewall as _;
-use crate::live::LiveFirewall;
+use crate::configuration::Configuration;
+use crate::firewall::{Asked, Firewall as _};
+use crate::live::{CommitError, Commits, LiveFirewall, Proposal, log_error, now_ms};
 use crate::log::{self, LogFormat};
+use crate::report::Committed;
 use crate::server::Claim;
-use crate::{notify, protocol, translate};
+use crate::{notify, protocol, startup, state, translate, words};
 
 /// Arguments of `bulkhead run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
-    /// The configuration; read again on SIGHUP
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    /// The configuration at the first start, and whenever it has changed since it was last taken; read again on SIGHUP.
+    /// Else the last committed revision is used
+    #[arg(long, short, value_name = "FILE", required_unless_present = "state")]
+    config: Option<PathBuf>,
+    /// Where to keep committed revisions and whatever else must outlive a restart [default: /var/lib/bulkhead]
+    #[arg(long, value_name = "DIRECTORY")]
+    state: Option<PathBuf>,
+    /// How many revisions to keep
+    #[arg(long, value_name = "NUMBER", default_value_t = bulkhead_revisions::DEFAULT_KEPT, value_parser = revisions)]
+    revisions: usize,
     /// Where to listen for the command line
     #[arg(long, value_name = "PATH", default_value = protocol::DEFAULT_SOCKET)]
     socket: PathBuf,
     /// How to write the log
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+}
+
+fn revisions(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 2..=10_000) => Ok(number),
+        _ => Err("it can be 2 to 10000".to_owned()),
+    }
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -49,7 +64,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         (Ok(()), _) => Ok(ExitCode::SUCCESS),
         (Err(error), LogFormat::Text) => Err(error),
         (Err(error), LogFormat::Json) => {
-            log_refusal(&error);
+            log::refusal(&error);
             Ok(crate::exit_code(&error))
         }
     }
@@ -57,25 +72,65 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 
 fn enforce(args: &RunArgs) -> Result<()> {
     let began = Instant::now();
-    let configuration = read(&args.config)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
+    // A first start that is refused makes nothing, not even a directory.
+    let first = match &args.config {
+        Some(file) if !state::has_revisions(args.state.as_deref()) => {
+            Some(Configuration::read(file)?.check_interfaces()?)
+        }
+        _ => None,
+    };
     let claim = Claim::new(&args.socket)?;
+    let state = state::directory(args.state.as_deref())?;
+    let (mut store, durable) = state::revisions(state.as_deref(), args.state.is_some(), args.revisions)?;
+    let user = words::user_name(nix::unistd::getuid());
+    let beginning = startup::choose(args.config.as_deref(), first, &store, &user, now_ms())?;
+    log::warnings(&beginning.configuration);
 
-    let config = configuration.parsed.config;
+    // On the disk before the engine starts, a revision only when it has: see `live::commits`.
+    let document = beginning.configuration.source;
+    let prepared = match beginning.draft {
+        Some(draft) => Some(store.prepare(draft, document.as_bytes())?),
+        None => None,
+    };
+    let config = beginning.configuration.parsed.config;
     let options = Options {
         sizes: translate::sizes(&config),
     };
-    let engine = Engine::start(translate::ruleset(&config), &options).context(
-        "cannot start the firewall; nothing is forwarded. `bulkhead doctor` says what this machine lacks",
-    )?;
+    let engine = match Engine::start(translate::ruleset(&config), &options) {
+        Ok(engine) => engine,
+        Err(error) => {
+            if let Some(prepared) = prepared {
+                store.discard(prepared);
+            }
+            return Err(error).context(
+                "cannot start the firewall; nothing is forwarded. `bulkhead doctor` says what this machine lacks",
+            );
+        }
+    };
+    if let Some(prepared) = prepared {
+        store.publish(prepared)?;
+    }
+    if let Some(revision) = store.current() {
+        tracing::info!(
+            revision = revision.number,
+            source = %revision.source,
+            author = revision.author,
+            reason = beginning.reason,
+            "configuration chosen"
+        );
+    }
     let events = log_events(&engine)?;
-    let firewall = Arc::new(LiveFirewall::new(engine, config));
+    let commits = Commits::new(store, durable, args.config.clone());
+    let firewall = Arc::new(LiveFirewall::new(engine, config, commits));
     log_interfaces(&firewall);
+    let deadline = watch_deadline(&firewall)?;
     let server = claim.serve(firewall.clone())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         name = firewall.config().name,
-        config = %args.config.display(),
+        config = args.config.as_ref().map(|file| tracing::field::display(file.display())),
+        state = state.as_ref().map(|state| tracing::field::display(state.display())),
         socket = %server.path().display(),
         generation = firewall.engine().generation(),
         milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -85,7 +140,7 @@ fn enforce(args: &RunArgs) -> Result<()> {
 
     for signal in &mut signals {
         if signal == SIGHUP {
-            reload(&args.config, &firewall);
+            reload(args.config.as_deref(), &user, &firewall);
         } else {
             tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");
             break;
@@ -94,6 +149,10 @@ fn enforce(args: &RunArgs) -> Result<()> {
     notify::stopping();
     // Nobody asks any more, so nobody holds the firewall; with the engine go the event channel and its thread.
     drop(server);
+    firewall.close();
+    if deadline.join().is_err() {
+        tracing::error!("the thread that waits for confirmations has panicked");
+    }
     firewall.engine().stop();
     drop(firewall);
     if events.join().is_err() {
@@ -105,92 +164,55 @@ fn enforce(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// Reads the file, checks it against itself and against the machine, and says what is doubtful about it.
-fn read(path: &Path) -> Result<Configuration> {
-    let configuration = Configuration::read(path)?.check_interfaces()?;
-    for warning in &configuration.parsed.warnings {
-        tracing::warn!(
-            file = warning.file,
-            line = warning.line,
-            column = warning.column,
-            field = warning.path,
-            help = warning.help,
-            problem = warning.message,
-            "configuration warning"
-        );
-    }
-    Ok(configuration)
-}
-
-fn reload(path: &Path, firewall: &LiveFirewall) {
-    let began = Instant::now();
-    let config = match read(path) {
-        Ok(configuration) => configuration.parsed.config,
-        Err(error) => {
-            log_refusal(&error);
-            tracing::error!(
-                generation = firewall.engine().generation(),
-                "reload refused, the configuration stays as it was"
-            );
-            return;
-        }
+/// Commits the file.
+fn reload(path: Option<&Path>, user: &str, firewall: &LiveFirewall) {
+    let Some(path) = path else {
+        tracing::warn!("there is no file to read again: the daemon was started without --config");
+        return;
     };
-    warn_of_fixed_sizes(&firewall.config(), &config);
-    match firewall.commit(config) {
-        Ok(generation) => {
-            let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(generation, milliseconds, "configuration reloaded");
+    let committed = Configuration::bytes(path)
+        .map_err(CommitError::from)
+        .and_then(|document| {
+            firewall.commit(Proposal {
+                document,
+                file: path.display().to_string(),
+                source: Source::File,
+                repeats: None,
+                asked: Asked {
+                    user: user.to_owned(),
+                    ..Asked::default()
+                },
+            })
+        });
+    let generation = firewall.engine().generation();
+    match committed {
+        Ok(committed) => {
+            for warning in &committed.warnings {
+                tracing::warn!(problem = warning, "configuration warning");
+            }
+            let Committed {
+                revision, changed, ..
+            } = committed;
+            tracing::info!(revision, generation, changed, "configuration reloaded");
             log_interfaces(firewall);
         }
-        Err(error) => {
-            let generation = firewall.engine().generation();
+        Err(CommitError::Engine(error)) => {
             tracing::error!(%error, generation, "reload failed, the configuration stays as it was");
         }
-    }
-}
-
-/// The tables have the size they were made with.
-fn warn_of_fixed_sizes(current: &Config, next: &Config) {
-    let (now, then) = (current.sessions, next.sessions);
-    if (now.max, now.half_open) != (then.max, then.half_open) {
-        tracing::warn!(
-            sessions = now.max,
-            half_open = now.half_open,
-            "spec.sessions.max and halfOpen take effect at the next start"
-        );
-    }
-}
-
-/// One line per finding of a refused configuration, with the fields a person would look for; one line for anything else.
-fn log_refusal(error: &anyhow::Error) {
-    match error.downcast_ref::<Refused>() {
-        Some(Refused {
-            diagnostics,
-            unreadable: None,
-            ..
-        }) => {
-            for found in diagnostics
-                .iter()
-                .filter(|found| found.severity == Severity::Error)
-            {
-                tracing::error!(
-                    file = found.file,
-                    line = found.line,
-                    column = found.column,
-                    field = found.path,
-                    help = found.help,
-                    problem = found.message,
-                    "configuration refused"
-                );
-            }
+        Err(error) => {
+            log_error(error);
+            tracing::error!(generation, "reload refused, the configuration stays as it was");
         }
-        Some(Refused {
-            file,
-            unreadable: Some(reason),
-            ..
-        }) => tracing::error!(file, problem = reason, "configuration refused"),
-        None => tracing::error!(problem = crate::abridged(&format!("{error:#}")), "failed"),
     }
+}
+
+/// Ends when the firewall is closed.
+fn watch_deadline(firewall: &Arc<LiveFirewall>) -> Result<JoinHandle<()>> {
+    let firewall = firewall.clone();
+    thread::Builder::new()
+        .name("bulkhead-confirm".to_owned())
+        .spawn(move || firewall.watch_deadline())
+        .context("cannot start a thread")
 }
 
 /// What was chosen for each interface, why, and what would hurt.

@@ -10,8 +10,8 @@ use crossbeam::channel::RecvTimeoutError;
 use crate::filter::SessionFilter;
 use crate::protocol::Failure;
 use crate::report::{
-    Cleared, Counters, Explanation, Flow, Groups, Interfaces, Nat, Policies, Question, Screens, Sessions,
-    Zones,
+    Cleared, Committed, Confirmed, Counters, Explanation, Flow, Groups, History, Interfaces, Memory, Nat,
+    Policies, Question, Screens, Sessions, ShownConfig, Zones,
 };
 
 /// What an answer comes to.
@@ -19,6 +19,21 @@ pub type Answered<T> = Result<T, Failure>;
 
 /// Flows to come: waits for the next one, at most so long.
 pub type Flows = Box<dyn Fn(Duration) -> Result<Flow, RecvTimeoutError> + Send>;
+
+/// Who asks for a commit, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Who the kernel says they are.
+    pub user: String,
+    /// Who they say they are.
+    pub author: Option<String>,
+    /// Why.
+    pub comment: String,
+    /// The revision it was made against.
+    pub onto: Option<u64>,
+    /// How long it is in force unless confirmed.
+    pub confirm_seconds: Option<u64>,
+}
 
 /// A running firewall.
 pub trait Firewall: Send + Sync {
@@ -36,12 +51,24 @@ pub trait Firewall: Send + Sync {
     fn groups(&self) -> Answered<Groups>;
     /// The counters, zeros included if `all`.
     fn counters(&self, all: bool) -> Answered<Counters>;
+    /// What the tables take.
+    fn memory(&self) -> Answered<Memory>;
     /// Sessions that match, at most `limit`.
     fn sessions(&self, filter: &SessionFilter, limit: usize) -> Answered<Sessions>;
     /// Ends the sessions that match.
     fn clear_sessions(&self, filter: &SessionFilter) -> Answered<Cleared>;
     /// What would happen to a conversation.
     fn explain(&self, question: &Question) -> Answered<Explanation>;
+    /// Puts a document in force.
+    fn commit(&self, document: Vec<u8>, file: String, asked: Asked) -> Answered<Committed>;
+    /// Makes the revision in force one that stays.
+    fn confirm(&self, asked: &Asked) -> Answered<Confirmed>;
+    /// Puts an earlier document in force again; the one before for `None`.
+    fn roll_back(&self, revision: Option<u64>, asked: Asked) -> Answered<Committed>;
+    /// The revisions that are kept.
+    fn history(&self) -> Answered<History>;
+    /// A document as it was written; that in force for `None`.
+    fn shown_config(&self, revision: Option<u64>) -> Answered<ShownConfig>;
     /// Past flows, oldest first.
     fn recent_flows(&self) -> Vec<Flow>;
     /// Flows to come, from now on.

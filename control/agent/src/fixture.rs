@@ -1,5 +1,6 @@
 //! One fixed firewall for the unit tests: what the four segments might look like after a minute.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use bulkhead_dataplane::engine::{Direction, Session};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::filter::SessionFilter;
-use crate::firewall::{Answered, Firewall, Flows};
+use crate::firewall::{Answered, Asked, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
-    self, Cleared, Counter, CounterKind, Counters, Explanation, Flow, FlowKind, Group, Groups, Interface,
-    Interfaces, Nat, Policies, Policy, Question, Screen, ScreenEvent, Screens, Sessions, SourceRule, Verdict,
+    self, Cleared, Committed, Confirmed, Counter, CounterKind, Counters, Explanation, Flow, FlowKind, Group,
+    Groups, History, HistoryEntry, Interface, Interfaces, Memory, Nat, Policies, Policy, Question,
+    RevisionState, Screen, ScreenEvent, Screens, Sessions, ShownConfig, SourceRule, TableMemory, Verdict,
     Zone, Zones,
 };
 
@@ -307,10 +309,52 @@ pub fn explanation(question: &Question) -> Explanation {
     }
 }
 
+/// Three tables, one of them full.
+pub fn memory() -> Memory {
+    let table = |name: &str, entries, capacity, bytes| TableMemory {
+        name: name.into(),
+        entries,
+        capacity,
+        bytes,
+    };
+    Memory {
+        tables: vec![
+            table("FLOWS4", 52_429, 524_288, 96 << 20),
+            table("EVENTS", 0, 1 << 20, 1 << 20),
+            table("LIVE", 1, 1, 4_096),
+        ],
+        tables_bytes: (97 << 20) + 4_096,
+        most_bytes: 1 << 30,
+        daemon_bytes: 31 << 20,
+    }
+}
+
+/// A revision that was committed over the socket.
+pub fn revision(number: u64, state: RevisionState) -> HistoryEntry {
+    HistoryEntry {
+        revision: number,
+        state,
+        time: "2026-11-22T15:32:32.123000Z".into(),
+        author: "anna".into(),
+        user: "root".into(),
+        source: bulkhead_revisions::Source::Cli,
+        comment: "let them\nin".into(),
+        file: "firewall.yaml".into(),
+        repeats: None,
+        size_bytes: 1_234,
+        sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into(),
+        confirm_by: None,
+        confirmed: None,
+        confirmed_by: None,
+    }
+}
+
 /// The firewall that answers with all this.
 pub struct Fixture {
     /// How many sessions were cleared so far.
     pub cleared: AtomicUsize,
+    /// What was committed.
+    pub commits: Mutex<Vec<(Vec<u8>, String, Asked)>>,
     /// Whoever sends here is heard by the subscribers.
     pub events: Sender<Flow>,
     receiver: Receiver<Flow>,
@@ -321,6 +365,7 @@ impl Default for Fixture {
         let (events, receiver) = unbounded();
         Self {
             cleared: AtomicUsize::new(0),
+            commits: Mutex::default(),
             events,
             receiver,
         }
@@ -400,6 +445,10 @@ impl Firewall for Fixture {
         Ok(Counters { counters })
     }
 
+    fn memory(&self) -> Answered<Memory> {
+        Ok(memory())
+    }
+
     fn sessions(&self, filter: &SessionFilter, limit: usize) -> Answered<Sessions> {
         let mut sessions = sessions();
         sessions.retain(|session| filter.matches(session));
@@ -428,6 +477,56 @@ impl Firewall for Fixture {
             ));
         }
         Ok(explanation(question))
+    }
+
+    fn commit(&self, document: Vec<u8>, file: String, asked: Asked) -> Answered<Committed> {
+        if document.starts_with(b"wrong") {
+            return Err(Failure::new(
+                FailureCode::ConfigurationRefused,
+                format!("error: nonsense\n --> {file}:1:1\n{file}: refused, nothing was changed"),
+            ));
+        }
+        let mut commits = self.commits.lock().expect("no panic");
+        commits.push((document, file, asked));
+        Ok(Committed {
+            revision: 1 + commits.len() as u64,
+            generation: 7,
+            changed: true,
+            kept: true,
+            confirm_by: None,
+            back_to: None,
+            milliseconds: 3.5,
+            warnings: vec![],
+        })
+    }
+
+    fn confirm(&self, _: &Asked) -> Answered<Confirmed> {
+        Err(Failure::new(FailureCode::Refused, "nothing awaits confirmation"))
+    }
+
+    fn roll_back(&self, revision: Option<u64>, asked: Asked) -> Answered<Committed> {
+        let document = format!("the document of revision {revision:?}");
+        self.commit(document.into_bytes(), "earlier".into(), asked)
+    }
+
+    fn history(&self) -> Answered<History> {
+        let confirmed = HistoryEntry {
+            repeats: Some(1),
+            source: bulkhead_revisions::Source::Rollback,
+            confirm_by: Some("2026-11-22T15:37:32.123000Z".into()),
+            ..revision(2, RevisionState::AwaitsConfirmation)
+        };
+        Ok(History {
+            kept: true,
+            revisions: vec![confirmed, revision(1, RevisionState::Past)],
+        })
+    }
+
+    fn shown_config(&self, number: Option<u64>) -> Answered<ShownConfig> {
+        Ok(ShownConfig {
+            revision: revision(number.unwrap_or(2), RevisionState::InForce),
+            document: "kind: Firewall\n".into(),
+        })
     }
 
     fn recent_flows(&self) -> Vec<Flow> {

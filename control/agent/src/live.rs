@@ -1,25 +1,30 @@
 //! The running firewall: the engine, and the configuration it enforces.
 //!
 //! Owns the pair. The engine knows names and indices; the configuration knows what people wrote (ranges, literals, the
-//! names of services). A reload replaces both under one lock, so that no answer mixes two generations. Commits go
-//! through whoever holds the engine's network namespace: the daemon's main thread.
+//! names of services). A commit replaces both under one lock, so that no answer mixes two generations. Commits come from
+//! threads in the engine's network namespace: all of the daemon's are.
 
+mod commits;
 mod nat;
 mod screens;
+
+use self::commits::Tables;
+pub use self::commits::{CommitError, Commits, Proposal, log_error, now_ms};
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use bulkhead_config::{Config, GroupId, Selector, ServiceId, ZoneId};
 use bulkhead_dataplane::engine::{Engine, EngineError};
+use bulkhead_revisions::Source;
 
 use crate::filter::SessionFilter;
-use crate::firewall::{Answered, Firewall, Flows};
+use crate::firewall::{Answered, Asked, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
-    Cleared, Counters, Explanation, Flow, Group, Groups, Interfaces, Nat, Policies, Policy, Question,
-    Screens, Session, Sessions, Zone, Zones,
+    Cleared, Committed, Confirmed, Counters, Explanation, Flow, Group, Groups, History, Interfaces, Memory,
+    Nat, Policies, Policy, Question, Screens, Session, Sessions, ShownConfig, Zone, Zones,
 };
-use crate::{convert, translate};
+use crate::{convert, report};
 
 /// The name of the counter of what no policy matched.
 const DEFAULT_DENIED: &str = bulkhead_abi::Reason::DefaultDeny.name();
@@ -28,31 +33,25 @@ const DEFAULT_DENIED: &str = bulkhead_abi::Reason::DefaultDeny.name();
 pub struct LiveFirewall {
     engine: Engine,
     config: RwLock<Config>,
+    commits: Commits,
+    /// As they were made at the start.
+    tables: Tables,
 }
 
 impl LiveFirewall {
-    /// Joins an engine and the configuration it was started with.
-    pub const fn new(engine: Engine, config: Config) -> Self {
+    /// Joins an engine, the configuration it was started with, and the revisions, of which that is the current one.
+    pub const fn new(engine: Engine, config: Config, commits: Commits) -> Self {
         Self {
             engine,
+            tables: Tables::of(&config),
             config: RwLock::new(config),
+            commits,
         }
     }
 
     /// The engine.
     pub const fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// Enforces another configuration from now on; returns its generation.
-    ///
-    /// # Errors
-    /// If the data plane refuses it; the old one stays in force.
-    pub fn commit(&self, config: Config) -> Result<u32, EngineError> {
-        let mut current = self.config.write().unwrap_or_else(PoisonError::into_inner);
-        let generation = self.engine.commit(translate::ruleset(&config))?;
-        *current = config;
-        Ok(generation)
     }
 
     /// The configuration in force; holds off a commit as long as it is held.
@@ -126,6 +125,22 @@ impl Firewall for LiveFirewall {
         })
     }
 
+    fn memory(&self) -> Answered<Memory> {
+        let mut tables = self.engine.memory().map_err(|error| failure(&error))?;
+        tables.sort_by(|one, other| {
+            other
+                .bytes
+                .cmp(&one.bytes)
+                .then_with(|| one.name.cmp(&other.name))
+        });
+        Ok(Memory {
+            tables_bytes: tables.iter().map(|table| table.bytes).sum(),
+            most_bytes: bulkhead_dataplane::preflight::most_table_bytes(&self.tables.sizes()),
+            daemon_bytes: report::resident_bytes(),
+            tables: tables.into_iter().map(Into::into).collect(),
+        })
+    }
+
     fn sessions(&self, filter: &SessionFilter, limit: usize) -> Answered<Sessions> {
         let list = self
             .engine
@@ -159,6 +174,33 @@ impl Firewall for LiveFirewall {
             .into_iter()
             .map(Flow::from)
             .collect()
+    }
+
+    fn commit(&self, document: Vec<u8>, file: String, asked: Asked) -> Answered<Committed> {
+        let proposal = Proposal {
+            document,
+            file,
+            source: Source::Cli,
+            repeats: None,
+            asked,
+        };
+        Ok(Self::commit(self, proposal)?)
+    }
+
+    fn confirm(&self, asked: &Asked) -> Answered<Confirmed> {
+        Ok(Self::confirm(self, asked)?)
+    }
+
+    fn roll_back(&self, revision: Option<u64>, asked: Asked) -> Answered<Committed> {
+        Ok(Self::roll_back(self, revision, asked)?)
+    }
+
+    fn history(&self) -> Answered<History> {
+        Ok(self.revisions())
+    }
+
+    fn shown_config(&self, revision: Option<u64>) -> Answered<ShownConfig> {
+        self.shown(revision)
     }
 
     fn subscribe(&self) -> Flows {

@@ -2,9 +2,11 @@
 
 use std::io::{self, IsTerminal as _};
 
+use bulkhead_config::Severity;
 use bulkhead_dataplane::engine::{EventKind, FlowEvent};
 use tracing_subscriber::EnvFilter;
 
+use crate::configuration::{Configuration, Refused};
 use crate::report::seconds;
 use crate::words;
 
@@ -104,5 +106,53 @@ pub fn event(event: &FlowEvent) {
             dropped = event.dropped,
             "screened"
         ),
+    }
+}
+
+/// Logs what is doubtful about a configuration.
+pub fn warnings(configuration: &Configuration) {
+    for warning in &configuration.parsed.warnings {
+        tracing::warn!(
+            file = warning.file,
+            line = warning.line,
+            column = warning.column,
+            field = warning.path,
+            help = warning.help,
+            problem = warning.message,
+            "configuration warning"
+        );
+    }
+}
+
+/// Logs an error: one line per finding of a refused configuration, with the fields a person would look for; one line for
+/// anything else.
+pub fn refusal(error: &anyhow::Error) {
+    match error.downcast_ref::<Refused>() {
+        Some(Refused {
+            diagnostics,
+            unreadable: None,
+            ..
+        }) => {
+            for found in diagnostics
+                .iter()
+                .filter(|found| found.severity == Severity::Error)
+            {
+                tracing::error!(
+                    file = found.file,
+                    line = found.line,
+                    column = found.column,
+                    field = found.path,
+                    help = found.help,
+                    problem = found.message,
+                    "configuration refused"
+                );
+            }
+        }
+        Some(Refused {
+            file,
+            unreadable: Some(reason),
+            ..
+        }) => tracing::error!(file, problem = reason, "configuration refused"),
+        None => tracing::error!(problem = crate::abridged(&format!("{error:#}")), "failed"),
     }
 }

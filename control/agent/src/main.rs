@@ -12,6 +12,7 @@ mod configuration;
 mod convert;
 mod daemon;
 mod demo;
+mod diff;
 mod doctor;
 mod filter;
 mod firewall;
@@ -26,6 +27,8 @@ mod protocol;
 mod render;
 mod report;
 mod server;
+mod startup;
+mod state;
 mod table;
 mod translate;
 mod words;
@@ -38,6 +41,7 @@ use clap::Parser as _;
 use cli::{CheckArgs, Cli, Command, DoctorArgs};
 use configuration::Refused;
 use output::Format;
+use protocol::{Failure, FailureCode};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -45,9 +49,13 @@ fn main() -> ExitCode {
         // Whoever reads has had enough.
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            match error.downcast_ref::<Refused>() {
-                Some(refused) => eprintln!("{refused}"),
-                None => eprintln!("bulkhead: {}", abridged(&format!("{error:#}"))),
+            match (error.downcast_ref::<Refused>(), error.downcast_ref::<Failure>()) {
+                (Some(refused), _) => eprintln!("{refused}"),
+                // The same, from a daemon.
+                (_, Some(failure)) if failure.code == FailureCode::ConfigurationRefused => {
+                    eprintln!("{failure}")
+                }
+                _ => eprintln!("bulkhead: {}", abridged(&format!("{error:#}"))),
             }
             exit_code(&error)
         }
@@ -72,7 +80,11 @@ fn abridged(message: &str) -> String {
 
 /// The exit status that an error means.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(if error.is::<Refused>() { 2 } else { 1 })
+    let refused = match error.downcast_ref::<Failure>() {
+        Some(failure) => failure.code == FailureCode::ConfigurationRefused,
+        None => error.is::<Refused>(),
+    };
+    ExitCode::from(if refused { 2 } else { 1 })
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -81,6 +93,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => return demo::run(args),
         Command::Check(args) => return check(&args),
         Command::Doctor(args) => return doctor(&args),
+        Command::Commit(args) => commands::commit(args)?,
+        Command::Confirm(args) => commands::confirm(args)?,
+        Command::Rollback(args) => commands::rollback(args)?,
+        Command::History(args) => commands::history(&args)?,
+        Command::Diff(args) => commands::diff(args)?,
         Command::Schema => output::print(&output::json(&bulkhead_config::json_schema())?)?,
         Command::Show(what) => commands::show(what)?,
         Command::Clear(what) => commands::clear(what)?,

@@ -2,9 +2,9 @@
 //!
 //! A request is `{"version": 1, "command": "show_sessions", …}` with the fields of its [`Command`]; unknown ones are
 //! refused. An answer is `{"version": 1, "ok": …}` with a shape of [`crate::report`], or `{"version": 1, "error":
-//! {"code": …, "message": …}}`. A connection carries any number of requests, one after the other. `observe` alone is
-//! answered by a stream: one `ok` per flow, ended by `{"version": 1, "end": true}`; a stream that stops without it
-//! was cut off.
+//! {"code": …, "message": …}}`. A connection carries any number of requests, one after the other. `commit` alone is followed by
+//! bytes: the document, as many as its `bytes` says. `observe` alone is answered by a stream: one `ok` per flow, ended by
+//! `{"version": 1, "end": true}`; a stream that stops without it was cut off.
 
 use std::fmt;
 use std::io::{self, BufRead, Read as _};
@@ -21,6 +21,8 @@ pub const VERSION: u64 = 1;
 pub const DEFAULT_SOCKET: &str = "/run/bulkhead/bulkhead.sock";
 /// Longest request line.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Longest comment of a commit, and longest author.
+pub const MAX_COMMENT_BYTES: usize = 4 * 1024;
 /// Longest answer line that the command line takes: a hundred thousand sessions.
 pub const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
 /// Most sessions in one answer: about 70 MB of JSON.
@@ -50,6 +52,8 @@ pub enum Command {
         #[serde(default)]
         all: bool,
     },
+    /// [`crate::report::Memory`]
+    ShowMemory {},
     /// [`crate::report::Sessions`]
     ShowSessions {
         /// Which.
@@ -73,6 +77,39 @@ pub enum Command {
         /// The conversation.
         question: Question,
     },
+    /// [`crate::report::Committed`]. The document follows the line, byte by byte.
+    Commit {
+        /// Its length.
+        bytes: usize,
+        /// Its name, for diagnostics and the history.
+        file: String,
+        /// The circumstances.
+        #[serde(default)]
+        options: CommitOptions,
+    },
+    /// [`crate::report::Confirmed`]
+    Confirm {
+        /// Who says they do it.
+        #[serde(default)]
+        author: Option<String>,
+    },
+    /// [`crate::report::Committed`]
+    Rollback {
+        /// The revision whose document comes back; without it, the one before that in force.
+        #[serde(default)]
+        revision: Option<u64>,
+        /// The circumstances.
+        #[serde(default)]
+        options: CommitOptions,
+    },
+    /// [`crate::report::History`]
+    History {},
+    /// [`crate::report::ShownConfig`]
+    ShowConfig {
+        /// Which; without it, that in force.
+        #[serde(default)]
+        revision: Option<u64>,
+    },
     /// A stream of [`crate::report::Flow`]
     Observe {
         /// Which.
@@ -85,6 +122,24 @@ pub enum Command {
         #[serde(default)]
         follow: bool,
     },
+}
+
+/// The circumstances of a commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitOptions {
+    /// Who says they do it; without it, the user that the kernel names.
+    #[serde(default)]
+    pub author: Option<String>,
+    /// Why.
+    #[serde(default)]
+    pub comment: String,
+    /// The revision it was made against: refused if another is in force.
+    #[serde(default)]
+    pub onto: Option<u64>,
+    /// After how many seconds the revision before comes back unless this one is confirmed.
+    #[serde(default)]
+    pub confirm_seconds: Option<u64>,
 }
 
 const fn default_sessions() -> usize {
@@ -114,6 +169,10 @@ pub enum FailureCode {
     Busy,
     /// What was asked for does not exist, or may not be done like this.
     Refused,
+    /// The document is wrong; the message shows every fault with its line.
+    ConfigurationRefused,
+    /// Another revision is in force than the commit was made against, or one awaits confirmation.
+    Conflict,
     /// The data plane failed.
     Failed,
 }

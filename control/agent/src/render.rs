@@ -4,7 +4,9 @@
 
 mod explain;
 mod flows;
+mod memory;
 mod nat;
+mod revisions;
 mod screens;
 mod sessions;
 mod verdicts;
@@ -18,7 +20,9 @@ use crate::words;
 
 pub use explain::explanation;
 pub use flows::{flow, flow_header, flow_jsonpb};
+pub use memory::memory;
 pub use nat::nat;
+pub use revisions::{committed, differences, history};
 pub use screens::screens;
 pub use sessions::sessions;
 pub use verdicts::{checked, doctor};

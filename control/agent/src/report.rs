@@ -5,7 +5,9 @@
 //! a plain number. An absent thing is `null`, never missing and never an empty text. `any` is written as `["any"]`.
 //! Addresses are text, ports numbers; of ICMP queries both "ports" are the identifier, of other protocols 0.
 
+mod memory;
 mod nat;
+mod revisions;
 mod screens;
 
 use std::collections::BTreeMap;
@@ -13,7 +15,13 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub use self::memory::TableMemory;
+pub use self::memory::{Memory, resident_bytes};
 pub use self::nat::{DestinationRule, Mapping, Nat, Pool, SHOWN_MAPPINGS, SourceRule, StaticRule};
+pub use self::revisions::{
+    Committed, Confirmed, Differences, History, HistoryEntry, RevisionState, ShownConfig,
+};
 pub use self::screens::{Screen, ScreenEvent, Screens};
 
 /// `show interfaces`

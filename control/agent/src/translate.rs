@@ -9,8 +9,8 @@ mod screens;
 
 use bulkhead_config::{
     Action, Alg, Config, Group, GroupId, Hook, IcmpMatch, InterfaceId, IpPrefix, LogEvent, Member, Midstream,
-    Mss, Passage, PoolId, PortRange, ScreenId, Selector, ServiceId, ServiceMatch, Timeouts, Window, Wire,
-    ZoneId,
+    Mss, Passage, PoolId, PortRange, ScreenId, Selector, ServiceId, ServiceMatch, Size, Timeouts, Window,
+    Wire, ZoneId,
 };
 use bulkhead_dataplane::bpf::Sizes;
 use bulkhead_dataplane::ruleset;
@@ -94,12 +94,21 @@ pub fn interfaces(config: &Config) -> Vec<ruleset::InterfaceRule> {
         .collect()
 }
 
-/// How large the tables are made. They cannot grow later: a changed limit takes a restart.
+/// How large the tables are made. They cannot grow later: another size takes a restart.
 pub fn sizes(config: &Config) -> Sizes {
+    table_sizes(&config.size, config.sessions.max, config.sessions.half_open)
+}
+
+/// The same, from the numbers alone.
+pub const fn table_sizes(size: &Size, sessions: u32, half_open: u32) -> Sizes {
     Sizes {
-        sessions: config.sessions.max,
-        half_open: config.sessions.half_open,
-        ..Sizes::default()
+        sessions,
+        half_open,
+        // While a commit is staged both generations are there.
+        rules: size.policies.saturating_mul(2),
+        addresses: size.addresses,
+        routes: size.routes,
+        neighbours: size.neighbours,
     }
 }
 

@@ -154,6 +154,36 @@ pub fn mac(address: [u8; 6]) -> String {
     text
 }
 
+/// Reads a duration with its unit: `90s`, `5m`, `2h`, `1d`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a duration; write a number and a unit: 90s, 5m, 2h, 1d");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
+}
+
+/// The name of a user, or their number where nobody has named them.
+pub fn user_name(user: nix::unistd::Uid) -> String {
+    match nix::unistd::User::from_uid(user) {
+        Ok(Some(known)) => known.name,
+        _ if user.is_root() => "root".to_owned(),
+        _ => format!("uid {user}"),
+    }
+}
+
+/// A time of so many milliseconds since 1970.
+pub fn time_of(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(milliseconds)
+}
+
 /// RFC 3339 in UTC, to the microsecond: `2026-11-22T15:32:32.123456Z`. Times before 1970 are shown as 1970.
 pub fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -7,6 +7,7 @@
 mod nat;
 mod screens;
 mod sessions;
+mod size;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub use self::nat::{
 };
 pub use self::screens::{IcmpScreen, Scan, Screen, ScreenId, SessionLimit, SynFlood, TcpScreen, UdpScreen};
 pub use self::sessions::{EarlyAgeing, Mss, SessionLimits, Tcp, Timeouts};
+pub use self::size::{Excess, Extent, Size};
 use crate::address::Member;
 use crate::document::{Action, Alg, Forwarding, Hook, LogEvent, Passage};
 use crate::service::ServiceMatch;
@@ -55,6 +57,10 @@ pub struct Config {
     pub answer_neighbours: bool,
     /// How strictly TCP is followed.
     pub tcp: Tcp,
+    /// How many of each thing there is room for; policies and groups fit.
+    pub size: Size,
+    /// How many of them it has.
+    pub extent: Extent,
     /// Limits and timeouts.
     pub sessions: SessionLimits,
     /// The protocols that are read along, in ascending order and each once.

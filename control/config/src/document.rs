@@ -7,6 +7,7 @@
 mod nat;
 mod screens;
 mod sessions;
+mod size;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ pub use self::screens::{
     IcmpScreens, IpScreens, ScanEntry, ScreenEntry, SessionLimitEntry, SynFloodEntry, TcpScreens, UdpScreens,
 };
 pub use self::sessions::{EarlyAgeingEntry, Midstream, Sessions, TcpEntry, TimeoutEntries, Window};
+pub use self::size::{SizeEntry, SizeName, SizeNumbers};
 use crate::one_or_many::{NumberOrText, OneOrMany};
 
 /// One firewall: its interfaces, zones, address groups, services, policies and translations.
@@ -83,6 +85,9 @@ pub struct Spec {
     pub nat: Nat,
     /// How strictly TCP is followed.
     pub tcp: TcpEntry,
+    /// How large the tables are made, at the start: `small`, `medium`, `large`, `xlarge`, or numbers. Default: `medium`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<SizeEntry>,
     /// Limits and timeouts of sessions.
     pub sessions: Sessions,
     /// Protocols whose further connections are found out by reading along. Default: none.

@@ -13,13 +13,14 @@ mod screens;
 mod selectors;
 mod services;
 mod sessions;
+mod size;
 mod statics;
 mod wires;
 
 use std::collections::HashMap;
 
 pub use self::pools::MAX_POOL_RANGES;
-use crate::config::Config;
+use crate::config::{Config, Extent};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::document::{
     AddressGroup, DestinationNat, Document, InterfaceEntry, PolicyEntry, PoolEntry, ScreenEntry,
@@ -82,14 +83,15 @@ pub(crate) fn config(read: Read<'_>, diagnostics: &mut Diagnostics) -> Option<(D
     let destination_nat = checker.destination_nat(&spec.nat.destination, &mut objects);
     let static_nat = checker.static_nat(&spec.nat.statics, &zone_names);
     let tcp = checker.tcp(&spec.tcp);
-    let sessions = checker.sessions(&spec.sessions);
+    let (size_name, size) = checker.size(spec.size);
+    let sessions = checker.sessions(&spec.sessions, size_name);
     let mut algs = spec.algs.clone();
     algs.sort_unstable();
     algs.dedup();
 
-    let config = Config {
+    let mut config = Config {
         name: document.metadata.name.clone(),
-        file: diagnostics.file().to_owned(),
+        file: checker.diagnostics.file().to_owned(),
         forwarding: spec.forwarding,
         interfaces: interfaces.unwrap_or_default(),
         wires,
@@ -104,9 +106,13 @@ pub(crate) fn config(read: Read<'_>, diagnostics: &mut Diagnostics) -> Option<(D
         static_nat,
         answer_neighbours: spec.nat.answer_neighbours.unwrap_or(true),
         tcp,
+        size,
+        extent: Extent::default(),
         sessions,
         algs,
     };
+    config.extent = size::extent(&config);
+    checker.fits(spec, &config);
     Some((document, config))
 }
 

@@ -264,7 +264,7 @@ fn aliases_and_tags_of_yaml_are_understood() {
 fn a_hundred_thousand_policies() {
     const POLICIES: usize = 100_000;
     let mut text = String::from(
-        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: large }\nspec:\n  interfaces: [{ name: net1, zone: web }, { name: net2, zone: app }]\n  zones: [{ name: web }, { name: app }]\n  policies:\n",
+        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: large }\nspec:\n  size: large\n  interfaces: [{ name: net1, zone: web }, { name: net2, zone: app }]\n  zones: [{ name: web }, { name: app }]\n  policies:\n",
     );
     for number in 0..POLICIES {
         let [.., high, middle, low] = (number as u32).to_be_bytes();
@@ -277,7 +277,7 @@ fn a_hundred_thousand_policies() {
     let took = started.elapsed();
     println!("{POLICIES} policies, {} MiB: {took:?}", text.len() >> 20);
     assert_eq!(parsed.config.policies.len(), POLICIES);
-    assert_eq!(parsed.config.policies[POLICIES - 1].line as usize, 7 + POLICIES);
+    assert_eq!(parsed.config.policies[POLICIES - 1].line as usize, 8 + POLICIES);
     assert_eq!(parsed.config.groups.len(), POLICIES + 1);
     assert!(parsed.warnings.is_empty());
     assert!(took < Duration::from_secs(20), "took {took:?}");

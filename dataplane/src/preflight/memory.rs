@@ -1,9 +1,9 @@
 //! Memory that the tables take, against the memory there is.
 //!
 //! Owns the sum: for each large table what the kernel allocates when it is made (buckets; entries too where it
-//! evicts) and what it adds per entry. Assumes the layouts of `kernel/bpf/hashtab.c` as of Linux 6.18; a test
-//! compares with what the kernel says of the loaded object. Refuses to forecast address and rule tables: they
-//! grow with the configuration, which is not known here.
+//! evicts) and what it adds per entry. Assumes the layouts of `kernel/bpf/hashtab.c` and `lpm_trie.c` as of Linux 6.18; a
+//! test compares with what the kernel says of the loaded object. Address and rule tables grow with the configuration,
+//! which is not known here: of them only the bound that their sizes set.
 
 use std::{
     fs,
@@ -98,12 +98,17 @@ impl HashTable {
         }
     }
 
-    /// What traffic adds. Entries that come one by one come from the kernel's size classes.
+    /// What traffic adds.
     fn traffic_bytes(&self) -> u64 {
-        if !self.traffic || self.allocation == Allocation::AtOnce {
-            return 0;
+        if self.traffic { self.growth_bytes() } else { 0 }
+    }
+
+    /// What it adds when it is full. Entries that come one by one come from the kernel's size classes.
+    fn growth_bytes(&self) -> u64 {
+        match self.allocation {
+            Allocation::Growing => u64::from(self.entries) * size_class(self.element_bytes()),
+            Allocation::AtOnce => 0,
         }
-        u64::from(self.entries) * size_class(self.element_bytes())
     }
 }
 
@@ -147,6 +152,28 @@ fn tables(sizes: &Sizes) -> [HashTable; 19] {
     ]
 }
 
+/// `struct lpm_trie_node` before its data.
+const NODE_BYTES: u64 = 48;
+
+/// Nodes of the tries when they are full: each entry may bring one more, where two prefixes part.
+fn tries_bytes(sizes: &Sizes) -> u64 {
+    let trie = |entries: u32, address_bytes: u64, value_bytes: u64| {
+        2 * u64::from(entries) * size_class(NODE_BYTES + address_bytes + value_bytes)
+    };
+    let class = size_of::<[u32; 2]>() as u64;
+    let route = size_of::<abi::RouteEntry>() as u64;
+    trie(sizes.addresses, 8, class)
+        + trie(sizes.addresses, 20, class)
+        + trie(sizes.routes, 4, route)
+        + trie(sizes.routes, 16, route)
+}
+
+/// The most that the tables of these sizes can take: every one of them full.
+#[must_use]
+pub fn most_bytes(sizes: &Sizes) -> u64 {
+    Footprint::of(sizes).most_bytes
+}
+
 /// What the tables take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Footprint {
@@ -154,6 +181,8 @@ struct Footprint {
     at_start_bytes: u64,
     /// When as many sessions are there as may be, in both families.
     busy_bytes: u64,
+    /// When every table is full.
+    most_bytes: u64,
 }
 
 impl Footprint {
@@ -161,9 +190,11 @@ impl Footprint {
         let tables = tables(sizes);
         let at_start_bytes = REST_BYTES + tables.iter().map(HashTable::at_start_bytes).sum::<u64>();
         let busy_bytes = at_start_bytes + tables.iter().map(HashTable::traffic_bytes).sum::<u64>();
+        let growth: u64 = tables.iter().map(HashTable::growth_bytes).sum();
         Self {
             at_start_bytes,
             busy_bytes,
+            most_bytes: at_start_bytes + growth + tries_bytes(sizes),
         }
     }
 }
@@ -202,11 +233,13 @@ fn judge(footprint: Footprint, room: Option<Room>) -> Check {
     let Footprint {
         at_start_bytes,
         busy_bytes,
+        most_bytes,
     } = footprint;
     let needs = format!(
-        "the tables take {} at start and {} with every session in use, addresses and rules not counted",
+        "the tables take {} at start, {} with every session in use, and {} at most, when addresses and rules fill them too",
         mebibytes(at_start_bytes),
-        mebibytes(busy_bytes)
+        mebibytes(busy_bytes),
+        mebibytes(most_bytes)
     );
     let Some(Room { bytes, limit }) = room else {
         let remedy = "mount /proc, or see for yourself that there is as much";
@@ -218,8 +251,8 @@ fn judge(footprint: Footprint, room: Option<Room>) -> Check {
     };
     let found = format!("{needs}; {} are {limit}", mebibytes(bytes));
     let remedy = format!(
-        "raise the memory limit to at least {} (Kubernetes: resources.limits.memory, docker: --memory), or lower \
-         sessions.max and sessions.halfOpen in the configuration",
+        "raise the memory limit to at least {} (Kubernetes: resources.limits.memory, docker: --memory), or write \
+         a smaller size, or less for sessions.max and sessions.halfOpen, into the configuration",
         mebibytes(busy_bytes)
     );
     if bytes < at_start_bytes {

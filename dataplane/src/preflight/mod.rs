@@ -12,6 +12,8 @@ mod facts;
 pub mod hook;
 mod kernel;
 mod memory;
+
+pub use memory::most_bytes as most_table_bytes;
 mod network;
 mod privilege;
 #[cfg(test)]

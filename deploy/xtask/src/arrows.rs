@@ -71,6 +71,13 @@ const ONLY: &[Only] = &[
         instead: "put what decides into ebpf/pipeline",
     },
     Only {
+        package: "bulkhead-revisions",
+        ours: &[],
+        others: None,
+        why: "a committed document is bytes: what it means changes, what was kept must stay readable",
+        instead: "judge documents in control/agent, which knows the store and the configuration",
+    },
+    Only {
         package: "bulkhead-ebpf-build",
         ours: &[],
         others: None,

@@ -83,6 +83,8 @@ impl Firewall {
             .arg(&configuration)
             .arg("--socket")
             .arg(directory.0.join("bulkhead.sock"))
+            .arg("--state")
+            .arg(directory.0.join("state"))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

@@ -3,23 +3,27 @@
 //! A panic in a request ends its connection, not the daemon. A client that stops reading is dropped when its socket's
 //! buffer has been full for [`PATIENCE`].
 
-use std::io::{self, BufReader, BufWriter, Write as _};
+use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bulkhead_config::MAX_DOCUMENT_BYTES;
 use crossbeam::channel::RecvTimeoutError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::Uid;
 use serde::Serialize;
 
 use crate::filter::FlowFilter;
-use crate::firewall::{Answered, Firewall};
+use crate::firewall::{Answered, Asked, Firewall};
 use crate::protocol::{
-    Answer, Command, Failure, FailureCode, MAX_REQUEST_BYTES, MAX_SESSIONS, parse_request, read_line,
-    write_answer,
+    Answer, Command, CommitOptions, Failure, FailureCode, MAX_COMMENT_BYTES, MAX_REQUEST_BYTES, MAX_SESSIONS,
+    parse_request, read_line, write_answer,
 };
 use crate::report::Flow;
+use crate::words;
 
 /// How long a client may take for a request, and for reading what it asked for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +43,7 @@ pub(super) fn serve(stream: &UnixStream, firewall: Arc<dyn Firewall>) {
 }
 
 fn converse(stream: &UnixStream, firewall: &dyn Firewall) -> io::Result<()> {
+    let user = user(stream);
     let mut reader = BufReader::new(stream);
     let mut out = BufWriter::new(stream);
     loop {
@@ -57,14 +62,75 @@ fn converse(stream: &UnixStream, firewall: &dyn Firewall) -> io::Result<()> {
             Ok(Command::Observe { filter, last, follow }) => {
                 observe(stream, &mut out, firewall, &filter, last, follow)?;
             }
-            Ok(command) => answer(&mut out, firewall, command)?,
+            Ok(Command::Commit { bytes, file, options }) => {
+                let Some(document) = document(&mut reader, bytes)? else {
+                    let message = format!(
+                        "{file} has {bytes} bytes, and a document {MAX_DOCUMENT_BYTES} at most; nothing was changed"
+                    );
+                    let failure = Failure::new(FailureCode::TooLarge, message);
+                    write_answer(&mut out, &Answer::<()>::Error(&failure))?;
+                    return out.flush();
+                };
+                let outcome = asked(&user, options);
+                reply(
+                    &mut out,
+                    outcome.and_then(|asked| firewall.commit(document, file, asked)),
+                )?;
+            }
+            Ok(command) => answer(&mut out, firewall, &user, command)?,
             Err(failure) => write_answer(&mut out, &Answer::<()>::Error(&failure))?,
         }
         out.flush()?;
     }
 }
 
-fn answer(out: &mut impl io::Write, firewall: &dyn Firewall, command: Command) -> io::Result<()> {
+/// Who is at the other end, as the kernel knows it.
+fn user(stream: &UnixStream) -> String {
+    match getsockopt(stream, PeerCredentials) {
+        Ok(credentials) => words::user_name(Uid::from_raw(credentials.uid())),
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// The bytes behind a request; `None`, and nothing read, if there are more than a document may have.
+fn document(reader: &mut impl BufRead, bytes: usize) -> io::Result<Option<Vec<u8>>> {
+    if bytes > MAX_DOCUMENT_BYTES {
+        return Ok(None);
+    }
+    let mut document = Vec::new();
+    reader.by_ref().take(bytes as u64).read_to_end(&mut document)?;
+    if document.len() < bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some(document))
+}
+
+fn asked(user: &str, options: CommitOptions) -> Answered<Asked> {
+    let CommitOptions {
+        author,
+        comment,
+        onto,
+        confirm_seconds,
+    } = options;
+    if [Some(&comment), author.as_ref()]
+        .into_iter()
+        .flatten()
+        .any(|text| text.len() > MAX_COMMENT_BYTES)
+    {
+        let message =
+            format!("comment and author have {MAX_COMMENT_BYTES} bytes at most; nothing was changed");
+        return Err(Failure::new(FailureCode::Refused, message));
+    }
+    Ok(Asked {
+        user: user.to_owned(),
+        author,
+        comment,
+        onto,
+        confirm_seconds,
+    })
+}
+
+fn answer(out: &mut impl io::Write, firewall: &dyn Firewall, user: &str, command: Command) -> io::Result<()> {
     match command {
         Command::ShowInterfaces {} => reply(out, firewall.interfaces()),
         Command::ShowZones {} => reply(out, firewall.zones()),
@@ -73,6 +139,7 @@ fn answer(out: &mut impl io::Write, firewall: &dyn Firewall, command: Command) -
         Command::ShowScreens {} => reply(out, firewall.screens()),
         Command::ShowGroups {} => reply(out, firewall.groups()),
         Command::ShowCounters { all } => reply(out, firewall.counters(all)),
+        Command::ShowMemory {} => reply(out, firewall.memory()),
         Command::ShowSessions { filter, limit } => {
             reply(out, firewall.sessions(&filter, limit.min(MAX_SESSIONS)))
         }
@@ -82,7 +149,25 @@ fn answer(out: &mut impl io::Write, firewall: &dyn Firewall, command: Command) -
         }
         Command::ClearSessions { filter, .. } => reply(out, firewall.clear_sessions(&filter)),
         Command::Explain { question } => reply(out, firewall.explain(&question)),
-        Command::Observe { .. } => unreachable!("a stream is answered where the stream is at hand"),
+        Command::Confirm { author } => {
+            let options = CommitOptions {
+                author,
+                ..CommitOptions::default()
+            };
+            reply(
+                out,
+                asked(user, options).and_then(|asked| firewall.confirm(&asked)),
+            )
+        }
+        Command::Rollback { revision, options } => reply(
+            out,
+            asked(user, options).and_then(|asked| firewall.roll_back(revision, asked)),
+        ),
+        Command::History {} => reply(out, firewall.history()),
+        Command::ShowConfig { revision } => reply(out, firewall.shown_config(revision)),
+        Command::Commit { .. } | Command::Observe { .. } => {
+            unreachable!("these are answered where the stream is at hand")
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use super::*;
 use crate::client::Client;
 use crate::filter::{FlowFilter, SessionFilter};
 use crate::fixture::{self, Fixture};
-use crate::protocol::{Command, MAX_REQUEST_BYTES};
+use crate::protocol::{Command, CommitOptions, MAX_REQUEST_BYTES};
 use crate::report::{self, Cleared, Explanation, Flow, FlowKind, Question, Sessions};
+use crate::words;
 
 struct Running {
     fixture: Arc<Fixture>,
@@ -118,6 +119,80 @@ fn every_command_is_answered_on_one_connection() {
     client
         .ask::<report::Zones>(&Command::ShowZones {})
         .expect("a failure does not end the connection");
+}
+
+#[test]
+fn documents_follow_their_request() {
+    let running = running();
+    let mut client = running.client();
+    let commit = |bytes, comment: &str| Command::Commit {
+        bytes,
+        file: "firewall.yaml".into(),
+        options: CommitOptions {
+            author: Some("anna".into()),
+            comment: comment.into(),
+            onto: Some(4),
+            confirm_seconds: Some(300),
+        },
+    };
+    // Longer than a request may be, with line ends in it and none at its end.
+    let document = "a line\n".repeat(MAX_REQUEST_BYTES) + "{\"version\":1}";
+    let committed: report::Committed = client
+        .ask_with(&commit(document.len(), "why"), document.as_bytes())
+        .expect("an answer");
+    assert_eq!(committed.revision, 2);
+    {
+        let commits = running.fixture.commits.lock().expect("no panic");
+        let [(received, file, asked)] = &commits[..] else {
+            panic!("{commits:?}")
+        };
+        assert!(*received == document.as_bytes(), "byte by byte");
+        assert_eq!(
+            (file.as_str(), asked.author.as_deref(), asked.comment.as_str()),
+            ("firewall.yaml", Some("anna"), "why")
+        );
+        assert_eq!((asked.onto, asked.confirm_seconds), (Some(4), Some(300)));
+        let own = words::user_name(nix::unistd::getuid());
+        assert_eq!(asked.user, own, "as the kernel says");
+    }
+    // A refusal leaves the connection where the next request begins.
+    let error = client
+        .ask_with::<report::Committed>(&commit(5, ""), b"wrong")
+        .expect_err("a refusal");
+    let failure: &Failure = error.downcast_ref().expect("a failure");
+    assert_eq!(failure.code, FailureCode::ConfigurationRefused);
+    let error = client
+        .ask_with::<report::Committed>(&commit(3, &"long ".repeat(1_000)), b"abc")
+        .expect_err("a refusal");
+    assert!(error.to_string().contains("4096 bytes at most"), "{error}");
+    let history: report::History = client.ask(&Command::History {}).expect("an answer");
+    assert_eq!(history.revisions.len(), 2);
+    let shown: report::ShownConfig = client
+        .ask(&Command::ShowConfig { revision: Some(1) })
+        .expect("an answer");
+    assert_eq!(
+        (shown.revision.revision, shown.document.as_str()),
+        (1, "kind: Firewall\n")
+    );
+    // Too much of it: refused before it is read, and the connection ends.
+    let error = client
+        .ask::<report::Committed>(&commit(usize::MAX, ""))
+        .expect_err("a refusal");
+    assert!(error.to_string().contains("nothing was changed"), "{error}");
+    client
+        .ask::<report::History>(&Command::History {})
+        .expect_err("the connection is closed");
+    assert_eq!(running.fixture.commits.lock().expect("no panic").len(), 1);
+
+    // Half a document is none.
+    let mut stream = UnixStream::connect(&running.path).expect("a connection");
+    let request = "{\"version\":1,\"command\":\"commit\",\"bytes\":10,\"file\":\"x\"}\nhalf";
+    stream.write_all(request.as_bytes()).expect("a write");
+    stream.shutdown(Shutdown::Write).expect("a stream");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an end");
+    assert_eq!(answer, "");
+    assert_eq!(running.fixture.commits.lock().expect("no panic").len(), 1);
 }
 
 #[test]

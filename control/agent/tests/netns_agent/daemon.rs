@@ -149,6 +149,8 @@ fn spawn(namespace: &Namespace, directory: &tempfile::TempDir) -> Child {
         .arg(directory.path().join("firewall.yaml"))
         .arg("--socket")
         .arg(directory.path().join("run/bulkhead.sock"))
+        .arg("--state")
+        .arg(directory.path().join("state"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

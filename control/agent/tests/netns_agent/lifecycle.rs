@@ -162,7 +162,9 @@ fn netns_agent_second_daemon_and_missing_interface_change_nothing() {
             .arg("--config")
             .arg(&path)
             .arg("--socket")
-            .arg(socket);
+            .arg(socket)
+            .arg("--state")
+            .arg(directory.path().join("state"));
         topology
             .firewall()
             .run(|| command.output())

@@ -1,8 +1,10 @@
 //! `bulkhead run` as a user starts it, in a namespace with real hosts around it, and its command line as a user
 //! types it.
 
+mod commits;
 mod daemon;
 mod lifecycle;
+mod load;
 mod screens;
 mod wire;
 

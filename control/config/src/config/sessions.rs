@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::document::{Midstream, Window};
+use crate::document::{Midstream, SizeName, Window};
 
 /// How many sessions, and how long they may be idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,18 +17,11 @@ pub struct SessionLimits {
     pub early_ageing: Option<EarlyAgeing>,
 }
 
-impl SessionLimits {
-    /// Sessions at once, unless the document says otherwise.
-    pub const DEFAULT_MAX: u32 = 262_144;
-    /// Half-open sessions at once, unless the document says otherwise or `max` is less.
-    pub const DEFAULT_HALF_OPEN: u32 = 65_536;
-}
-
 impl Default for SessionLimits {
     fn default() -> Self {
         Self {
-            max: Self::DEFAULT_MAX,
-            half_open: Self::DEFAULT_HALF_OPEN,
+            max: SizeName::default().sessions(),
+            half_open: SizeName::default().half_open(),
             timeouts: Timeouts::default(),
             early_ageing: None,
         }

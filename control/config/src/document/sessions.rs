@@ -15,11 +15,11 @@ use crate::toggle::{Detail, Toggle};
     expecting = "a mapping"
 )]
 pub struct Sessions {
-    /// How many sessions there may be at once. Default: 262144.
+    /// How many sessions there may be at once. Default: that of `size`, 262144 for `medium`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 67_108_864))]
     pub max: Option<u32>,
-    /// How many of them may be half-open, so that a flood cannot push out established ones. Default: 65536, or `max` if that is less.
+    /// How many of them may be half-open, so that a flood cannot push out established ones. Default: that of `size`, 65536 for `medium`, or `max` if that is less.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 67_108_864))]
     pub half_open: Option<u32>,

@@ -1,13 +1,13 @@
 //! Limits and timeouts of sessions, and how strictly their TCP is followed.
 //!
-//! What is not written has the default of [`SessionLimits`] and [`Tcp`]; a number or duration out of bounds is refused.
+//! What is not written has the default of the size, of [`Timeouts`] and of [`Tcp`]; a number or duration out of bounds is refused.
 
 use std::time::Duration;
 
 use super::Checker;
 use super::quantities::TIMEOUTS;
 use crate::config::{EarlyAgeing, Mss, SessionLimits, Tcp, Timeouts};
-use crate::document::{EarlyAgeingEntry, Sessions, TcpEntry, TimeoutEntries};
+use crate::document::{EarlyAgeingEntry, Sessions, SizeName, TcpEntry, TimeoutEntries};
 use crate::node::steps;
 use crate::one_or_many::NumberOrText;
 use crate::suggest::nearest;
@@ -19,14 +19,15 @@ pub(super) const MAX_SESSIONS: u32 = 67_108_864;
 const MSS_BOUNDS: (u16, u16) = (88, 65_495);
 
 impl Checker<'_, '_> {
-    pub(super) fn sessions(&mut self, entry: &Sessions) -> SessionLimits {
+    /// `size` gives what is not written.
+    pub(super) fn sessions(&mut self, entry: &Sessions, size: SizeName) -> SessionLimits {
         let at = |field: &'static str| steps!["spec", "sessions", field];
         let bounds = (1, MAX_SESSIONS);
-        let max = self.number(&at("max"), entry.max, SessionLimits::DEFAULT_MAX, bounds);
+        let max = self.number(&at("max"), entry.max, size.sessions(), bounds);
         let half_open = self.number(
             &at("halfOpen"),
             entry.half_open,
-            SessionLimits::DEFAULT_HALF_OPEN.min(max),
+            size.half_open().min(max),
             bounds,
         );
         if half_open > max {

@@ -98,6 +98,7 @@ fn the_verdict_follows_the_tighter_limit() {
     let footprint = Footprint {
         at_start_bytes: 100 << 20,
         busy_bytes: 300 << 20,
+        most_bytes: 900 << 20,
     };
     let with = |mebibytes: u64| {
         judge(
@@ -112,7 +113,9 @@ fn the_verdict_follows_the_tighter_limit() {
     assert!(with(99).found.contains("a start would run out") && !with(100).found.contains("a start would"));
     assert_eq!(with(300).status, Status::Ok);
     assert!(
-        with(200).found.contains("take 100 MiB at start and 300 MiB"),
+        with(200)
+            .found
+            .contains("take 100 MiB at start, 300 MiB with every session in use, and 900 MiB at most"),
         "{}",
         with(200).found
     );

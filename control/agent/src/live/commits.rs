@@ -1,0 +1,571 @@
+//! Commits of the running firewall: one after the other, each in force and on the disk before anybody is told.
+//!
+//! The order is: judge the document, bring it to the disk under no name yet, switch the engine, give it its name. A crash
+//! before the switch leaves the old revision, which is in force; one between switch and name leaves the old revision, which
+//! was in force; one after it leaves the new one. Whoever is told `committed` finds it after any crash, and a document that the
+//! engine refuses is never one that a restart would find. If the name cannot be given, the engine goes back.
+
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bulkhead_config::{Config, Size};
+use bulkhead_dataplane::bpf::Sizes;
+use bulkhead_dataplane::engine::EngineError;
+use bulkhead_revisions::{Draft, Revision, Source, Store, StoreError, digest};
+
+use super::LiveFirewall;
+use crate::configuration::{Configuration, Refused};
+use crate::firewall::{Answered, Asked};
+use crate::protocol::{Failure, FailureCode};
+use crate::report::{Committed, Confirmed, History, HistoryEntry, ShownConfig};
+use crate::{log, translate, words};
+
+/// How soon a return that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The revisions of a running firewall.
+#[derive(Debug)]
+pub struct Commits {
+    kept: Mutex<Kept>,
+    /// Wakes whoever watches the deadline.
+    changed: Condvar,
+    /// They outlive the daemon.
+    durable: bool,
+    /// The daemon's own configuration file.
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    store: Store,
+    /// When the revision in force gives way unless it is confirmed.
+    deadline: Option<Instant>,
+    closing: bool,
+}
+
+impl Commits {
+    /// The revisions, of which the current one is in force. A deadline that was set before a restart goes on by the wall
+    /// clock.
+    pub fn new(store: Store, durable: bool, file: Option<PathBuf>) -> Self {
+        let left = store.awaited().map(|awaited| awaited.left_ms(now_ms()));
+        Self {
+            kept: Mutex::new(Kept {
+                deadline: left.map(|left| Instant::now() + Duration::from_millis(left)),
+                store,
+                closing: false,
+            }),
+            changed: Condvar::new(),
+            durable,
+            file,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // The store is consistent between its calls, whoever panicked there.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A document that is to be in force.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The document.
+    pub document: Vec<u8>,
+    /// Its file, for diagnostics and the history.
+    pub file: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// The revision whose document it repeats.
+    pub repeats: Option<u64>,
+    /// Who asks, and how.
+    pub asked: Asked,
+}
+
+/// What the tables were made for at the start; they cannot grow.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    size: Size,
+    sessions: u32,
+    half_open: u32,
+}
+
+impl Tables {
+    /// Those of the configuration that the engine was started with.
+    pub const fn of(config: &Config) -> Self {
+        Self {
+            size: config.size,
+            sessions: config.sessions.max,
+            half_open: config.sessions.half_open,
+        }
+    }
+
+    /// As the data plane makes them.
+    pub fn sizes(&self) -> Sizes {
+        translate::table_sizes(&self.size, self.sessions, self.half_open)
+    }
+
+    /// Refuses what does not fit; a warning if another size is asked for than there is.
+    fn judge(&self, config: &Config) -> Result<Option<String>, CommitError> {
+        let excess = config.extent.excess(&self.size);
+        if let Some(excess) = excess.first() {
+            return Err(CommitError::Impossible(format!(
+                "{} {} do not fit the tables, which were made for {} when the daemon started; put the document into the \
+                 file of --config and start the daemon again, which makes them as large as its size says",
+                excess.number, excess.what, excess.room
+            )));
+        }
+        let same = (self.size, self.sessions, self.half_open)
+            == (config.size, config.sessions.max, config.sessions.half_open);
+        Ok((!same).then(|| {
+            format!(
+                "spec.size, spec.sessions.max and halfOpen take effect at the next start; until then there is room for {} \
+                 sessions, {} of them half-open, {} policies and {} addresses",
+                self.sessions, self.half_open, self.size.policies, self.size.addresses
+            )
+        }))
+    }
+}
+
+/// Why there was no commit.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The document is wrong.
+    #[error(transparent)]
+    Refused(Refused),
+    /// It was made against another revision, or another waits to be confirmed.
+    #[error("{0}")]
+    Conflict(String),
+    /// It cannot be done while this daemon runs, or at all.
+    #[error("{0}")]
+    Impossible(String),
+    /// The data plane refused it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for CommitError {
+    fn from(error: anyhow::Error) -> Self {
+        error
+            .downcast::<Refused>()
+            .map_or_else(Self::Other, Self::Refused)
+    }
+}
+
+impl From<CommitError> for Failure {
+    fn from(error: CommitError) -> Self {
+        let code = match &error {
+            CommitError::Refused(_) => FailureCode::ConfigurationRefused,
+            CommitError::Conflict(_) => FailureCode::Conflict,
+            CommitError::Impossible(_)
+            | CommitError::Store(StoreError::Unknown { .. } | StoreError::NothingAwaited) => {
+                FailureCode::Refused
+            }
+            CommitError::Engine(EngineError::Question(_)) => FailureCode::Refused,
+            _ => FailureCode::Failed,
+        };
+        let message = match error {
+            CommitError::Engine(_) => format!("{error}; the configuration stays as it was"),
+            error => error.to_string(),
+        };
+        Self::new(code, message)
+    }
+}
+
+impl LiveFirewall {
+    /// Puts a document in force and keeps it as a revision, or changes nothing.
+    ///
+    /// # Errors
+    /// Why not; the configuration is what it was.
+    pub fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError> {
+        let began = Instant::now();
+        // Judged before anybody is made to wait.
+        let configuration = Configuration::of(&proposal.file, &proposal.document)?.check_interfaces()?;
+        let mut kept = self.commits.lock();
+        let committed = self.commit_judged(&mut kept, proposal, configuration, began)?;
+        self.commits.changed.notify_all();
+        Ok(committed)
+    }
+
+    fn commit_judged(
+        &self,
+        kept: &mut Kept,
+        proposal: Proposal,
+        configuration: Configuration,
+        began: Instant,
+    ) -> Result<Committed, CommitError> {
+        let asked = &proposal.asked;
+        let digest = digest(&proposal.document);
+        let mut warnings: Vec<String> = configuration
+            .parsed
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        warnings.extend(self.tables.judge(&configuration.parsed.config)?);
+        let mut committed = Committed {
+            revision: 0,
+            generation: self.engine.generation(),
+            changed: false,
+            kept: self.commits.durable,
+            confirm_by: None,
+            back_to: None,
+            milliseconds: 0.0,
+            warnings,
+        };
+        let current = kept.store.current();
+        if let Some(current) = current {
+            conflict(current, &proposal)?;
+            if current.sha256 == digest {
+                committed.revision = current.number;
+                committed.milliseconds = milliseconds(began);
+                return Ok(committed);
+            }
+        }
+        let draft = Draft {
+            time_ms: now_ms(),
+            author: asked.author.clone().unwrap_or_else(|| asked.user.clone()),
+            user: asked.user.clone(),
+            comment: asked.comment.clone(),
+            source: proposal.source,
+            file: proposal.file,
+            repeats: proposal.repeats,
+            taken: self.taken(current, &digest),
+            confirm_within_ms: asked.confirm_seconds.map(|seconds| seconds.saturating_mul(1_000)),
+        };
+        let prepared = kept.store.prepare(draft, &proposal.document)?;
+        let next = configuration.parsed.config;
+        let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        committed.generation = match self.engine.commit(translate::ruleset(&next)) {
+            Ok(generation) => generation,
+            Err(error) => {
+                kept.store.discard(prepared);
+                return Err(error.into());
+            }
+        };
+        let revision = match kept.store.publish(prepared) {
+            Ok(revision) => revision,
+            Err(error) => {
+                // Whoever reads the log must know which of the two is in force.
+                match self.engine.commit(translate::ruleset(&config)) {
+                    Ok(generation) => {
+                        tracing::error!(%error, generation, "a commit could not be kept and was taken back");
+                    }
+                    Err(back) => {
+                        tracing::error!(%error, %back, "a commit could not be kept and is in force until the restart");
+                    }
+                }
+                return Err(error.into());
+            }
+        };
+        *config = next;
+        drop(config);
+        let awaited = revision.awaited();
+        committed.revision = revision.number;
+        committed.changed = true;
+        committed.confirm_by = awaited.map(|awaited| words::timestamp(words::time_of(awaited.deadline_ms)));
+        committed.back_to = awaited.map(|awaited| awaited.back_to);
+        committed.milliseconds = milliseconds(began);
+        kept.deadline = awaited.map(|awaited| Instant::now() + Duration::from_millis(awaited.within_ms));
+        log_committed(revision, &committed);
+        Ok(committed)
+    }
+
+    /// The digest of the daemon's own file, if what it says now is in force now, was until now, or was taken before; else
+    /// that of what was taken last. So a restart takes the file if, and only if, somebody changed it and nobody has
+    /// committed it since.
+    fn taken(&self, current: Option<&Revision>, next: &str) -> Option<String> {
+        let before = current.and_then(|current| current.taken.clone());
+        let now = self
+            .commits
+            .file
+            .as_ref()
+            .and_then(|file| Configuration::bytes(file).ok());
+        match now.map(|content| digest(&content)) {
+            Some(now) if now == next || current.is_some_and(|current| current.sha256 == now) => Some(now),
+            _ => before,
+        }
+    }
+
+    /// Makes the revision in force one that stays.
+    ///
+    /// # Errors
+    /// If none waits for it, or the disk fails.
+    pub fn confirm(&self, asked: &Asked) -> Result<Confirmed, CommitError> {
+        let mut kept = self.commits.lock();
+        let author = asked.author.as_ref().unwrap_or(&asked.user);
+        let revision = kept.store.confirm(now_ms(), author)?.number;
+        kept.deadline = None;
+        drop(kept);
+        self.commits.changed.notify_all();
+        tracing::info!(revision, author, "revision confirmed");
+        Ok(Confirmed { revision })
+    }
+
+    /// Puts an earlier document in force again, as a revision of its own: that of `number`, or the one before.
+    ///
+    /// # Errors
+    /// Why not; the configuration is what it was.
+    pub fn roll_back(&self, number: Option<u64>, mut asked: Asked) -> Result<Committed, CommitError> {
+        let kept = self.commits.lock();
+        let number = match number {
+            Some(number) => number,
+            None => {
+                // Which that is depends on the one in force: another commit in between would make it another.
+                asked.onto = asked.onto.or(kept.store.current().map(|current| current.number));
+                let previous = kept.store.previous().map(|revision| revision.number);
+                previous.ok_or_else(|| {
+                    CommitError::Impossible("there is no revision before this one".to_owned())
+                })?
+            }
+        };
+        let file = kept.store.revision(number)?.file.clone();
+        let document = kept.store.document(number)?;
+        drop(kept);
+        self.commit(Proposal {
+            document,
+            file,
+            source: Source::Rollback,
+            repeats: Some(number),
+            asked,
+        })
+    }
+
+    /// All revisions that are kept.
+    pub fn revisions(&self) -> History {
+        let kept = self.commits.lock();
+        let current = kept.store.current().map(|revision| revision.number);
+        let revisions = kept.store.revisions().rev();
+        History {
+            kept: self.commits.durable,
+            revisions: revisions
+                .map(|revision| HistoryEntry::new(revision, Some(revision.number) == current))
+                .collect(),
+        }
+    }
+
+    /// A document as it was written; that in force for `None`.
+    ///
+    /// # Errors
+    /// If there is none of that number, or it is damaged.
+    pub fn shown(&self, number: Option<u64>) -> Answered<ShownConfig> {
+        let kept = self.commits.lock();
+        let current = kept.store.current().map(|revision| revision.number);
+        let number = number.or(current).unwrap_or(0);
+        let shown = |number| {
+            let entry = HistoryEntry::new(kept.store.revision(number)?, Some(number) == current);
+            let document = kept.store.document(number)?;
+            Ok(ShownConfig {
+                revision: entry,
+                document: String::from_utf8_lossy(&document).into_owned(),
+            })
+        };
+        shown(number).map_err(|error: StoreError| CommitError::from(error).into())
+    }
+
+    /// Brings back the revision before when nobody confirms in time; returns when [`Self::close`] is called.
+    pub fn watch_deadline(&self) {
+        let mut kept = self.commits.lock();
+        while !kept.closing {
+            let left = kept
+                .deadline
+                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            kept = match left {
+                None => self
+                    .commits
+                    .changed
+                    .wait(kept)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    self.give_back(&mut kept);
+                    kept
+                }
+                Some(left) => {
+                    let waited = self.commits.changed.wait_timeout(kept, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Ends [`Self::watch_deadline`].
+    pub fn close(&self) {
+        self.commits.lock().closing = true;
+        self.commits.changed.notify_all();
+    }
+
+    fn give_back(&self, kept: &mut Kept) {
+        kept.deadline = None;
+        let Some(awaited) = kept.store.awaited() else {
+            return;
+        };
+        let user = words::user_name(nix::unistd::getuid());
+        let returned = kept
+            .store
+            .revision(awaited.back_to)
+            .map(|revision| revision.file.clone())
+            .and_then(|file| Ok((file, kept.store.document(awaited.back_to)?)))
+            .map_err(CommitError::from)
+            .and_then(|(file, document)| {
+                let configuration = Configuration::of(&file, &document)?.check_interfaces()?;
+                let proposal = Proposal {
+                    document,
+                    file,
+                    source: Source::ConfirmTimeout,
+                    repeats: Some(awaited.back_to),
+                    asked: Asked {
+                        user,
+                        comment: format!("revision {} was not confirmed in time", awaited.number),
+                        ..Asked::default()
+                    },
+                };
+                self.commit_judged(kept, proposal, configuration, Instant::now())
+            });
+        if let Err(error) = returned {
+            tracing::error!(
+                revision = awaited.number,
+                back_to = awaited.back_to,
+                retry_seconds = RETRY.as_secs(),
+                "a revision was not confirmed in time, and the one before cannot be brought back"
+            );
+            log_error(error);
+            kept.deadline = Some(Instant::now() + RETRY);
+        }
+    }
+}
+
+/// Logs why there was no commit.
+pub fn log_error(error: CommitError) {
+    log::refusal(&match error {
+        CommitError::Refused(refused) => refused.into(),
+        CommitError::Other(error) => error,
+        error => anyhow::Error::new(error),
+    });
+}
+
+fn milliseconds(began: Instant) -> f64 {
+    (began.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Whether a commit may follow this revision.
+fn conflict(current: &Revision, proposal: &Proposal) -> Result<(), CommitError> {
+    let number = current.number;
+    if let Some(onto) = proposal.asked.onto.filter(|onto| *onto != number) {
+        return Err(CommitError::Conflict(format!(
+            "this was made against revision {onto}, and revision {number} by {} is in force; look at `bulkhead diff {onto}` \
+             and commit again --onto {number}",
+            current.author
+        )));
+    }
+    match (current.awaited(), proposal.source) {
+        (Some(awaited), Source::File | Source::Cli) => Err(CommitError::Conflict(format!(
+            "revision {number} by {} awaits confirmation until {}; `bulkhead confirm` keeps it, `bulkhead rollback` \
+             returns to revision {}",
+            current.author,
+            words::timestamp(words::time_of(awaited.deadline_ms)),
+            awaited.back_to
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn log_committed(revision: &Revision, committed: &Committed) {
+    tracing::info!(
+        revision = revision.number,
+        source = %revision.source,
+        author = revision.author,
+        comment = revision.comment,
+        repeats = revision.repeats,
+        confirm_by = committed.confirm_by,
+        generation = committed.generation,
+        milliseconds = committed.milliseconds,
+        "committed"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_config::SizeName;
+
+    use super::*;
+
+    fn config(size: &str, policies: usize) -> Config {
+        let rules: String = (0..policies)
+            .map(|number| format!("    - {{ name: p{number}, from: a, to: a, action: deny }}\n"))
+            .collect();
+        let text = format!(
+            "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: {{ name: x }}\nspec:\n  size: {size}\n  \
+             interfaces: [{{ name: net1, zone: a }}]\n  zones: [{{ name: a }}]\n  policies:\n{rules}"
+        );
+        match bulkhead_config::parse("x.yaml", text) {
+            Ok(parsed) => parsed.config,
+            Err(refused) => panic!("{refused}"),
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_tables_is_refused_and_what_fits_is_warned_of() {
+        let tables = Tables::of(&config("{ policies: 3 }", 3));
+        assert_eq!(
+            tables.judge(&config("{ policies: 3 }", 2)).expect("it fits"),
+            None
+        );
+        let warning = tables.judge(&config("large", 3)).expect("it fits");
+        assert!(
+            warning
+                .as_ref()
+                .is_some_and(|text| text.contains("at the next start")
+                    && text.contains("262144 sessions")
+                    && text.contains("3 policies")),
+            "{warning:?}"
+        );
+        // Of its own size it is no fault: `check` accepts it, and a start does.
+        let error = tables.judge(&config("large", 4)).expect_err("a refusal");
+        assert!(
+            error
+                .to_string()
+                .contains("4 policies do not fit the tables, which were made for 3"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn sizes_by_name_are_those_of_the_data_plane() {
+        let sizes = [Sizes::small(), Sizes::medium(), Sizes::large(), Sizes::xlarge()];
+        for (name, expected) in SizeName::ALL.into_iter().zip(sizes) {
+            let made = translate::sizes(&config(name.name(), 1));
+            assert_eq!(
+                [
+                    made.sessions,
+                    made.half_open,
+                    made.rules,
+                    made.addresses,
+                    made.routes,
+                    made.neighbours
+                ],
+                [
+                    expected.sessions,
+                    expected.half_open,
+                    expected.rules,
+                    expected.addresses,
+                    expected.routes,
+                    expected.neighbours
+                ],
+                "{}",
+                name.name()
+            );
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Which configuration the daemon begins with: its file, or the revision that was committed last.
+//!
+//! The file is the source of truth at the first start. Later the last committed revision is used, unless the file has
+//! changed since it was last taken: whoever edits the file and restarts means it, and whoever committed something else
+//! over the socket does not lose it to a reboot. A changed file that is refused changes nothing, as at a reload. A revision
+//! whose confirmation is overdue gives way to the one before.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use bulkhead_revisions::{Awaited, Draft, Revision, Source, Store, digest};
+
+use crate::configuration::{Configuration, Refused};
+use crate::log;
+
+/// What to begin with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The configuration.
+    pub configuration: Configuration,
+    /// What becomes a revision of its own as soon as it is in force; `None`: it is the current one.
+    pub draft: Option<Draft>,
+    /// Why this one, for the log.
+    pub reason: String,
+}
+
+/// Decides. `first` is the file, judged already, if nobody saw a revision; `user` is who runs the daemon, `now_ms` the wall
+/// clock.
+///
+/// # Errors
+/// [`Refused`] if there is nothing sound to begin with.
+pub fn choose(
+    file: Option<&Path>,
+    first: Option<Configuration>,
+    store: &Store,
+    user: &str,
+    now_ms: u64,
+) -> Result<Beginning> {
+    let Some(current) = store.current() else {
+        let Some(file) = file else {
+            bail!("nothing was committed yet; name a configuration with --config");
+        };
+        let configuration = match first {
+            Some(configuration) => configuration,
+            None => Configuration::read(file)?.check_interfaces()?,
+        };
+        return Ok(from_file(configuration, user, now_ms, "this is the first start"));
+    };
+    let unchanged = match file {
+        None => "no file was named".to_owned(),
+        Some(file) => match changed(file, current) {
+            Ok(None) => format!("{} has not changed since it was taken", file.display()),
+            Ok(Some(configuration)) => {
+                return Ok(from_file(
+                    *configuration,
+                    user,
+                    now_ms,
+                    "the file has changed since it was taken",
+                ));
+            }
+            Err(error) => {
+                log::refusal(&error);
+                match error.downcast_ref::<Refused>() {
+                    Some(_) => format!("{} is refused", file.display()),
+                    None => return Err(error),
+                }
+            }
+        },
+    };
+    if let Some(awaited) = store.awaited().filter(|awaited| awaited.left_ms(now_ms) == 0) {
+        match give_back(store, current, awaited, user, now_ms) {
+            Ok(beginning) => return Ok(beginning),
+            // The deadline stands, so the running daemon tries again.
+            Err(error) => log::refusal(&error),
+        }
+    }
+    let configuration = document(store, current)?;
+    Ok(Beginning {
+        configuration,
+        draft: None,
+        reason: unchanged,
+    })
+}
+
+/// The file, if it is another than the one that was taken last.
+fn changed(file: &Path, current: &Revision) -> Result<Option<Box<Configuration>>> {
+    let content = Configuration::bytes(file)?;
+    let digest = digest(&content);
+    if current.taken.as_ref() == Some(&digest) || current.sha256 == digest {
+        return Ok(None);
+    }
+    let name = file.display().to_string();
+    let configuration = Configuration::of(&name, &content)?.check_interfaces()?;
+    Ok(Some(Box::new(configuration)))
+}
+
+fn from_file(configuration: Configuration, user: &str, now_ms: u64, reason: &str) -> Beginning {
+    let draft = Draft {
+        time_ms: now_ms,
+        author: user.to_owned(),
+        user: user.to_owned(),
+        comment: String::new(),
+        source: Source::File,
+        file: configuration.parsed.config.file.clone(),
+        repeats: None,
+        taken: Some(digest(configuration.source.as_bytes())),
+        confirm_within_ms: None,
+    };
+    Beginning {
+        configuration,
+        draft: Some(draft),
+        reason: reason.to_owned(),
+    }
+}
+
+fn give_back(
+    store: &Store,
+    current: &Revision,
+    awaited: Awaited,
+    user: &str,
+    now_ms: u64,
+) -> Result<Beginning> {
+    let back_to = store.revision(awaited.back_to)?;
+    let draft = Draft {
+        time_ms: now_ms,
+        author: user.to_owned(),
+        user: user.to_owned(),
+        comment: format!("revision {} was not confirmed in time", awaited.number),
+        source: Source::ConfirmTimeout,
+        file: back_to.file.clone(),
+        repeats: Some(awaited.back_to),
+        taken: current.taken.clone(),
+        confirm_within_ms: None,
+    };
+    Ok(Beginning {
+        configuration: document(store, back_to)?,
+        reason: draft.comment.clone(),
+        draft: Some(draft),
+    })
+}
+
+/// A revision's document, judged anew: the machine may have changed, and so may what this version accepts.
+fn document(store: &Store, revision: &Revision) -> Result<Configuration> {
+    let number = revision.number;
+    let content = store
+        .document(number)
+        .with_context(|| format!("cannot read revision {number}"))?;
+    let name = format!("revision {number} ({})", revision.file);
+    Configuration::of(&name, &content)?.check_interfaces()
+}
+
+#[cfg(test)]
+mod tests;

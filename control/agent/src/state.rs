@@ -1,0 +1,78 @@
+//! Where the daemon keeps what must outlive it: `revisions/` of the configuration, and whatever else has a directory of its
+//! own below the same roof.
+//!
+//! Without `--state` the roof is [`DEFAULT`]; where that cannot be made or written (a container with a read-only root), the
+//! daemon runs all the same, says so, and forgets with its end. A directory that was named must be there.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use bulkhead_revisions::{Directory, Memory, Store, StoreError};
+
+/// Where state is kept unless told otherwise.
+pub const DEFAULT: &str = "/var/lib/bulkhead";
+/// Below it: the revisions.
+const REVISIONS: &str = "revisions";
+/// Revisions in memory, where they compete with everything else for it.
+const KEPT_IN_MEMORY: usize = 5;
+
+/// Makes the state directory. `None`: there is none, and the log says why.
+///
+/// # Errors
+/// If it was named and cannot be made.
+pub fn directory(named: Option<&Path>) -> Result<Option<PathBuf>> {
+    let path = named.unwrap_or(Path::new(DEFAULT));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    match (made, named) {
+        (Ok(()), _) => Ok(Some(path.to_owned())),
+        (Err(error), None) => {
+            nothing_kept(path, &error);
+            Ok(None)
+        }
+        (Err(error), Some(_)) => {
+            Err(error).with_context(|| format!("cannot make the state directory {}", path.display()))
+        }
+    }
+}
+
+/// Whether there are revisions, for whoever may not make anything yet.
+pub fn has_revisions(named: Option<&Path>) -> bool {
+    let directory = named.unwrap_or(Path::new(DEFAULT)).join(REVISIONS);
+    Directory::holds_revisions(&directory)
+}
+
+fn nothing_kept(path: &Path, error: &dyn std::fmt::Display) {
+    tracing::warn!(
+        directory = %path.display(),
+        %error,
+        "no state directory, commits last until the daemon ends; name a directory with --state"
+    );
+}
+
+/// The revisions, and whether they outlive the daemon.
+///
+/// # Errors
+/// If another daemon keeps its revisions there; if the directory was `named` and cannot be used.
+pub fn revisions(directory: Option<&Path>, named: bool, kept: usize) -> Result<(Store, bool)> {
+    if let Some(directory) = directory {
+        match Directory::open(&directory.join(REVISIONS)) {
+            Ok(disk) => {
+                let (store, damaged) = Store::open(disk, kept).context("cannot open the revisions")?;
+                for found in damaged {
+                    tracing::error!(
+                        revision = found.number,
+                        problem = found.what,
+                        "a revision is damaged and left out"
+                    );
+                }
+                return Ok((store, true));
+            }
+            Err(error @ StoreError::Io { .. }) if !named => nothing_kept(directory, &error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (store, _) = Store::open(Memory::default(), kept.min(KEPT_IN_MEMORY))?;
+    Ok((store, false))
+}

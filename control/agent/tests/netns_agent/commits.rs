@@ -1,0 +1,430 @@
+//! Commits as a person makes them: in force at once, attributed, returned from, and there after the worst.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bulkhead_testkit::{Host, Outcome, TcpServer, privileged};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::daemon::{DEADLINE, Daemon};
+use crate::{CONFIGURATION, PORT, brief, connect, topology};
+
+/// Nothing is permitted to the servers.
+fn closed() -> String {
+    let closed = CONFIGURATION.replace("service: test, action: permit", "service: test, action: deny");
+    assert_ne!(closed, CONFIGURATION);
+    closed
+}
+
+/// A file beside the daemon's own.
+fn file(daemon: &Daemon<'_>, name: &str, text: &str) -> String {
+    let path: PathBuf = daemon.directory.path().join(name);
+    fs::write(&path, text).expect("a file");
+    path.to_str().expect("text").to_owned()
+}
+
+fn in_force(daemon: &Daemon<'_>) -> u64 {
+    daemon.json(&["history"])["revisions"][0]["revision"]
+        .as_u64()
+        .expect("a number")
+}
+
+/// Whether the firewall lets a new conversation through.
+fn is_open(inside: &Host, server: &TcpServer) -> bool {
+    match brief(inside).tcp(server.address()).expect("a socket").map(drop) {
+        Outcome::TimedOut => false,
+        outcome => {
+            assert!(outcome.is_answered(), "{outcome:?}");
+            true
+        }
+    }
+}
+
+#[track_caller]
+fn refused(daemon: &Daemon<'_>, arguments: &[&str], status: i32, parts: &[&str]) {
+    let output = daemon.command(arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn netns_agent_commits_are_in_force_attributed_compared_and_rolled_back() {
+    if !privileged() {
+        return;
+    }
+    let topology = topology("bhk-commit");
+    let (inside, server) = (topology.host("inside"), topology.host("server"));
+    let listening = TcpServer::start(&server.namespace, server.v4_port(PORT)).expect("a server");
+    let mut daemon = Daemon::start(&topology);
+    assert!(is_open(inside, &listening));
+
+    // In force when it is told.
+    let other = file(&daemon, "closed.yaml", &closed());
+    let committed = daemon.json(&[
+        "commit",
+        &other,
+        "-m",
+        "nobody works on Sundays",
+        "--author",
+        "anna",
+    ]);
+    assert_eq!(
+        (&committed["revision"], &committed["changed"], &committed["kept"]),
+        (&2.into(), &true.into(), &true.into()),
+        "{committed}"
+    );
+    assert!(!is_open(inside, &listening));
+    let again = daemon.text(&["commit", &other]);
+    assert!(again.starts_with("nothing to commit: revision 2"), "{again}");
+
+    // Who, when, why; the kernel says who it really was.
+    let history = daemon.json(&["history"]);
+    let newest = &history["revisions"][0];
+    assert_eq!(
+        (
+            &newest["author"],
+            &newest["user"],
+            &newest["source"],
+            &newest["state"]
+        ),
+        (&"anna".into(), &"root".into(), &"cli".into(), &"in_force".into())
+    );
+    assert_eq!(newest["comment"], "nobody works on Sundays");
+    assert_eq!(
+        (
+            &history["revisions"][1]["source"],
+            &history["revisions"][1]["author"]
+        ),
+        (&"file".into(), &"root".into())
+    );
+    let table = daemon.text(&["history"]);
+    assert!(table.contains("anna (root)  cli"), "{table}");
+
+    // As it was written, and what differs.
+    assert_eq!(daemon.text(&["show", "config"]), closed());
+    assert_eq!(daemon.text(&["show", "config", "1"]), CONFIGURATION);
+    let change = "~ policy use-servers: action permit -> deny\n";
+    for arguments in [&["diff"][..], &["diff", "1"], &["diff", "1", "2"]] {
+        let text = daemon.text(arguments);
+        assert!(text.starts_with(change), "{arguments:?}: {text}");
+        assert!(text.contains("--- revision 1\n+++ revision 2\n"), "{text}");
+    }
+    let own = daemon.directory.path().join("firewall.yaml");
+    let own = own.to_str().expect("text");
+    let text = daemon.text(&["diff", own]);
+    assert!(
+        text.starts_with("~ policy use-servers: action deny -> permit\n"),
+        "{text}"
+    );
+    let same = daemon.text(&["diff", own, "1"]);
+    assert!(same.contains("are the same"), "{same}");
+
+    // Wrong: the line and the column, and nothing changes.
+    let wrong = file(
+        &daemon,
+        "wrong.yaml",
+        &CONFIGURATION.replace("destination: farm", "destination: fram"),
+    );
+    refused(
+        &daemon,
+        &["commit", &wrong],
+        2,
+        &[
+            "wrong.yaml:10:",
+            "did you mean \"farm\"?",
+            "refused, nothing was changed",
+        ],
+    );
+    let absent = file(
+        &daemon,
+        "absent.yaml",
+        &CONFIGURATION.replace("name: net3", "name: net33"),
+    );
+    refused(&daemon, &["commit", &absent], 2, &["absent.yaml:5:", "net33"]);
+    // Refused by the data plane: not a revision either, not even a half one.
+    let wired = file(
+        &daemon,
+        "wired.yaml",
+        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: w }\nspec:\n  forwarding: wire\n  zones: [{ name: a }]\n  \
+         interfaces: [{ name: net1, zone: a }, { name: net2, zone: a }]\n  wires: [{ name: w, interfaces: [net1, net2] }]\n",
+    );
+    refused(
+        &daemon,
+        &["commit", &wired],
+        1,
+        &["restart to change", "stays as it was"],
+    );
+    assert_eq!(in_force(&daemon), 2);
+
+    // Made against an older revision: refused.
+    refused(
+        &daemon,
+        &["commit", own, "--onto", "1"],
+        1,
+        &[
+            "made against revision 1",
+            "revision 2 by anna is in force",
+            "--onto 2",
+        ],
+    );
+    assert_eq!(daemon.json(&["commit", own, "--onto", "2"])["revision"], 3);
+    assert!(is_open(inside, &listening));
+
+    // Back, by number and without.
+    assert_eq!(daemon.json(&["rollback", "2"])["revision"], 4);
+    assert!(!is_open(inside, &listening));
+    assert_eq!(daemon.json(&["rollback"])["revision"], 5);
+    assert!(is_open(inside, &listening));
+    let newest = &daemon.json(&["history"])["revisions"][0];
+    assert_eq!(
+        (&newest["source"], &newest["repeats"]),
+        (&"rollback".into(), &3.into())
+    );
+    refused(
+        &daemon,
+        &["rollback", "99"],
+        1,
+        &["no revision 99", "from 1 to 5"],
+    );
+
+    // The file as it was at the last start is older than what was committed since: a restart knows.
+    daemon.text(&["rollback", "2"]);
+    assert!(daemon.end(Signal::SIGTERM).success());
+    refused(
+        &daemon,
+        &["commit", own],
+        1,
+        &["nothing was committed", "no daemon answers", "bulkhead run"],
+    );
+    daemon.restart();
+    assert!(!is_open(inside, &listening), "{}", daemon.log());
+    assert!(
+        daemon.log().contains("has not changed since it was taken"),
+        "{}",
+        daemon.log()
+    );
+    assert_eq!(in_force(&daemon), 6);
+    // Edited, it counts again.
+    daemon.configure(&CONFIGURATION.replace("name: test }", "name: edited }"));
+    assert!(daemon.end(Signal::SIGTERM).success());
+    daemon.restart();
+    assert!(is_open(inside, &listening), "{}", daemon.log());
+    assert_eq!(daemon.json(&["history"])["revisions"][0]["source"], "file");
+}
+
+#[test]
+fn netns_agent_what_nobody_confirms_is_taken_back_over_a_crash_too() {
+    if !privileged() {
+        return;
+    }
+    let topology = topology("bhk-confirm");
+    let (inside, server) = (topology.host("inside"), topology.host("server"));
+    let listening = TcpServer::start(&server.namespace, server.v4_port(PORT)).expect("a server");
+    let mut daemon = Daemon::start(&topology);
+    let closed = file(&daemon, "closed.yaml", &closed());
+    let own = daemon.directory.path().join("firewall.yaml");
+    let own = own.to_str().expect("text").to_owned();
+    let await_revision = |daemon: &Daemon<'_>, number: u64| {
+        let deadline = Instant::now() + DEADLINE;
+        while in_force(daemon) != number {
+            assert!(Instant::now() < deadline, "{}", daemon.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    refused(&daemon, &["confirm"], 1, &["nothing awaits confirmation"]);
+
+    // Confirmed: it stays.
+    let committed = daemon.json(&["commit", &closed, "--confirm", "2s"]);
+    assert_eq!(committed["back_to"], 1);
+    assert!(committed["confirm_by"].is_string());
+    assert_eq!(
+        daemon.json(&["history"])["revisions"][0]["state"],
+        "awaits_confirmation"
+    );
+    refused(
+        &daemon,
+        &["commit", &own],
+        1,
+        &["revision 2 by root awaits confirmation", "bulkhead confirm"],
+    );
+    assert_eq!(daemon.text(&["confirm"]), "revision 2 stays\n");
+    thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(in_force(&daemon), 2);
+    assert!(!is_open(inside, &listening));
+
+    // Not confirmed: taken back, by itself.
+    daemon.json(&["commit", &own, "--confirm", "1s"]);
+    assert!(is_open(inside, &listening));
+    await_revision(&daemon, 4);
+    assert!(!is_open(inside, &listening));
+    let history = daemon.json(&["history"]);
+    let (newest, tried) = (&history["revisions"][0], &history["revisions"][1]);
+    assert_eq!(
+        (&newest["source"], &newest["repeats"]),
+        (&"confirm-timeout".into(), &2.into())
+    );
+    assert_eq!(tried["state"], "not_confirmed");
+
+    // Rolled back before the time is over: nothing happens when it is.
+    daemon.json(&["commit", &own, "--confirm", "1s"]);
+    assert_eq!(daemon.json(&["rollback"])["revision"], 6);
+    thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(in_force(&daemon), 6);
+    assert!(!is_open(inside, &listening));
+
+    // The daemon dies in between and is back before the time is over: the clock has not stopped.
+    let tried = Instant::now();
+    daemon.json(&["commit", &own, "--confirm", "25s"]);
+    daemon.end(Signal::SIGKILL);
+    daemon.restart();
+    assert!(
+        tried.elapsed() < Duration::from_secs(25),
+        "this machine is too slow"
+    );
+    assert!(is_open(inside, &listening));
+    await_revision(&daemon, 8);
+    let took = tried.elapsed();
+    assert!((24..60).contains(&took.as_secs()), "taken back after {took:?}");
+    assert!(!is_open(inside, &listening));
+
+    // It is back after the time is over: it begins with the revision before.
+    daemon.json(&["commit", &own, "--confirm", "1s"]);
+    daemon.end(Signal::SIGKILL);
+    thread::sleep(Duration::from_millis(1_200));
+    daemon.restart();
+    assert!(!is_open(inside, &listening));
+    assert!(
+        daemon.log().contains("was not confirmed in time"),
+        "{}",
+        daemon.log()
+    );
+    assert_eq!(in_force(&daemon), 10);
+}
+
+#[test]
+fn netns_agent_killed_while_it_commits_it_comes_back_with_what_was_told() {
+    const ROUNDS: usize = 12;
+    if !privileged() {
+        return;
+    }
+    let topology = topology("bhk-crash");
+    let mut daemon = Daemon::start(&topology);
+    let mut told = 1;
+    for round in 0..ROUNDS {
+        let documents: Vec<String> = (0..2)
+            .map(|side| {
+                let text = CONFIGURATION.replace("name: test }", &format!("name: round{round}-{side} }}"));
+                file(&daemon, &format!("{side}.yaml"), &text)
+            })
+            .collect();
+        told = thread::scope(|scope| {
+            let committer = scope.spawn(|| {
+                // Until nobody answers any more.
+                let mut told = told;
+                for document in documents.iter().cycle() {
+                    let output = daemon.command(&["commit", document, "-o", "json"]);
+                    if !output.status.success() {
+                        break;
+                    }
+                    let committed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+                    told = committed["revision"].as_u64().expect("a number");
+                }
+                told
+            });
+            // Any moment is as good as another: each commit takes some milliseconds.
+            thread::sleep(Duration::from_millis(60) + Duration::from_micros(7_919) * (round as u32 * 5 % 13));
+            daemon.signal(Signal::SIGKILL);
+            committer.join().expect("the committer's thread")
+        });
+        daemon.end(Signal::SIGKILL);
+        daemon.restart();
+        let found = in_force(&daemon);
+        assert!(
+            found == told || found == told + 1,
+            "round {round}: told {told}, found {found}\n{}",
+            daemon.log()
+        );
+        // What is in force is what the revision says.
+        let shown = daemon.text(&["show", "config"]);
+        let name = shown
+            .lines()
+            .find_map(|line| line.strip_prefix("metadata: { name: "))
+            .and_then(|rest| rest.strip_suffix(" }"))
+            .expect("a name");
+        assert!(
+            daemon.log().contains(&format!("name=\"{name}\"")),
+            "{name}\n{}",
+            daemon.log()
+        );
+        told = found;
+    }
+    assert!(told > ROUNDS as u64, "{told} revisions in {ROUNDS} rounds");
+}
+
+#[test]
+fn netns_agent_two_commits_at_once_come_one_after_the_other() {
+    const EACH: usize = 8;
+    if !privileged() {
+        return;
+    }
+    let topology = topology("bhk-both");
+    let (inside, server) = (topology.host("inside"), topology.host("server"));
+    let listening = TcpServer::start(&server.namespace, server.v4_port(PORT)).expect("a server");
+    let daemon = Daemon::start(&topology);
+    let revisions: Vec<u64> = thread::scope(|scope| {
+        let daemon = &daemon;
+        let committers: Vec<_> = (0..4)
+            .map(|who| {
+                scope.spawn(move || {
+                    let mut revisions = Vec::new();
+                    for number in 0..EACH {
+                        let name = format!("name: by{who}-{number} }}");
+                        let text = CONFIGURATION.replace("name: test }", &name);
+                        let path = file(daemon, &format!("{who}.yaml"), &text);
+                        let committed = daemon.json(&["commit", &path, "--author", &format!("by{who}")]);
+                        revisions.push(committed["revision"].as_u64().expect("a number"));
+                    }
+                    revisions
+                })
+            })
+            .collect();
+        committers
+            .into_iter()
+            .flat_map(|committer| committer.join().expect("a committer's thread"))
+            .collect()
+    });
+    let mut sorted = revisions.clone();
+    sorted.sort_unstable();
+    let expected: Vec<u64> = (2..).take(4 * EACH).collect();
+    assert_eq!(sorted, expected, "each has its own revision, none is missing");
+    assert_eq!(in_force(&daemon), 1 + 4 * EACH as u64);
+    // Of two that were made against one revision, one is refused.
+    let onto = in_force(&daemon).to_string();
+    let outcomes: Vec<bool> = thread::scope(|scope| {
+        let (daemon, onto) = (&daemon, &onto);
+        let committers: Vec<_> = (0..2)
+            .map(|who| {
+                scope.spawn(move || {
+                    let text = CONFIGURATION.replace("name: test }", &format!("name: onto{who} }}"));
+                    let path = file(daemon, &format!("onto{who}.yaml"), &text);
+                    daemon
+                        .command(&["commit", &path, "--onto", onto])
+                        .status
+                        .success()
+                })
+            })
+            .collect();
+        committers
+            .into_iter()
+            .map(|committer| committer.join().expect("a committer's thread"))
+            .collect()
+    });
+    assert_eq!(outcomes.iter().filter(|committed| **committed).count(), 1);
+    drop(connect(inside, listening.address()));
+}
