@@ -145,6 +145,9 @@ impl Sizes {
     }
 }
 
+/// Words of the rules that accept anything, of two generations of three rule sets: all there can be, were they full.
+pub(crate) const ANY_VECTORS: u32 = 2 * 3 * (1 + abi::PAGES + abi::PAGES * abi::RULES_PER_PAGE / 64);
+
 /// Addresses whose sessions are counted, of all zones with limits together.
 pub const LIMITED_ADDRESSES: u32 = 65_536;
 
@@ -486,7 +489,7 @@ impl Object {
             ("PREFIXES6", sizes.addresses),
             ("SERVICES", 1 << 20),
             ("VECTORS", sizes.vectors()),
-            ("ANY_VECTORS", sizes.rules.max(1024)),
+            ("ANY_VECTORS", ANY_VECTORS),
             ("RULES", sizes.rules),
             ("DECISIONS", 65_536),
             ("ROUTES4", sizes.routes),

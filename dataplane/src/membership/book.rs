@@ -262,8 +262,10 @@ impl Book {
     pub fn update(&mut self, group: &str, add: &[Prefix], remove: &[Prefix]) -> Option<Done> {
         let number = self.dynamic(group)?.number;
         let (add, remove) = (distinct(add), distinct(remove));
-        let having = self.sets.having(number);
-        let is_on = |book: &Self, prefix: &Prefix| having.contains(&book.own(prefix));
+        let is_on = |book: &Self, prefix: &Prefix| {
+            let lists = book.sets.lists(book.own(prefix));
+            lists.binary_search(&number).is_ok()
+        };
         let mut edits = Edits::default();
         for prefix in &add {
             if !is_on(self, prefix) {

@@ -130,7 +130,7 @@ fn tables(sizes: &Sizes) -> [HashTable; 19] {
         HashTable::new::<abi::HostKey4, abi::AddressClass>("HOSTS4", addresses),
         HashTable::new::<abi::HostKey6, abi::AddressClass>("HOSTS6", addresses),
         HashTable::new::<abi::VectorKey, u64>("VECTORS", sizes.vectors()),
-        HashTable::new::<abi::VectorKey, abi::AnyVectors>("ANY_VECTORS", sizes.rules.max(1024)),
+        HashTable::new::<abi::VectorKey, abi::AnyVectors>("ANY_VECTORS", crate::bpf::ANY_VECTORS),
         HashTable::new::<abi::PolicyKey, abi::PolicyRule>("RULES", sizes.rules.max(1)),
         HashTable::new::<abi::NeighbourKey, u64>("NEIGHBOURS", sizes.neighbours.max(1)),
         HashTable::new::<abi::LimitKey, abi::SessionCount>("LIMITS", crate::bpf::LIMITED_ADDRESSES)
