@@ -229,7 +229,7 @@ fn netns_too_many_members_change_nothing() -> Result<()> {
     assert!(
         matches!(
             error,
-            EngineError::TooManyAddresses {
+            EngineError::TooMany {
                 count: 101,
                 most: 100,
                 ..

@@ -141,7 +141,7 @@ impl Shared {
             ("IPv6 prefixes", v6.prefixes()),
         ] {
             if count > most {
-                return Err(EngineError::TooManyAddresses { what, count, most });
+                return Err(EngineError::TooMany { what, count, most });
             }
         }
         Ok(())

@@ -90,9 +90,9 @@ pub enum EngineError {
     /// Reading or writing the kernel's network configuration.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
-    /// More addresses than the tables were made for.
+    /// More than the tables were made for.
     #[error("{count} {what} are more than the {most} that the tables hold; configure a larger `size`")]
-    TooManyAddresses {
+    TooMany {
         /// Of which sort.
         what: &'static str,
         /// How many there would be.
@@ -383,6 +383,7 @@ impl Shared {
         let staged = self.fits(book).and_then(|()| {
             let classes = book.classes(&meaning);
             let compiled = compile_with(&ruleset, generation, &indices, &classes)?;
+            self.has_room(&compiled, live.compiled.vectors.len())?;
             Ok((compiled, classes))
         });
         let (compiled, classes) = match staged {
@@ -414,9 +415,27 @@ impl Shared {
         live.meaning = meaning;
         live.classes = classes.into_iter().map(|(class, _)| class).collect();
         if !first {
-            self.clear_up(&mut live, over, &done.moves);
+            self.clear_up(live, over, &done.moves);
         }
         Ok(generation)
+    }
+
+    /// Whether the tables have room for a generation beside the live one, which has so many words of vectors.
+    fn has_room(&self, compiled: &CompiledRuleset, live: usize) -> Result<(), EngineError> {
+        let (rules, words) = (self.sizes.rules as usize / 2, self.sizes.vectors() as usize);
+        for (what, count, most) in [
+            ("rules", compiled.rules.len(), rules),
+            (
+                "words of rule vectors, of this and the next configuration,",
+                compiled.vectors.len() + live,
+                words,
+            ),
+        ] {
+            if count > most {
+                return Err(EngineError::TooMany { what, count, most });
+            }
+        }
+        Ok(())
     }
 
     /// Writes what addresses will be in the next generation beside what they are.

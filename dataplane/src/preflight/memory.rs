@@ -44,7 +44,6 @@ enum Allocation {
 /// A large hash table.
 #[derive(Clone, Copy, Debug)]
 struct HashTable {
-    #[cfg_attr(not(test), expect(dead_code, reason = "names the table in a failing test"))]
     name: &'static str,
     key_bytes: usize,
     value_bytes: usize,
@@ -145,6 +144,35 @@ fn tables(sizes: &Sizes) -> [HashTable; 19] {
         HashTable::new::<abi::PermitKey, u64>("NAT_PERMITS", NAT_PERMITS).evicting(),
         HashTable::new::<abi::FragmentKey, abi::Datagram>("FRAGMENTS", abi::FRAGMENT_ENTRIES).evicting(),
     ]
+}
+
+/// What a prefix takes in a trie: a node and, at worst, one where its way parts from another's (`struct lpm_trie_node`, 24
+/// bytes before the key).
+const fn trie_bytes(key_bytes: u64, value_bytes: u64) -> u64 {
+    2 * (24 + key_bytes + value_bytes).next_power_of_two()
+}
+
+impl Sizes {
+    /// What the large tables take when they are full, by name: an estimate of the kernel's allocations.
+    #[must_use]
+    pub fn full_bytes(&self) -> Vec<(&'static str, u64)> {
+        let hash = |table: &HashTable| {
+            let entries = match table.allocation {
+                Allocation::Growing => u64::from(table.entries) * size_class(table.element_bytes() + 8),
+                Allocation::AtOnce => 0,
+            };
+            (table.name, table.at_start_bytes() + entries)
+        };
+        let (addresses, routes) = (u64::from(self.addresses), u64::from(self.routes));
+        let route = size_of::<abi::RouteEntry>() as u64;
+        let tries = [
+            ("PREFIXES4", addresses * trie_bytes(4, 8)),
+            ("PREFIXES6", addresses * trie_bytes(16, 8)),
+            ("ROUTES4", routes * trie_bytes(4, route)),
+            ("ROUTES6", routes * trie_bytes(16, route)),
+        ];
+        tables(self).iter().map(hash).chain(tries).collect()
+    }
 }
 
 /// What the tables take.
