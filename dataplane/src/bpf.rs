@@ -485,8 +485,9 @@ impl Object {
             ("HALF_OPEN6", half_open),
             ("HOSTS4", sizes.addresses),
             ("HOSTS6", sizes.addresses),
-            ("PREFIXES4", sizes.addresses),
-            ("PREFIXES6", sizes.addresses),
+            // One more: before 6.13 a full trie refuses to replace entries.
+            ("PREFIXES4", sizes.addresses.saturating_add(1)),
+            ("PREFIXES6", sizes.addresses.saturating_add(1)),
             ("SERVICES", 1 << 20),
             ("VECTORS", sizes.vectors()),
             ("ANY_VECTORS", ANY_VECTORS),

@@ -475,10 +475,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        compile::compile,
-        ruleset::{DestinationNat, Group, SourceNat, Wire, Zone},
-    };
+    use crate::ruleset::{DestinationNat, Group, SourceNat, Wire, Zone};
+
+    /// Without the addresses.
+    fn compile(
+        ruleset: &Ruleset,
+        generation: u32,
+        indices: &[Option<u32>],
+    ) -> Result<CompiledRuleset, CompileError> {
+        crate::compile::compile(ruleset, generation, indices).map(|(compiled, _)| compiled)
+    }
 
     fn prefix(text: &str) -> Prefix {
         let (address, length) = text.split_once('/').expect("a prefix");

@@ -85,6 +85,7 @@ impl Shared {
         change: impl FnOnce(&mut Book) -> Option<Done>,
     ) -> Result<Change, EngineError> {
         let mut live = lock(&self.live);
+        self.clear_up(&mut live)?;
         let Some(done) = change(&mut live.book) else {
             return Err(EngineError::NoSuchGroup(group.to_owned()));
         };

@@ -130,8 +130,10 @@ pub struct Options {
 struct Live {
     ruleset: Arc<Ruleset>,
     compiled: CompiledRuleset,
-    /// The generation before, if it could not be removed when it was over.
+    /// The generation before, while it is not removed.
     previous: Option<CompiledRuleset>,
+    /// The addresses that the last commit moved, while both halves of their entries are not the same.
+    unsettled: Option<Moves>,
     /// Who is on which list.
     book: Book,
     /// What the lists mean for the ruleset.
@@ -231,6 +233,7 @@ impl Engine {
                 ruleset: ruleset.clone(),
                 compiled: CompiledRuleset::default(),
                 previous: None,
+                unsettled: None,
                 book: Book::default(),
                 meaning: Meaning::default(),
                 classes: HashSet::new(),
@@ -370,15 +373,10 @@ impl Shared {
         let mut next = attach::plan(&mut fib.netlink, &ruleset)?;
         let indices: Vec<Option<u32>> = next.iter().map(|interface| interface.index).collect();
         let generation = self.next_generation();
-        if let Some(previous) = live.previous.take() {
-            stage::remove(&self.maps, &previous)?;
-        }
         let ruleset = Arc::new(ruleset);
-        let Live {
-            book,
-            ruleset: before,
-            ..
-        } = &mut *live;
+        let live = &mut *live;
+        self.clear_up(live)?;
+        let (book, before) = (&mut live.book, &live.ruleset);
         let (done, meaning) = book.commit(before, &ruleset).map_err(CompileError::from)?;
         let staged = self.fits(book).and_then(|()| {
             let classes = book.classes(&meaning);
@@ -415,7 +413,12 @@ impl Shared {
         live.meaning = meaning;
         live.classes = classes.into_iter().map(|(class, _)| class).collect();
         if !first {
-            self.clear_up(live, over, &done.moves);
+            live.previous = Some(over);
+            live.unsettled = Some(done.moves);
+            grace::period();
+            if let Err(error) = self.clear_up(live) {
+                tracing::warn!(%error, "the generation before is not all removed; the next change tries again");
+            }
         }
         Ok(generation)
     }
@@ -449,19 +452,18 @@ impl Shared {
         stage::follow6(&self.maps, &writes::stage(&moves.v6, live))
     }
 
-    /// Removes a generation that is over and what addresses were in it, once no packet is judged by it any more. The new one
-    /// is in force whatever comes of it.
-    fn clear_up(&self, live: &mut Live, over: CompiledRuleset, moves: &Moves) {
-        grace::period();
-        let settled = stage::follow4(&self.maps, &writes::settle(&moves.v4))
-            .and_then(|()| stage::follow6(&self.maps, &writes::settle(&moves.v6)));
-        if let Err(error) = settled {
-            tracing::error!(%error, "address entries of the generation before could not be brought up to date");
+    /// Removes the generation before and what addresses were in it. No packet is judged by it any more.
+    fn clear_up(&self, live: &mut Live) -> Result<(), TableError> {
+        if let Some(moves) = &live.unsettled {
+            stage::follow4(&self.maps, &writes::settle(&moves.v4))?;
+            stage::follow6(&self.maps, &writes::settle(&moves.v6))?;
+            live.unsettled = None;
         }
-        if let Err(error) = stage::remove(&self.maps, &over) {
-            tracing::warn!(%error, "the generation before could not be removed; the next commit tries again");
-            live.previous = Some(over);
+        if let Some(previous) = &live.previous {
+            stage::remove(&self.maps, previous)?;
+            live.previous = None;
         }
+        Ok(())
     }
 
     /// Makes packets be judged anew, by the tables of `generation`.
