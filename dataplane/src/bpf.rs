@@ -85,6 +85,13 @@ impl Default for Sizes {
 }
 
 impl Sizes {
+    /// Words of rule vectors, summed over two generations: eight for each rule. One that names a source, a destination
+    /// and a service of its own has nine; few do.
+    pub(crate) const fn vectors(&self) -> u32 {
+        let words = self.rules.saturating_mul(8);
+        if words < 16_384 { 16_384 } else { words }
+    }
+
     /// A branch: 64 thousand sessions, 8 thousand rules, 32 thousand addresses.
     #[must_use]
     pub const fn small() -> Self {
@@ -138,6 +145,9 @@ impl Sizes {
     }
 }
 
+/// Words of the rules that accept anything, of two generations of three rule sets: all there can be, were they full.
+pub(crate) const ANY_VECTORS: u32 = 2 * 3 * (1 + abi::PAGES + abi::PAGES * abi::RULES_PER_PAGE / 64);
+
 /// Addresses whose sessions are counted, of all zones with limits together.
 pub const LIMITED_ADDRESSES: u32 = 65_536;
 
@@ -159,19 +169,19 @@ pub struct KernelMaps {
     /// Interface to zone.
     pub zones: TypedMap<abi::ZoneKey, u32>,
     /// Exact IPv4 hosts.
-    pub hosts4: TypedMap<abi::HostKey4, u32>,
+    pub hosts4: TypedMap<abi::HostKey4, abi::AddressClass>,
     /// Exact IPv6 hosts.
-    pub hosts6: TypedMap<abi::HostKey6, u32>,
+    pub hosts6: TypedMap<abi::HostKey6, abi::AddressClass>,
     /// IPv4 prefixes.
-    pub prefixes4: TypedMap<abi::PrefixKey4, u32>,
+    pub prefixes4: TypedMap<abi::PrefixKey4, abi::AddressClass>,
     /// IPv6 prefixes.
-    pub prefixes6: TypedMap<abi::PrefixKey6, u32>,
+    pub prefixes6: TypedMap<abi::PrefixKey6, abi::AddressClass>,
     /// Services.
     pub services: TypedMap<abi::ServiceKey, u32>,
-    /// Pages in use per rule vector.
-    pub vector_tops: TypedMap<abi::VectorKey, u64>,
-    /// Pages of rule vectors.
-    pub vector_pages: TypedMap<abi::VectorKey, abi::RulePage>,
+    /// Words of rule vectors.
+    pub vectors: TypedMap<abi::VectorKey, u64>,
+    /// Words of the rules that accept anything.
+    pub any_vectors: TypedMap<abi::VectorKey, abi::AnyVectors>,
     /// Rules.
     pub rules: TypedMap<abi::PolicyKey, abi::PolicyRule>,
     /// Remembered decisions.
@@ -207,9 +217,9 @@ pub struct KernelMaps {
     /// Pools.
     pub pools: TypedMap<abi::PoolKey, abi::NatPool>,
     /// IPv4 prefixes that translation owns, to the zones in which.
-    pub nat_addresses4: TypedMap<abi::PrefixKey4, u64>,
+    pub nat_addresses4: TypedMap<abi::NatAddressKey4, u64>,
     /// IPv6 prefixes that translation owns.
-    pub nat_addresses6: TypedMap<abi::PrefixKey6, u64>,
+    pub nat_addresses6: TypedMap<abi::NatAddressKey6, u64>,
     /// Inside ends of persistent mappings.
     pub mapping_ends: TypedMap<abi::MappingKey, abi::MappingKey>,
     /// Persistent mappings by their outside ends.
@@ -475,11 +485,12 @@ impl Object {
             ("HALF_OPEN6", half_open),
             ("HOSTS4", sizes.addresses),
             ("HOSTS6", sizes.addresses),
-            ("PREFIXES4", sizes.addresses),
-            ("PREFIXES6", sizes.addresses),
+            // One more: before 6.13 a full trie refuses to replace entries.
+            ("PREFIXES4", sizes.addresses.saturating_add(1)),
+            ("PREFIXES6", sizes.addresses.saturating_add(1)),
             ("SERVICES", 1 << 20),
-            ("VECTOR_TOPS", sizes.addresses),
-            ("VECTOR_PAGES", sizes.addresses),
+            ("VECTORS", sizes.vectors()),
+            ("ANY_VECTORS", ANY_VECTORS),
             ("RULES", sizes.rules),
             ("DECISIONS", 65_536),
             ("ROUTES4", sizes.routes),
@@ -533,8 +544,8 @@ impl Object {
             prefixes4: open(&ebpf, "PREFIXES4")?,
             prefixes6: open(&ebpf, "PREFIXES6")?,
             services: open(&ebpf, "SERVICES")?,
-            vector_tops: open(&ebpf, "VECTOR_TOPS")?,
-            vector_pages: open(&ebpf, "VECTOR_PAGES")?,
+            vectors: open(&ebpf, "VECTORS")?,
+            any_vectors: open(&ebpf, "ANY_VECTORS")?,
             rules: open(&ebpf, "RULES")?,
             decisions: open(&ebpf, "DECISIONS")?,
             expected: open(&ebpf, "EXPECTED")?,

@@ -1,16 +1,18 @@
 //! From a [`Ruleset`] to the entries of the policy tables: a pure function.
 //!
-//! Addresses become classes (one per distinct set of groups that actually occurs), services likewise; every rule sets
-//! one bit per dimension and class that it accepts. Memory grows with the members and with the rules' references, never
-//! with their product: what accepts anything stands once, in the "any" vector of its dimension. Policies and both sorts of
-//! NAT rules are rule sets of one kind.
+//! Addresses have classes, which the book of [`crate::membership`] keeps from generation to generation; services get theirs
+//! here, one per distinct set of services that occurs. Every rule sets one bit per dimension and class that it accepts.
+//! Memory grows with the members and with the rules' references, never with their product: what accepts anything stands
+//! once, in the "any" vectors. Policies and both sorts of NAT rules are rule sets of one kind.
 
 mod nat;
 mod screens;
 mod tcp;
 pub(crate) mod timeouts;
+mod vectors;
 
 pub(crate) use nat::addresses;
+pub use vectors::Naming;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,19 +20,20 @@ use std::{
 };
 
 use bulkhead_abi::{
-    Dimension, HostKey4, HostKey6, LimitRule, LimitRuleKey, MAX_ZONES, NatPool, NatRule, NatRuleKey,
-    POOL_RANGES, PolicyAction, PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RULES_PER_PAGE,
-    RulePage, RuleSet, ScanLimit, ScreenProfile, ServiceKey, Settings, TimeoutKey, VectorKey, WORDS_PER_PAGE,
-    ZoneKey, log_flags,
+    AddressClass, AnyVectors, Dimension, HostKey4, HostKey6, LimitRule, LimitRuleKey, MAX_ZONES,
+    NatAddressKey4, NatAddressKey6, NatPool, NatRule, NatRuleKey, PAGES, POOL_RANGES, PolicyAction,
+    PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RuleSet, ScanLimit,
+    ScreenProfile, ServiceKey, Settings, TimeoutKey, VectorKey, ZoneKey, log_flags,
 };
+use vectors::Accepts;
 
 use crate::{
-    membership::nesting::{Cycle, Nesting, Walk},
+    membership::{book::Book, nesting::Cycle},
     ruleset::{Action, Prefix, Ruleset, ServiceMatch},
 };
 
 /// Most rules of one generation, implicit ones included: 64 pages.
-pub const MAX_RULES: usize = 64 * RULES_PER_PAGE as usize;
+pub const MAX_RULES: usize = (PAGES * RULES_PER_PAGE) as usize;
 
 /// Most NAT rules of one generation, of which the tables hold two.
 pub const MAX_NAT_RULES: usize = 32_768;
@@ -108,20 +111,14 @@ pub struct CompiledRuleset {
     pub settings: Settings,
     /// Interface to zone.
     pub zones: Vec<(ZoneKey, u32)>,
-    /// Exact IPv4 hosts.
-    pub hosts4: Vec<(HostKey4, u32)>,
-    /// Exact IPv6 hosts.
-    pub hosts6: Vec<(HostKey6, u32)>,
-    /// IPv4 prefixes.
-    pub prefixes4: Vec<(PrefixKey4, u32)>,
-    /// IPv6 prefixes.
-    pub prefixes6: Vec<(PrefixKey6, u32)>,
     /// Services.
     pub services: Vec<(ServiceKey, u32)>,
-    /// Pages in use per rule vector.
-    pub vector_tops: Vec<(VectorKey, u64)>,
-    /// Pages.
-    pub vector_pages: Vec<(VectorKey, RulePage)>,
+    /// Words of rule vectors.
+    pub vectors: Vec<(VectorKey, u64)>,
+    /// Words of the rules that accept anything.
+    pub any_vectors: Vec<(VectorKey, AnyVectors)>,
+    /// Which rules name what, for classes that come up later.
+    pub naming: Naming,
     /// Rules.
     pub rules: Vec<(PolicyKey, PolicyRule)>,
     /// NAT rules.
@@ -129,9 +126,9 @@ pub struct CompiledRuleset {
     /// Pools.
     pub pools: Vec<(PoolKey, NatPool)>,
     /// IPv4 prefixes that translation owns, to the zones in which.
-    pub nat_addresses4: Vec<(PrefixKey4, u64)>,
+    pub nat_addresses4: Vec<(NatAddressKey4, u64)>,
     /// IPv6 prefixes that translation owns.
-    pub nat_addresses6: Vec<(PrefixKey6, u64)>,
+    pub nat_addresses6: Vec<(NatAddressKey6, u64)>,
     // Screens.
     /// Screen profiles, by index.
     pub screens: Vec<(u32, ScreenProfile)>,
@@ -142,12 +139,54 @@ pub struct CompiledRuleset {
     pub limit_rules: Vec<(LimitRuleKey, LimitRule)>,
 }
 
-/// Numbers the distinct sets of groups (or services) that occur. Class 0 is the empty set.
+/// The entries of the address tables, which belong to no generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AddressTables {
+    /// Exact IPv4 hosts.
+    pub hosts4: Vec<(HostKey4, AddressClass)>,
+    /// Exact IPv6 hosts.
+    pub hosts6: Vec<(HostKey6, AddressClass)>,
+    /// IPv4 prefixes.
+    pub prefixes4: Vec<(PrefixKey4, AddressClass)>,
+    /// IPv6 prefixes.
+    pub prefixes6: Vec<(PrefixKey6, AddressClass)>,
+}
+
+impl AddressTables {
+    /// All entries of a book.
+    #[must_use]
+    pub fn of(book: &Book) -> Self {
+        let mut tables = Self::default();
+        let (v4, v6) = book.sides();
+        for ((bits, length), class) in v4.classes() {
+            let (address_be, class) = (bits.to_be(), AddressClass::both(class));
+            if length == 32 {
+                tables.hosts4.push((HostKey4 { address_be }, class));
+            } else {
+                let bits = u32::from(length);
+                tables.prefixes4.push((PrefixKey4 { bits, address_be }, class));
+            }
+        }
+        for ((bits, length), class) in v6.classes() {
+            let (address_be, class) = (
+                crate::address::words(IpAddr::V6(bits.into())),
+                AddressClass::both(class),
+            );
+            if length == 128 {
+                tables.hosts6.push((HostKey6 { address_be }, class));
+            } else {
+                let bits = u32::from(length);
+                tables.prefixes6.push((PrefixKey6 { bits, address_be }, class));
+            }
+        }
+        tables
+    }
+}
+
+/// Numbers the distinct sets of services that occur. Class 0 is the empty set.
 #[derive(Default)]
 struct Classes {
     numbers: HashMap<Vec<u32>, u32>,
-    /// For each group, the classes whose set has it.
-    of_group: HashMap<u32, Vec<u32>>,
 }
 
 impl Classes {
@@ -157,113 +196,13 @@ impl Classes {
             return 0;
         }
         let next = self.numbers.len() as u32 + 1;
-        match self.numbers.entry(set) {
-            std::collections::hash_map::Entry::Occupied(entry) => *entry.get(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                for group in entry.key() {
-                    self.of_group.entry(*group).or_default().push(next);
-                }
-                *entry.insert(next)
-            }
-        }
+        *self.numbers.entry(set).or_insert(next)
     }
 
-    /// The classes that have any of `groups`.
-    fn of(&self, groups: &[usize]) -> Vec<u32> {
-        let mut classes: Vec<u32> = groups
-            .iter()
-            .filter_map(|group| self.of_group.get(&(*group as u32)))
-            .flatten()
-            .copied()
-            .collect();
-        classes.sort_unstable();
-        classes.dedup();
-        classes
-    }
-}
-
-/// The classes of everything that rules name.
-struct AllClasses {
-    addresses: Classes,
-    services: Classes,
-}
-
-/// What a rule accepts, by indices of the ruleset; an empty list means anything.
-#[derive(Clone, Copy, Default)]
-struct Accepts<'a> {
-    from: &'a [usize],
-    to: &'a [usize],
-    source: &'a [usize],
-    destination: &'a [usize],
-    service: &'a [usize],
-}
-
-/// The rule vectors under construction.
-#[derive(Default)]
-struct Vectors {
-    pages: BTreeMap<(u16, u32, u16), RulePage>,
-}
-
-impl Vectors {
-    fn accept(&mut self, dimension: u16, class: u32, rule: u32) {
-        let page = (rule / RULES_PER_PAGE) as u16;
-        let within = rule % RULES_PER_PAGE;
-        let (word, bit) = ((within / 64) as usize, within % 64);
-        let entry = self.pages.entry((dimension, class, page)).or_insert(RulePage {
-            summary: 0,
-            words: [0; WORDS_PER_PAGE],
-        });
-        entry.words[word] |= 1 << bit;
-        entry.summary |= 1 << word;
-    }
-
-    /// Accepts `classes`, or anything if `any`.
-    fn accept_all(&mut self, dimension: u16, any: bool, classes: &[u32], rule: u32) {
-        if any {
-            self.accept(dimension, VectorKey::ANY, rule);
-        } else {
-            for class in classes {
-                self.accept(dimension, *class, rule);
-            }
-        }
-    }
-
-    /// Enters rule number `rule` of a set.
-    fn enter(&mut self, set: RuleSet, rule: u32, accepts: &Accepts<'_>, classes: &AllClasses) {
-        let (addresses, services) = (&classes.addresses, &classes.services);
-        for (dimension, named, accepted) in [
-            (Dimension::FromZone, accepts.from, zone_numbers(accepts.from)),
-            (Dimension::ToZone, accepts.to, zone_numbers(accepts.to)),
-            (Dimension::Source, accepts.source, addresses.of(accepts.source)),
-            (
-                Dimension::Destination,
-                accepts.destination,
-                addresses.of(accepts.destination),
-            ),
-            (Dimension::Service, accepts.service, services.of(accepts.service)),
-        ] {
-            let dimension = VectorKey::dimension_of(set, dimension);
-            self.accept_all(dimension, named.is_empty(), &accepted, rule);
-        }
-    }
-
-    /// The pages and which of them are in use, as entries of a generation.
-    fn finish(self, compiled: &mut CompiledRuleset) {
-        let generation = compiled.generation;
-        let key = |dimension, class, page| VectorKey {
-            generation,
-            class,
-            dimension,
-            page,
-        };
-        let mut tops: BTreeMap<(u16, u32), u64> = BTreeMap::new();
-        for ((dimension, class, page), value) in self.pages {
-            *tops.entry((dimension, class)).or_default() |= 1 << page;
-            compiled.vector_pages.push((key(dimension, class, page), value));
-        }
-        for ((dimension, class), pages) in tops {
-            compiled.vector_tops.push((key(dimension, class, 0), pages));
-        }
+    /// The classes, each with its set.
+    fn sets(&self) -> Vec<(u32, Vec<u32>)> {
+        let sets = self.numbers.iter().map(|(set, number)| (*number, set.clone()));
+        sets.collect()
     }
 }
 
@@ -272,19 +211,16 @@ fn zone_number(index: usize) -> u32 {
     index as u32 + 1
 }
 
-fn zone_numbers(zones: &[usize]) -> Vec<u32> {
-    zones.iter().map(|zone| zone_number(*zone)).collect()
-}
-
 /// Compiles `ruleset` as `generation`. `interface_indices` gives the kernel's index of each of its interfaces, where it
-/// exists.
+/// exists; `classes` the address classes there are, each with the groups it is of ([`Book::classes`]).
 ///
 /// # Errors
 /// If it has more rules or zones than the tables hold.
-pub fn compile(
+pub fn compile_with(
     ruleset: &Ruleset,
     generation: u32,
     interface_indices: &[Option<u32>],
+    classes: &[(u32, Vec<u32>)],
 ) -> Result<CompiledRuleset, CompileError> {
     let inbound = ruleset
         .zones
@@ -308,16 +244,30 @@ pub fn compile(
                 .push((ZoneKey { generation, ifindex }, zone_number(interface.zone)));
         }
     }
-    let classes = AllClasses {
-        addresses: compile_addresses(ruleset, &mut compiled)?,
-        services: compile_services(ruleset, &mut compiled),
-    };
-    let mut vectors = Vectors::default();
-    compile_rules(ruleset, &classes, &mut vectors, &mut compiled);
-    nat::compile(ruleset, &classes, &mut vectors, &mut compiled)?;
-    vectors.finish(&mut compiled);
-    timeouts::compile(ruleset, &classes.services, &mut compiled);
+    let services = compile_services(ruleset, &mut compiled);
+    let mut naming = Naming::default();
+    compile_rules(ruleset, &mut naming, &mut compiled);
+    nat::compile(ruleset, &mut naming, &mut compiled)?;
+    compiled.vectors = naming.vectors(generation, classes, &services.sets());
+    compiled.any_vectors = naming.any_vectors(generation);
+    compiled.naming = naming;
+    timeouts::compile(ruleset, &services, &mut compiled);
     Ok(compiled)
+}
+
+/// Compiles `ruleset` on its own, with the members that its dynamic groups begin with.
+///
+/// # Errors
+/// As [`compile_with`]; if a group is part of itself.
+pub fn compile(
+    ruleset: &Ruleset,
+    generation: u32,
+    interface_indices: &[Option<u32>],
+) -> Result<(CompiledRuleset, AddressTables), CompileError> {
+    let mut book = Book::default();
+    let (_, meaning) = book.commit(&Ruleset::default(), ruleset)?;
+    let compiled = compile_with(ruleset, generation, interface_indices, &book.classes(&meaning))?;
+    Ok((compiled, AddressTables::of(&book)))
 }
 
 fn settings(ruleset: &Ruleset) -> Settings {
@@ -366,98 +316,6 @@ fn aligned(prefix: &Prefix) -> (u128, u8) {
         IpAddr::V6(address) => u128::from(address),
     };
     (bits & mask(prefix.length), prefix.length)
-}
-
-fn compile_addresses(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Result<Classes, CompileError> {
-    let nesting = Nesting::of(&ruleset.groups)?;
-    let mut walk = Walk::default();
-    let mut classes = Classes::default();
-    let named = ruleset.groups.len() as u32;
-    // By number: a group's members, what a group excepts, what static translation matches.
-    let groups_with = |set: &[u32], walk: &mut Walk| {
-        let first = set.partition_point(|list| *list < named);
-        let (members, others) = set.split_at(first);
-        let (except, fixed) = others.split_at(others.partition_point(|list| *list < 2 * named));
-        let except: Vec<u32> = except.iter().map(|list| list - named).collect();
-        let mut groups = nesting.groups_with(members.iter().copied(), &except, walk);
-        groups.extend(fixed.iter().map(|list| list - named));
-        groups
-    };
-    for v4 in [true, false] {
-        // Distinct prefixes in the order of a walk through the trie: a prefix stands before what it covers.
-        let mut members: BTreeMap<(u128, u8), Vec<u32>> = BTreeMap::new();
-        let named = ruleset.groups.iter().map(|group| group.members.as_slice());
-        let excepted = ruleset.groups.iter().map(|group| group.except.as_slice());
-        let lists = named.chain(excepted).chain(nat::groups(ruleset));
-        for (index, group) in lists.enumerate() {
-            for prefix in group.iter().filter(|prefix| prefix.address.is_ipv4() == v4) {
-                members.entry(aligned(prefix)).or_default().push(index as u32);
-            }
-        }
-        // The prefixes around the current one, each with all groups it is in.
-        let mut around: Vec<((u128, u8), Vec<u32>)> = Vec::new();
-        for ((bits, length), own) in members {
-            while let Some(((outer, outer_length), _)) = around.last() {
-                if bits & mask(*outer_length) == *outer {
-                    break;
-                }
-                around.pop();
-            }
-            let mut set = around.last().map(|(_, set)| set.clone()).unwrap_or_default();
-            set.extend(own);
-            set.sort_unstable();
-            set.dedup();
-            let class = classes.number(groups_with(&set, &mut walk));
-            enter_prefix(compiled, v4, bits, length, class);
-            around.push(((bits, length), set));
-        }
-    }
-    Ok(classes)
-}
-
-fn enter_prefix(compiled: &mut CompiledRuleset, v4: bool, bits: u128, length: u8, class: u32) {
-    let generation = compiled.generation;
-    if v4 {
-        let address_be = ((bits >> 96) as u32).to_be();
-        if length == 32 {
-            compiled.hosts4.push((
-                HostKey4 {
-                    generation,
-                    address_be,
-                },
-                class,
-            ));
-        } else {
-            compiled.prefixes4.push((
-                PrefixKey4 {
-                    bits: 32 + u32::from(length),
-                    generation,
-                    address_be,
-                },
-                class,
-            ));
-        }
-    } else {
-        let address_be = crate::address::words(IpAddr::V6(bits.into()));
-        if length == 128 {
-            compiled.hosts6.push((
-                HostKey6 {
-                    generation,
-                    address_be,
-                },
-                class,
-            ));
-        } else {
-            compiled.prefixes6.push((
-                PrefixKey6 {
-                    bits: 32 + u32::from(length),
-                    generation,
-                    address_be,
-                },
-                class,
-            ));
-        }
-    }
 }
 
 fn compile_services(ruleset: &Ruleset, compiled: &mut CompiledRuleset) -> Classes {
@@ -598,12 +456,7 @@ fn port_prefixes(first: u16, last: u16) -> Vec<(u16, u32)> {
     prefixes
 }
 
-fn compile_rules(
-    ruleset: &Ruleset,
-    classes: &AllClasses,
-    vectors: &mut Vectors,
-    compiled: &mut CompiledRuleset,
-) {
+fn compile_rules(ruleset: &Ruleset, naming: &mut Naming, compiled: &mut CompiledRuleset) {
     let generation = compiled.generation;
     for (index, policy) in ruleset.policies.iter().enumerate() {
         let rule = index as u32;
@@ -614,7 +467,7 @@ fn compile_rules(
             destination: &policy.destination,
             service: &policy.service,
         };
-        vectors.enter(RuleSet::Policy, rule, &accepts, classes);
+        naming.enter(RuleSet::Policy, rule, &accepts);
         let action = match policy.action {
             Action::Permit => PolicyAction::Permit,
             Action::Deny => PolicyAction::Deny,
@@ -641,14 +494,14 @@ fn compile_rules(
         .enumerate()
         .filter(|(_, zone)| !zone.host_inbound.is_empty());
     for (rule, (index, zone)) in (ruleset.policies.len() as u32..).zip(inbound) {
-        let dimension = |dimension| VectorKey::dimension_of(RuleSet::Policy, dimension);
         let own = u32::from(bulkhead_abi::ZONE_SELF);
-        vectors.accept(dimension(Dimension::FromZone), zone_number(index), rule);
-        vectors.accept(dimension(Dimension::ToZone), own, rule);
-        vectors.accept(dimension(Dimension::Source), VectorKey::ANY, rule);
-        vectors.accept(dimension(Dimension::Destination), VectorKey::ANY, rule);
-        let services = classes.services.of(&zone.host_inbound);
-        vectors.accept_all(dimension(Dimension::Service), false, &services, rule);
+        naming.accept(RuleSet::Policy, Dimension::FromZone, zone_number(index), rule);
+        naming.accept(RuleSet::Policy, Dimension::ToZone, own, rule);
+        naming.accept_any(RuleSet::Policy, Dimension::Source, rule);
+        naming.accept_any(RuleSet::Policy, Dimension::Destination, rule);
+        for service in &zone.host_inbound {
+            naming.accept(RuleSet::Policy, Dimension::Service, *service as u32, rule);
+        }
         let value = PolicyRule {
             policy: u32::MAX,
             action: PolicyAction::Permit as u8,

@@ -2,6 +2,7 @@
 //!
 //! The one place in user space that makes raw `bpf` calls: the loader library has no batch operations and asks for
 //! an `unsafe` marker on every key and value type, where zerocopy's derives prove the same at compile time.
+//! Batches are as good as single calls one after the other, without the calls.
 //! Everything here is synchronous and returns the kernel's error with the map's name.
 
 use std::{
@@ -39,6 +40,8 @@ mod uapi {
     pub const MAP_DELETE_ELEM: libc::c_long = 3;
     pub const MAP_GET_NEXT_KEY: libc::c_long = 4;
     pub const MAP_LOOKUP_BATCH: libc::c_long = 24;
+    pub const MAP_UPDATE_BATCH: libc::c_long = 26;
+    pub const MAP_DELETE_BATCH: libc::c_long = 27;
     pub const ANY: u64 = 0;
 
     /// The part of `union bpf_attr` that element operations use.
@@ -178,6 +181,65 @@ where
         }
     }
 
+    fn batch(&self, keys: &[K], values: u64) -> uapi::Batch {
+        uapi::Batch {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys.as_ptr() as u64,
+            values,
+            count: keys.len() as u32,
+            map_fd: self.fd.as_raw_fd() as u32,
+            elem_flags: uapi::ANY,
+            flags: 0,
+        }
+    }
+
+    /// Sets values in order, thousands per call. For hashes and tries.
+    ///
+    /// # Errors
+    /// Whatever the kernel says, "table full" (`E2BIG`, `ENOSPC`) included; the entries before the refused one are set.
+    pub fn set_all(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), TableError> {
+        let mut entries = entries.into_iter();
+        let (mut keys, mut values): (Vec<K>, Vec<V>) = entries.by_ref().take(BATCH).unzip();
+        while !keys.is_empty() {
+            let mut attr = self.batch(&keys, values.as_ptr() as u64);
+            bpf(uapi::MAP_UPDATE_BATCH, &mut attr).map_err(|error| self.fail("batch update", error))?;
+            keys.clear();
+            values.clear();
+            for (key, value) in entries.by_ref().take(BATCH) {
+                keys.push(key);
+                values.push(value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes keys in order, thousands per call; absent is as good as removed. For hashes and tries.
+    ///
+    /// # Errors
+    /// Whatever the kernel says, but for "no such entry".
+    pub fn remove_all(&self, keys: impl IntoIterator<Item = K>) -> Result<(), TableError> {
+        let mut keys = keys.into_iter();
+        loop {
+            let some: Vec<K> = keys.by_ref().take(BATCH).collect();
+            let mut rest = some.as_slice();
+            if rest.is_empty() {
+                return Ok(());
+            }
+            while !rest.is_empty() {
+                let mut attr = self.batch(rest, 0);
+                match bpf(uapi::MAP_DELETE_BATCH, &mut attr) {
+                    Ok(()) => break,
+                    // `count` were removed and the next one was not there.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                        rest = rest.get(attr.count as usize + 1..).unwrap_or_default();
+                    }
+                    Err(error) => return Err(self.fail("batch delete", error)),
+                }
+            }
+        }
+    }
+
     /// All keys, one call each: for the small tables and tries.
     ///
     /// # Errors
@@ -205,7 +267,6 @@ where
     /// # Errors
     /// Whatever the kernel says.
     pub fn for_each(&self, mut visit: impl FnMut(&K, &V)) -> Result<(), TableError> {
-        const BATCH: usize = 4096;
         let mut capacity = BATCH;
         let mut keys = vec![K::new_zeroed(); capacity];
         let mut values = vec![V::new_zeroed(); capacity];

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bulkhead_abi::{Decision, NatRule, NatRuleKey, RuleSet, STATIC_RULE, ZONE_SELF};
 use bulkhead_dataplane::{
     address::words,
-    compile::{CompiledRuleset, compile},
+    compile::{AddressTables, CompiledRuleset, compile},
     reference::{self, NatMatch, Tuple},
     ruleset::{
         DestinationNat, Group, Policy, Prefix, Ruleset, Service, ServiceMatch, SourceNat, SourceTranslation,
@@ -16,19 +16,19 @@ use bulkhead_pipeline::{Question, Tables as _, Walk, decide, host::HostTables};
 use proptest::{collection::vec, prelude::*};
 
 /// Fills host tables with one generation.
-fn load(compiled: &CompiledRuleset) -> HostTables {
+fn load(compiled: &CompiledRuleset, addresses: &AddressTables) -> HostTables {
     let tables = HostTables::new(16, 16);
     tables
         .settings
         .set(&(compiled.generation & 1), &compiled.settings);
     tables.zones.load(compiled.zones.iter().copied());
-    tables.hosts4.load(compiled.hosts4.iter().copied());
-    tables.hosts6.load(compiled.hosts6.iter().copied());
-    tables.prefixes4.load(compiled.prefixes4.iter().copied());
-    tables.prefixes6.load(compiled.prefixes6.iter().copied());
+    tables.hosts4.load(addresses.hosts4.iter().copied());
+    tables.hosts6.load(addresses.hosts6.iter().copied());
+    tables.prefixes4.load(addresses.prefixes4.iter().copied());
+    tables.prefixes6.load(addresses.prefixes6.iter().copied());
     tables.services.load(compiled.services.iter().copied());
-    tables.vector_tops.load(compiled.vector_tops.iter().copied());
-    tables.vector_pages.load(compiled.vector_pages.iter().copied());
+    tables.vectors.load(compiled.vectors.iter().copied());
+    tables.any_vectors.load(compiled.any_vectors.iter().copied());
     tables.rules.load(compiled.rules.iter().copied());
     tables.nat_rules.load(compiled.nat_rules.iter().copied());
     tables
@@ -208,8 +208,8 @@ fn asked(tables: &HostTables, set: RuleSet, generation: u32, from: usize, to: u8
 
 fn check(ruleset: &Ruleset, tuples: &[Tuple]) -> Result<(), TestCaseError> {
     let generation = 7;
-    let compiled = compile(ruleset, generation, &[]).expect("it fits");
-    let tables = load(&compiled);
+    let (compiled, addresses) = compile(ruleset, generation, &[]).expect("it fits");
+    let tables = load(&compiled, &addresses);
     for tuple in tuples {
         for from in 0..ZONES {
             for to in 0..ZONES {
@@ -320,8 +320,8 @@ proptest! {
     #[test]
     fn compiled_translation_is_the_first_match(ruleset in translating(), tuples in vec(tuple(), 1..20)) {
         let generation = 7;
-        let compiled = compile(&ruleset, generation, &[]).expect("it fits");
-        let tables = load(&compiled);
+        let (compiled, addresses) = compile(&ruleset, generation, &[]).expect("it fits");
+        let tables = load(&compiled, &addresses);
         for tuple in &tuples {
             for from in 0..ZONES {
                 let want = reference::destination_nat(&ruleset, from, tuple);

@@ -29,6 +29,15 @@ fn prog_run_tables_say_what_they_take() {
     let neighbours = table("NEIGHBOURS");
     assert_eq!((neighbours.entries, neighbours.capacity), (4_096, 4_096));
     assert!(neighbours.bytes > 4_096 * 28, "{neighbours:?}");
+    let full = Sizes::small().full_bytes();
+    let estimate = full
+        .iter()
+        .find(|(name, _)| *name == "NEIGHBOURS")
+        .expect("estimated");
+    assert!(
+        (estimate.1 / 2..=estimate.1).contains(&neighbours.bytes),
+        "{estimate:?}: {neighbours:?}"
+    );
     assert_eq!((table("FLOWS4").entries, table("FLOWS4").capacity), (0, 131_072));
     assert_eq!(table("HALF_OPEN4").entries, 0);
     // Preallocated.

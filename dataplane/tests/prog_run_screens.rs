@@ -55,8 +55,9 @@ fn loaded(profile: Profile) -> Object {
         deny_events_per_second: 1000,
         ..Ruleset::default()
     };
-    let compiled = compile(&ruleset, 1, &[Some(IFINDEX)]).expect("a ruleset that fits");
+    let (compiled, addresses) = compile(&ruleset, 1, &[Some(IFINDEX)]).expect("a ruleset that fits");
     stage::stage(&object.maps, &compiled).expect("room in the tables");
+    stage::addresses(&object.maps, &addresses).expect("room in the tables");
     let facts = Interface {
         mac: MAC,
         mtu: 1500,
@@ -77,7 +78,7 @@ fn loaded(profile: Profile) -> Object {
     let live = ControlRequest {
         operation: 1,
         argument: 1,
-        ..ControlRequest::default()
+        key: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     };
     assert!(object.control(&live).expect("the control program runs"));
     object

@@ -79,21 +79,28 @@ fn network() -> HostTables {
 
 fn commit(tables: &HostTables, ruleset: &Ruleset, generation: u32) {
     let indices: Vec<Option<u32>> = (1..=INTERFACES).map(Some).collect();
-    let compiled = compile(ruleset, generation, &indices).expect("it fits");
+    let (compiled, addresses) = compile(ruleset, generation, &indices).expect("it fits");
     tables.settings.set(&(generation & 1), &compiled.settings);
     tables.zones.load(compiled.zones);
-    tables.hosts4.load(compiled.hosts4);
-    tables.hosts6.load(compiled.hosts6);
-    tables.prefixes4.load(compiled.prefixes4);
-    tables.prefixes6.load(compiled.prefixes6);
+    tables.hosts4.clear();
+    tables.hosts4.load(addresses.hosts4);
+    tables.hosts6.clear();
+    tables.hosts6.load(addresses.hosts6);
+    tables.prefixes4.clear();
+    tables.prefixes4.load(addresses.prefixes4);
+    tables.prefixes6.clear();
+    tables.prefixes6.load(addresses.prefixes6);
     tables.services.load(compiled.services);
-    tables.vector_tops.load(compiled.vector_tops);
-    tables.vector_pages.load(compiled.vector_pages);
+    tables.vectors.load(compiled.vectors);
+    tables.any_vectors.load(compiled.any_vectors);
     tables.rules.load(compiled.rules);
     tables.service_timeouts.load(compiled.service_timeouts);
     tables.live.set(Live {
-        generation,
+        // Not the same as the tables' number, and rising faster.
+        generation: generation * 10,
+        tables: generation,
         fib_epoch: 1,
+        reserved: 0,
     });
 }
 

@@ -9,13 +9,13 @@ use std::{
 };
 
 use bulkhead_abi::{
-    MappingKey, NAT_ANSWERED, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES, PoolKey,
-    PrefixKey4, PrefixKey6, RuleSet, STATIC_RULE, nat_flags, pool_flags,
+    MappingKey, NAT_ANSWERED, NatAction, NatAddressKey4, NatAddressKey6, NatFiltering, NatPool, NatRule,
+    NatRuleKey, POOL_RANGES, PoolKey, RuleSet, STATIC_RULE, nat_flags, pool_flags,
 };
 
 use super::{
-    Accepts, AllClasses, CompileError, CompiledRuleset, MAX_NAT_ADDRESSES, MAX_NAT_RULES, MAX_POOLS, Vectors,
-    aligned, mask, zone_number,
+    Accepts, CompileError, CompiledRuleset, MAX_NAT_ADDRESSES, MAX_NAT_RULES, MAX_POOLS, Naming, aligned,
+    mask, zone_number,
 };
 use crate::{
     address::words,
@@ -31,25 +31,10 @@ const MOST_NAMED: usize = 1024;
 /// Ports where a pool does not translate them.
 const ANY_PORTS: (u16, u16) = (0, u16::MAX);
 
-/// The groups that static rules match.
-pub(super) fn groups(ruleset: &Ruleset) -> impl Iterator<Item = &[Prefix]> {
-    let sides = |rule| [outside(rule), inside(rule)];
-    ruleset.static_nat.iter().flat_map(sides)
-}
-
-fn outside(rule: &StaticNat) -> &[Prefix] {
-    std::slice::from_ref(&rule.outside)
-}
-
-fn inside(rule: &StaticNat) -> &[Prefix] {
-    std::slice::from_ref(&rule.inside)
-}
-
 /// Adds everything of translation to `compiled`. Wires have none.
 pub(super) fn compile(
     ruleset: &Ruleset,
-    classes: &AllClasses,
-    vectors: &mut Vectors,
+    naming: &mut Naming,
     compiled: &mut CompiledRuleset,
 ) -> Result<(), CompileError> {
     if !ruleset.wires.is_empty() {
@@ -71,7 +56,7 @@ pub(super) fn compile(
             destination: &[groups],
             ..Accepts::default()
         };
-        vectors.enter(RuleSet::DestinationNat, number, &accepts, classes);
+        naming.enter(RuleSet::DestinationNat, number, &accepts);
         let value = prefix_rule(rule, &rule.outside, &rule.inside, number);
         enter(compiled, RuleSet::DestinationNat, number, value);
         let accepts = Accepts {
@@ -79,13 +64,13 @@ pub(super) fn compile(
             source: &[groups + 1],
             ..Accepts::default()
         };
-        vectors.enter(RuleSet::SourceNat, number, &accepts, classes);
+        naming.enter(RuleSet::SourceNat, number, &accepts);
         let value = prefix_rule(rule, &rule.inside, &rule.outside, number);
         enter(compiled, RuleSet::SourceNat, number, value);
     }
     let first = ruleset.static_nat.len() as u32;
-    destination_rules(ruleset, first, classes, vectors, compiled);
-    source_rules(ruleset, first, classes, vectors, compiled);
+    destination_rules(ruleset, first, naming, compiled);
+    source_rules(ruleset, first, naming, compiled);
     for (number, pool) in (0..).zip(&ruleset.pools) {
         for v4 in [true, false] {
             compile_pool(pool, number, v4, compiled)?;
@@ -131,13 +116,7 @@ fn flags(compiled: &CompiledRuleset) -> u64 {
     flags
 }
 
-fn destination_rules(
-    ruleset: &Ruleset,
-    first: u32,
-    classes: &AllClasses,
-    vectors: &mut Vectors,
-    compiled: &mut CompiledRuleset,
-) {
+fn destination_rules(ruleset: &Ruleset, first: u32, naming: &mut Naming, compiled: &mut CompiledRuleset) {
     for (index, rule) in (0..).zip(&ruleset.destination_nat) {
         let accepts = Accepts {
             from: &rule.from,
@@ -146,7 +125,7 @@ fn destination_rules(
             destination: &rule.destination,
             service: &rule.service,
         };
-        vectors.enter(RuleSet::DestinationNat, first + index, &accepts, classes);
+        naming.enter(RuleSet::DestinationNat, first + index, &accepts);
         let value = NatRule {
             rule: index,
             pool: rule.pool.map_or(0, |pool| pool as u32),
@@ -157,13 +136,7 @@ fn destination_rules(
     }
 }
 
-fn source_rules(
-    ruleset: &Ruleset,
-    first: u32,
-    classes: &AllClasses,
-    vectors: &mut Vectors,
-    compiled: &mut CompiledRuleset,
-) {
+fn source_rules(ruleset: &Ruleset, first: u32, naming: &mut Naming, compiled: &mut CompiledRuleset) {
     let identities = identities(&ruleset.pools);
     for (index, rule) in (0..).zip(&ruleset.source_nat) {
         let accepts = Accepts {
@@ -173,7 +146,7 @@ fn source_rules(
             destination: &rule.destination,
             service: &rule.service,
         };
-        vectors.enter(RuleSet::SourceNat, first + index, &accepts, classes);
+        naming.enter(RuleSet::SourceNat, first + index, &accepts);
         let mut value = NatRule {
             rule: index,
             ..NatRule::default()
@@ -476,14 +449,14 @@ fn enter_address(
 ) {
     let trie_bits = 32 + u32::from(length);
     if v4 {
-        let key = PrefixKey4 {
+        let key = NatAddressKey4 {
             bits: trie_bits,
             generation,
             address_be: table_words(bits, true)[0],
         };
         compiled.nat_addresses4.push((key, zones));
     } else {
-        let key = PrefixKey6 {
+        let key = NatAddressKey6 {
             bits: trie_bits,
             generation,
             address_be: table_words(bits, false),
@@ -502,10 +475,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        compile::compile,
-        ruleset::{DestinationNat, Group, SourceNat, Wire, Zone},
-    };
+    use crate::ruleset::{DestinationNat, Group, SourceNat, Wire, Zone};
+
+    /// Without the addresses.
+    fn compile(
+        ruleset: &Ruleset,
+        generation: u32,
+        indices: &[Option<u32>],
+    ) -> Result<CompiledRuleset, CompileError> {
+        crate::compile::compile(ruleset, generation, indices).map(|(compiled, _)| compiled)
+    }
 
     fn prefix(text: &str) -> Prefix {
         let (address, length) = text.split_once('/').expect("a prefix");

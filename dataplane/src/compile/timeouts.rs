@@ -76,7 +76,7 @@ mod tests {
 
     /// The timeout of a TCP port, as the programs find it.
     fn of_port(ruleset: &Ruleset, port: u16) -> Option<u32> {
-        let compiled = compile(ruleset, 5, &[]).expect("it fits");
+        let (compiled, _) = compile(ruleset, 5, &[]).expect("it fits");
         let mut matching: Vec<_> = compiled
             .services
             .iter()
@@ -147,7 +147,7 @@ mod tests {
             ],
             ..Ruleset::default()
         };
-        let rules = compile(&ruleset, 5, &[]).expect("it fits").limit_rules;
+        let rules = compile(&ruleset, 5, &[]).expect("it fits").0.limit_rules;
         let key = |zone| LimitRuleKey { generation: 5, zone };
         let rule = |source, destination, syn_ack_ack, flags| LimitRule {
             source,

@@ -12,7 +12,7 @@ use bulkhead_packet::Packet;
 use bulkhead_pipeline::{Question, Table, Tables as _, Work, decide, nat};
 
 use self::tables::ReadOnly;
-use super::{Engine, EngineError, destination_rule_name, rule_name, source_rule_name, zone_name};
+use super::{Engine, EngineError, destination_rule_name, lock, rule_name, source_rule_name, zone_name};
 use crate::{
     address::{address, family, words},
     reference,
@@ -76,6 +76,11 @@ pub struct Explanation {
 }
 
 impl Engine {
+    /// Names of the groups that have an address.
+    fn groups_with(&self, address: &IpAddr) -> Vec<String> {
+        lock(&self.shared.live).groups_with(address)
+    }
+
     /// Says what would happen to the first packet of a conversation, from the tables in force.
     ///
     /// # Errors
@@ -93,10 +98,12 @@ impl Engine {
             wired: self.shared.wired,
         };
         let mut work = Box::<Work>::default();
-        work.generation = env.live().generation;
+        let live = env.live();
+        work.generation = live.generation;
+        work.tables = live.tables;
         work.ifindex = ifindex;
         work.packet = packet(question);
-        let from_zone = env.zone(work.generation, ifindex).unwrap_or(ZONE_SELF);
+        let from_zone = env.zone(work.tables, ifindex).unwrap_or(ZONE_SELF);
         let mut explanation = Explanation {
             verdict: "deny",
             reason: Reason::NotConfigured,
@@ -106,8 +113,8 @@ impl Engine {
             egress: None,
             gateway: None,
             policy: None,
-            source_groups: groups(&ruleset, &question.source),
-            destination_groups: groups(&ruleset, &question.destination),
+            source_groups: self.groups_with(&question.source),
+            destination_groups: self.groups_with(&question.destination),
             services: Vec::new(),
             nat_rule: None,
             translated_source: None,
@@ -151,7 +158,7 @@ impl Engine {
         if t.translated {
             let port = if transport { port } else { 0 };
             explanation.translated_destination = Some((destination, port).into());
-            explanation.destination_groups = groups(ruleset, &destination);
+            explanation.destination_groups = self.groups_with(&destination);
         }
         explanation.services = (0..ruleset.services.len())
             .filter(|index| reference::in_service(ruleset, *index, work.packet.protocol, port))
@@ -165,7 +172,7 @@ impl Engine {
         work.question = Question {
             source_be: work.packet.source_be,
             destination_be: t.new_destination_be,
-            generation: work.generation,
+            generation: work.tables,
             port,
             protocol: work.packet.protocol,
             family,
@@ -175,7 +182,7 @@ impl Engine {
         };
         let number = decide(env, &work.question, &mut work.walk);
         let rule = env
-            .rule(work.generation, number, false)
+            .rule(work.tables, number, false)
             .ok_or(if to_zone == ZONE_SELF {
                 Reason::HostInboundDeny
             } else {
@@ -239,7 +246,7 @@ impl Engine {
             (route.gateway_family != 0).then(|| address(route.gateway_family as u8, &route.gateway_be));
         let guarded =
             env.interface(route.ifindex, &mut work.egress) && work.egress.flags & interface_flags::DATA != 0;
-        let to_zone = env.zone(work.generation, route.ifindex).filter(|_| guarded);
+        let to_zone = env.zone(work.tables, route.ifindex).filter(|_| guarded);
         let to_zone = to_zone.ok_or(Reason::EgressNotGuarded)?;
         if belongs(from_zone) || belongs(to_zone) {
             return Err(Reason::NatNoMapping);
@@ -309,11 +316,4 @@ fn packet(question: &Explain) -> Packet {
         protocol: question.protocol,
         ..Packet::default()
     }
-}
-
-fn groups(ruleset: &Ruleset, address: &IpAddr) -> Vec<String> {
-    (0..ruleset.groups.len())
-        .filter(|index| reference::in_group(ruleset, *index, address))
-        .map(|index| ruleset.groups[index].name.clone())
-        .collect()
 }

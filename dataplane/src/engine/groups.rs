@@ -1,7 +1,23 @@
 //! Dynamic groups: their members, which change without a commit.
+//!
+//! A change writes the vectors of classes that come up, then the address entries that move, in an order in which every
+//! address goes from its old class straight to its new one, then raises the judgement number: from the next packet on every
+//! session is asked about again. Nothing else is touched, however many rules and members there are.
 
-use super::{Engine, EngineError, lock};
-use crate::ruleset::Prefix;
+use std::net::IpAddr;
+
+use super::{Engine, EngineError, Live, Shared, lock};
+use crate::{
+    bpf::KernelMaps,
+    membership::{
+        book::{Book, Done, Moves},
+        nesting::Walk,
+        writes,
+    },
+    ruleset::Prefix,
+    stage,
+    table::TableError,
+};
 
 /// What a change of a dynamic group came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,24 +28,29 @@ pub struct Change {
     pub removed: usize,
 }
 
-/// The prefixes without bits beyond their lengths, each once, sorted.
-pub(super) fn distinct(prefixes: &[Prefix]) -> Vec<Prefix> {
-    let mut distinct: Vec<Prefix> = prefixes.iter().map(Prefix::canonical).collect();
-    distinct.sort_unstable();
-    distinct.dedup();
-    distinct
+/// Writes address entries to both halves, in order.
+pub(super) fn follow(maps: &KernelMaps, moves: &Moves) -> Result<(), TableError> {
+    stage::follow4(maps, &writes::change(&moves.v4))?;
+    stage::follow6(maps, &writes::change(&moves.v6))
+}
+
+/// Takes address entries back to what they were.
+pub(super) fn take_back(maps: &KernelMaps, moves: &Moves) -> Result<(), TableError> {
+    stage::follow4(maps, &writes::back(&moves.v4))?;
+    stage::follow6(maps, &writes::back(&moves.v6))
 }
 
 impl Engine {
     /// Replaces the members of a dynamic group; in force when it returns.
     ///
     /// # Errors
-    /// If there is no such group, or it does not fit; then nothing has changed.
+    /// If there is no such group, or its members do not fit; then nothing has changed.
     pub fn set_members(&self, group: &str, members: Vec<Prefix>) -> Result<Change, EngineError> {
-        self.change(group, |_| distinct(&members))
+        self.shared
+            .change_members(group, |book| book.replace(group, &members))
     }
 
-    /// Takes `remove` out of a dynamic group and adds `add`; in force when it returns.
+    /// Takes `remove` out of a dynamic group and adds `add`, which wins where both name a prefix; in force when it returns.
     ///
     /// # Errors
     /// As [`Engine::set_members`].
@@ -39,52 +60,103 @@ impl Engine {
         add: &[Prefix],
         remove: &[Prefix],
     ) -> Result<Change, EngineError> {
-        let remove = distinct(remove);
-        self.change(group, |members| {
-            let mut members = members.to_vec();
-            members.retain(|member| remove.binary_search(member).is_err());
-            members.extend(add);
-            distinct(&members)
-        })
-    }
-
-    fn change(
-        &self,
-        group: &str,
-        next: impl FnOnce(&[Prefix]) -> Vec<Prefix>,
-    ) -> Result<Change, EngineError> {
-        let (ruleset, mut dynamic) = {
-            let live = lock(&self.shared.live);
-            ((*live.ruleset).clone(), live.dynamic.clone())
-        };
-        let Some(members) = dynamic.get_mut(group) else {
-            return Err(EngineError::NoSuchGroup(group.to_owned()));
-        };
-        let next = next(members);
-        let missing = |from: &[Prefix], others: &[Prefix]| {
-            let missing = from.iter().filter(|member| others.binary_search(member).is_err());
-            missing.count()
-        };
-        let change = Change {
-            added: missing(&next, members),
-            removed: missing(members, &next),
-        };
-        *members = next;
-        self.shared.commit_with(ruleset, dynamic)?;
-        Ok(change)
+        self.shared
+            .change_members(group, |book| book.update(group, add, remove))
     }
 
     /// How many members a dynamic group has; `None`: there is no such group.
     #[must_use]
     pub fn member_count(&self, group: &str) -> Option<usize> {
-        lock(&self.shared.live).dynamic.get(group).map(Vec::len)
+        lock(&self.shared.live).book.count(group)
     }
 
     /// The first `limit` members of a dynamic group, in order; `None`: there is no such group.
     #[must_use]
     pub fn members(&self, group: &str, limit: usize) -> Option<Vec<Prefix>> {
-        let live = lock(&self.shared.live);
-        let members = live.dynamic.get(group)?;
-        Some(members.iter().take(limit).copied().collect())
+        lock(&self.shared.live).book.members(group, limit)
+    }
+}
+
+impl Shared {
+    /// Makes a change in the book and has the tables follow. On an error all is as before.
+    fn change_members(
+        &self,
+        group: &str,
+        change: impl FnOnce(&mut Book) -> Option<Done>,
+    ) -> Result<Change, EngineError> {
+        let mut live = lock(&self.live);
+        self.clear_up(&mut live)?;
+        let Some(done) = change(&mut live.book) else {
+            return Err(EngineError::NoSuchGroup(group.to_owned()));
+        };
+        let outcome = Change {
+            added: done.added,
+            removed: done.removed,
+        };
+        if done.moves.is_empty() {
+            return Ok(outcome);
+        }
+        if let Err(error) = self.carry_out(&mut live, &done.moves) {
+            // The first error is the one that matters. Some packets may have met the change: they are asked again.
+            let _restored = take_back(&self.maps, &done.moves);
+            live.book.undo(done, Some(group));
+            let _raised = self.judge_again(&live);
+            return Err(error);
+        }
+        Ok(outcome)
+    }
+
+    fn carry_out(&self, live: &mut Live, moves: &Moves) -> Result<(), EngineError> {
+        self.fits(&live.book)?;
+        // Numbers of classes mean the same as long as the generation lives, so vectors that a failed change has written are
+        // as good as any.
+        let mut walk = Walk::default();
+        for class in Book::new_classes(moves, &live.classes) {
+            let groups = live.meaning.groups_of(live.book.lists_of(class), &mut walk);
+            let vectors = live
+                .compiled
+                .naming
+                .of_class(live.compiled.generation, class, &groups);
+            // So that they go with their generation, written or not.
+            live.compiled.vectors.extend_from_slice(&vectors);
+            stage::vectors(&self.maps, &vectors)?;
+            live.classes.insert(class);
+        }
+        follow(&self.maps, moves)?;
+        self.judge_again(live)
+    }
+
+    /// Raises the judgement number: every session is asked about again at its next packet.
+    fn judge_again(&self, live: &Live) -> Result<(), EngineError> {
+        self.judge(live.compiled.generation)
+    }
+
+    /// Whether the address tables have room for what the book holds.
+    pub(super) fn fits(&self, book: &Book) -> Result<(), EngineError> {
+        let (v4, v6) = book.sides();
+        let most = self.sizes.addresses as usize;
+        for (what, count) in [
+            ("IPv4 hosts", v4.hosts()),
+            ("IPv4 prefixes", v4.prefixes()),
+            ("IPv6 hosts", v6.hosts()),
+            ("IPv6 prefixes", v6.prefixes()),
+        ] {
+            if count > most {
+                return Err(EngineError::TooMany { what, count, most });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Live {
+    /// Names of the groups that have an address.
+    pub(super) fn groups_with(&self, address: &IpAddr) -> Vec<String> {
+        let lists = self.book.lists_of(self.book.class(address));
+        let groups = self.meaning.groups_of(lists, &mut Walk::default());
+        let named = groups
+            .iter()
+            .filter_map(|index| self.ruleset.groups.get(*index as usize));
+        named.map(|group| group.name.clone()).collect()
     }
 }

@@ -11,6 +11,7 @@ mod events;
 mod explain;
 mod frames;
 mod gateway;
+mod grace;
 mod groups;
 mod mappings;
 mod neighbours;
@@ -24,7 +25,7 @@ pub use groups::Change;
 pub use mappings::PersistentMapping;
 pub use pools::PoolStatus;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -45,11 +46,16 @@ pub use status::{InterfaceStatus, NatHits};
 
 use crate::{
     bpf::{BpfError, KernelMaps, Object, Sizes},
-    compile::{CompileError, CompiledRuleset, compile},
+    compile::{CompileError, CompiledRuleset, compile_with},
     fib::{FibError, Mirror},
     inject::Injector,
+    membership::{
+        book::{Book, Moves},
+        meaning::Meaning,
+        writes,
+    },
     netlink::{self, Monitor, Netlink},
-    ruleset::{Prefix, Ruleset},
+    ruleset::Ruleset,
     slow_path::Sender,
     stage,
     table::TableError,
@@ -84,6 +90,16 @@ pub enum EngineError {
     /// Reading or writing the kernel's network configuration.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
+    /// More than the tables were made for.
+    #[error("{count} {what} are more than the {most} that the tables hold; configure a larger `size`")]
+    TooMany {
+        /// Of which sort.
+        what: &'static str,
+        /// How many there would be.
+        count: usize,
+        /// How many fit.
+        most: usize,
+    },
     /// There is no dynamic group of that name.
     #[error("there is no dynamic address group {0}; configure one, or change a static group by a commit")]
     NoSuchGroup(String),
@@ -114,10 +130,16 @@ pub struct Options {
 struct Live {
     ruleset: Arc<Ruleset>,
     compiled: CompiledRuleset,
-    /// The generation before, whose entries are removed when the next one is staged: by then no packet uses them.
+    /// The generation before, while it is not removed.
     previous: Option<CompiledRuleset>,
-    /// The members of dynamic groups.
-    dynamic: HashMap<String, Vec<Prefix>>,
+    /// The addresses that the last commit moved, while both halves of their entries are not the same.
+    unsettled: Option<Moves>,
+    /// Who is on which list.
+    book: Book,
+    /// What the lists mean for the ruleset.
+    meaning: Meaning,
+    /// The address classes whose vectors the generation has.
+    classes: HashSet<u32>,
 }
 
 /// The route mirror and its socket.
@@ -135,7 +157,7 @@ struct Shared {
     object: Mutex<Object>,
     screens: Mutex<screens::Totals>,
     maps: Arc<KernelMaps>,
-    /// Rulesets of the last generations, for naming what events and flows refer to.
+    /// Rulesets of the last commits by the judgement number each began with, for naming what events and flows refer to.
     history: RwLock<BTreeMap<u32, Arc<Ruleset>>>,
     /// Interface names by index.
     names: RwLock<HashMap<u32, String>>,
@@ -143,6 +165,8 @@ struct Shared {
     /// How full NAT pools are.
     pools: Mutex<pools::Watch>,
     generation: AtomicU32,
+    /// The judgement number in force. Written under the lock on `live`.
+    judgement: AtomicU32,
     /// The last generation that was tried; numbers of failed ones are not used again.
     tried: AtomicU32,
     /// The programs were loaded for wire mode.
@@ -209,7 +233,10 @@ impl Engine {
                 ruleset: ruleset.clone(),
                 compiled: CompiledRuleset::default(),
                 previous: None,
-                dynamic: HashMap::new(),
+                unsettled: None,
+                book: Book::default(),
+                meaning: Meaning::default(),
+                classes: HashSet::new(),
             }),
             fib: Mutex::new(Fib {
                 netlink,
@@ -224,6 +251,7 @@ impl Engine {
             events: events::Hub::default(),
             pools: Mutex::default(),
             generation: AtomicU32::new(0),
+            judgement: AtomicU32::new(0),
             tried: AtomicU32::new(0),
             wired,
             stop: AtomicBool::new(false),
@@ -332,28 +360,6 @@ impl Shared {
 
     /// Stages, switches, and remembers.
     fn commit(&self, ruleset: Ruleset) -> Result<u32, EngineError> {
-        let dynamic = lock(&self.live).dynamic.clone();
-        self.commit_with(ruleset, dynamic)
-    }
-
-    /// As [`Shared::commit`], with `dynamic` as the members of the dynamic groups named there.
-    fn commit_with(
-        &self,
-        mut ruleset: Ruleset,
-        mut dynamic: HashMap<String, Vec<Prefix>>,
-    ) -> Result<u32, EngineError> {
-        dynamic.retain(|name, _| {
-            ruleset
-                .groups
-                .iter()
-                .any(|group| group.dynamic && &group.name == name)
-        });
-        for group in ruleset.groups.iter_mut().filter(|group| group.dynamic) {
-            let members = dynamic
-                .entry(group.name.clone())
-                .or_insert_with(|| groups::distinct(&group.members));
-            group.members.clone_from(members);
-        }
         if ruleset.wires.is_empty() == self.wired {
             return Err(EngineError::Question(
                 "routed and wire mode are different programs: restart to change `forwarding`".to_owned(),
@@ -367,28 +373,121 @@ impl Shared {
         let mut next = attach::plan(&mut fib.netlink, &ruleset)?;
         let indices: Vec<Option<u32>> = next.iter().map(|interface| interface.index).collect();
         let generation = self.next_generation();
-        let compiled = compile(&ruleset, generation, &indices)?;
-        if let Some(previous) = live.previous.take() {
-            stage::remove(&self.maps, &previous)?;
-        }
         let ruleset = Arc::new(ruleset);
+        let live = &mut *live;
+        self.clear_up(live)?;
+        let (book, before) = (&mut live.book, &live.ruleset);
+        let (done, meaning) = book.commit(before, &ruleset).map_err(CompileError::from)?;
+        let staged = self.fits(book).and_then(|()| {
+            let classes = book.classes(&meaning);
+            let compiled = compile_with(&ruleset, generation, &indices, &classes)?;
+            self.has_room(&compiled, live.compiled.vectors.len())?;
+            Ok((compiled, classes))
+        });
+        let (compiled, classes) = match staged {
+            Ok(staged) => staged,
+            Err(error) => {
+                book.undo(done, None);
+                return Err(error);
+            }
+        };
         let switched = stage::stage(&self.maps, &compiled)
+            .and_then(|()| self.stage_addresses(&done.moves))
             .map_err(EngineError::from)
             .and_then(|()| self.settle_screens(&live.ruleset, &ruleset))
             .and_then(|()| self.switch(&mut interfaces, &mut next, &mut fib, &ruleset, generation));
         if let Err(error) = switched {
             // Nothing of it may be found by a later generation; its number is spent. The first error is the one that matters.
+            let _restored = groups::take_back(&self.maps, &done.moves);
             let _removed = stage::remove(&self.maps, &compiled);
             let _mirrored = self.sync(&interfaces, &mut fib);
+            self.forget();
+            live.book.undo(done, None);
             return Err(error);
         }
         // Drops what is no longer configured, whose fail-closed rule stays.
         *interfaces = next;
-        self.generation.store(generation, Ordering::Release);
-        live.previous = Some(std::mem::replace(&mut live.compiled, compiled));
+        let first = self.generation.swap(generation, Ordering::AcqRel) == 0;
+        let over = std::mem::replace(&mut live.compiled, compiled);
         live.ruleset = ruleset;
-        live.dynamic = dynamic;
+        live.meaning = meaning;
+        live.classes = classes.into_iter().map(|(class, _)| class).collect();
+        if !first {
+            live.previous = Some(over);
+            live.unsettled = Some(done.moves);
+            grace::period();
+            if let Err(error) = self.clear_up(live) {
+                tracing::warn!(%error, "the generation before is not all removed; the next change tries again");
+            }
+        }
         Ok(generation)
+    }
+
+    /// Whether the tables have room for a generation beside the live one, which has so many words of vectors.
+    fn has_room(&self, compiled: &CompiledRuleset, live: usize) -> Result<(), EngineError> {
+        let (rules, words) = (self.sizes.rules as usize / 2, self.sizes.vectors() as usize);
+        for (what, count, most) in [
+            ("rules", compiled.rules.len(), rules),
+            (
+                "words of rule vectors, of this and the next configuration,",
+                compiled.vectors.len() + live,
+                words,
+            ),
+        ] {
+            if count > most {
+                return Err(EngineError::TooMany { what, count, most });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what addresses will be in the next generation beside what they are.
+    fn stage_addresses(&self, moves: &Moves) -> Result<(), TableError> {
+        let live = self.generation.load(Ordering::Acquire);
+        if live == 0 {
+            // Nobody looks yet.
+            return groups::follow(&self.maps, moves);
+        }
+        stage::follow4(&self.maps, &writes::stage(&moves.v4, live))?;
+        stage::follow6(&self.maps, &writes::stage(&moves.v6, live))
+    }
+
+    /// Removes the generation before and what addresses were in it. No packet is judged by it any more.
+    fn clear_up(&self, live: &mut Live) -> Result<(), TableError> {
+        if let Some(moves) = &live.unsettled {
+            stage::follow4(&self.maps, &writes::settle(&moves.v4))?;
+            stage::follow6(&self.maps, &writes::settle(&moves.v6))?;
+            live.unsettled = None;
+        }
+        if let Some(previous) = &live.previous {
+            stage::remove(&self.maps, previous)?;
+            live.previous = None;
+        }
+        Ok(())
+    }
+
+    /// Makes packets be judged anew, by the tables of `generation`.
+    fn judge(&self, generation: u32) -> Result<(), EngineError> {
+        let judgement = self.judgement.load(Ordering::Acquire) + 1;
+        if judgement >= bulkhead_abi::flow_generation::MARK {
+            return Err(EngineError::Question(
+                "2147483647 changes are as many as one run of the data plane can tell apart: restart it"
+                    .to_owned(),
+            ));
+        }
+        let mut request = ControlRequest {
+            operation: 1,
+            argument: judgement,
+            ..ControlRequest::default()
+        };
+        request.key[0] = generation;
+        if !self.request(&request)? {
+            return Err(EngineError::Question(
+                "the programs did not switch generations".to_owned(),
+            ));
+        }
+        self.judgement.store(judgement, Ordering::Release);
+        Ok(())
     }
 
     /// A number no generation had, whose settings slot is not the live one's.
@@ -418,19 +517,8 @@ impl Shared {
         let result = attach::add_addresses(&mut fib.netlink, ruleset)
             .and_then(|()| self.sync(next, fib))
             .and_then(|()| {
-                self.remember(generation, ruleset);
-                let request = ControlRequest {
-                    operation: 1,
-                    argument: generation,
-                    ..ControlRequest::default()
-                };
-                if self.request(&request)? {
-                    Ok(())
-                } else {
-                    Err(EngineError::Question(
-                        "the programs did not switch generations".to_owned(),
-                    ))
-                }
+                self.remember(ruleset);
+                self.judge(generation)
             });
         if result.is_err() {
             attach::give_back(interfaces, next);
@@ -438,10 +526,10 @@ impl Shared {
         result
     }
 
-    /// Keeps a generation's ruleset for naming what its events and flows refer to.
-    fn remember(&self, generation: u32, ruleset: &Arc<Ruleset>) {
+    /// Keeps the ruleset that the next judgement number begins with, for naming what its events and flows refer to.
+    fn remember(&self, ruleset: &Arc<Ruleset>) {
         let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
-        history.insert(generation, ruleset.clone());
+        history.insert(self.judgement.load(Ordering::Acquire) + 1, ruleset.clone());
         while history.len() > HISTORY {
             history.pop_first();
         }
@@ -480,13 +568,26 @@ impl Shared {
         Ok(lock(&self.object).control(request)?)
     }
 
-    /// The ruleset of a generation, or the one in force if it is forgotten.
-    fn ruleset_of(&self, generation: u32) -> Arc<Ruleset> {
+    /// Forgets the ruleset of a commit that did not happen.
+    fn forget(&self) {
+        let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
+        history.remove(&(self.judgement.load(Ordering::Acquire) + 1));
+    }
+
+    /// The ruleset that a judgement number belongs to; of one that is forgotten, the oldest that is not.
+    fn ruleset_of(&self, judgement: u32) -> Arc<Ruleset> {
         let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
-        match history.get(&generation).or_else(|| history.values().next_back()) {
-            Some(ruleset) => ruleset.clone(),
+        let found = history.range(..=judgement).next_back();
+        match found.or_else(|| history.first_key_value()) {
+            Some((_, ruleset)) => ruleset.clone(),
             None => Arc::new(Ruleset::default()),
         }
+    }
+
+    /// The judgement number that the commit in force began with.
+    fn judged_from(&self) -> u32 {
+        let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
+        history.last_key_value().map_or(0, |(judgement, _)| *judgement)
     }
 
     fn interface_name(&self, index: u32) -> String {

@@ -264,19 +264,19 @@ impl Listeners {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_abi::{PrefixKey4, PrefixKey6};
+    use bulkhead_abi::{NatAddressKey4, NatAddressKey6};
 
     use super::*;
     use crate::address::words;
 
     fn compiled() -> CompiledRuleset {
         let generation = 7;
-        let key4 = |text: &str, length: u32, generation| PrefixKey4 {
+        let key4 = |text: &str, length: u32, generation| NatAddressKey4 {
             bits: 32 + length,
             generation,
             address_be: words(text.parse().expect("an address"))[0],
         };
-        let key6 = |text: &str, length: u32| PrefixKey6 {
+        let key6 = |text: &str, length: u32| NatAddressKey6 {
             bits: 32 + length,
             generation,
             address_be: words(text.parse().expect("an address")),

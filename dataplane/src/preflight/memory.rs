@@ -44,7 +44,6 @@ enum Allocation {
 /// A large hash table.
 #[derive(Clone, Copy, Debug)]
 struct HashTable {
-    #[cfg_attr(not(test), expect(dead_code, reason = "names the table in a failing test"))]
     name: &'static str,
     key_bytes: usize,
     value_bytes: usize,
@@ -106,11 +105,14 @@ impl HashTable {
     /// What it adds when it is full. Entries that come one by one come from the kernel's size classes.
     fn growth_bytes(&self) -> u64 {
         match self.allocation {
-            Allocation::Growing => u64::from(self.entries) * size_class(self.element_bytes()),
+            Allocation::Growing => u64::from(self.entries) * size_class(self.element_bytes() + UNIT_BYTES),
             Allocation::AtOnce => 0,
         }
     }
 }
+
+/// What the allocator keeps in front of each entry (`LLIST_NODE_SZ`, kernel/bpf/memalloc.c).
+const UNIT_BYTES: u64 = 8;
 
 /// The `kmalloc` size class that an allocation comes from.
 fn size_class(bytes: u64) -> u64 {
@@ -132,10 +134,10 @@ fn tables(sizes: &Sizes) -> [HashTable; 19] {
         HashTable::new::<abi::FlowKey4, abi::Flow>("HALF_OPEN4", half_open).evicting(),
         HashTable::new::<abi::FlowKey6, abi::Flow>("HALF_OPEN6", half_open).evicting(),
         HashTable::new::<abi::DecisionKey, abi::Decision>("DECISIONS", DECISIONS).evicting(),
-        HashTable::new::<abi::HostKey4, u32>("HOSTS4", addresses),
-        HashTable::new::<abi::HostKey6, u32>("HOSTS6", addresses),
-        HashTable::new::<abi::VectorKey, u64>("VECTOR_TOPS", addresses),
-        HashTable::new::<abi::VectorKey, abi::RulePage>("VECTOR_PAGES", addresses),
+        HashTable::new::<abi::HostKey4, abi::AddressClass>("HOSTS4", addresses),
+        HashTable::new::<abi::HostKey6, abi::AddressClass>("HOSTS6", addresses),
+        HashTable::new::<abi::VectorKey, u64>("VECTORS", sizes.vectors()),
+        HashTable::new::<abi::VectorKey, abi::AnyVectors>("ANY_VECTORS", crate::bpf::ANY_VECTORS),
         HashTable::new::<abi::PolicyKey, abi::PolicyRule>("RULES", sizes.rules.max(1)),
         HashTable::new::<abi::NeighbourKey, u64>("NEIGHBOURS", sizes.neighbours.max(1)),
         HashTable::new::<abi::LimitKey, abi::SessionCount>("LIMITS", crate::bpf::LIMITED_ADDRESSES)
@@ -152,20 +154,27 @@ fn tables(sizes: &Sizes) -> [HashTable; 19] {
     ]
 }
 
-/// `struct lpm_trie_node` before its data.
-const NODE_BYTES: u64 = 48;
-
-/// Nodes of the tries when they are full: each entry may bring one more, where two prefixes part.
-fn tries_bytes(sizes: &Sizes) -> u64 {
-    let trie = |entries: u32, address_bytes: u64, value_bytes: u64| {
-        2 * u64::from(entries) * size_class(NODE_BYTES + address_bytes + value_bytes)
-    };
-    let class = size_of::<[u32; 2]>() as u64;
-    let route = size_of::<abi::RouteEntry>() as u64;
-    trie(sizes.addresses, 8, class)
-        + trie(sizes.addresses, 20, class)
-        + trie(sizes.routes, 4, route)
-        + trie(sizes.routes, 16, route)
+impl Sizes {
+    /// What the large tables take when they are full, by name: an estimate of the kernel's allocations.
+    #[must_use]
+    pub fn full_bytes(&self) -> Vec<(&'static str, u64)> {
+        /// `struct lpm_trie_node` before its key.
+        const NODE_BYTES: u64 = 24;
+        // Each prefix may bring one more node, where its way parts from another's.
+        let trie = |entries: u32, address_bytes: u64, value_bytes: u64| {
+            2 * u64::from(entries) * size_class(NODE_BYTES + address_bytes + value_bytes + UNIT_BYTES)
+        };
+        let class = size_of::<abi::AddressClass>() as u64;
+        let route = size_of::<abi::RouteEntry>() as u64;
+        let tries = [
+            ("PREFIXES4", trie(self.addresses, 4, class)),
+            ("PREFIXES6", trie(self.addresses, 16, class)),
+            ("ROUTES4", trie(self.routes, 4, route)),
+            ("ROUTES6", trie(self.routes, 16, route)),
+        ];
+        let hash = |table: &HashTable| (table.name, table.at_start_bytes() + table.growth_bytes());
+        tables(self).iter().map(hash).chain(tries).collect()
+    }
 }
 
 /// The most that the tables of these sizes can take: every one of them full.
@@ -190,11 +199,10 @@ impl Footprint {
         let tables = tables(sizes);
         let at_start_bytes = REST_BYTES + tables.iter().map(HashTable::at_start_bytes).sum::<u64>();
         let busy_bytes = at_start_bytes + tables.iter().map(HashTable::traffic_bytes).sum::<u64>();
-        let growth: u64 = tables.iter().map(HashTable::growth_bytes).sum();
         Self {
             at_start_bytes,
             busy_bytes,
-            most_bytes: at_start_bytes + growth + tries_bytes(sizes),
+            most_bytes: REST_BYTES + sizes.full_bytes().iter().map(|(_, bytes)| bytes).sum::<u64>(),
         }
     }
 }

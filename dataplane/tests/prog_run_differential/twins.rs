@@ -31,6 +31,9 @@ use crate::{
     traffic::{self, mac, words},
 };
 
+/// Judgement numbers are ahead of table numbers, so that one used for the other is found out.
+const JUDGED: u32 = 1000;
+
 /// The verdict as each hook's return code (include/uapi/linux/pkt_cls.h, bpf.h).
 fn code(program: Program, action: Action) -> u32 {
     match (program, action) {
@@ -200,21 +203,28 @@ impl Twins {
     pub fn commit(&mut self, open: bool) {
         self.generation += 1;
         let indices = self.interfaces.map(Some);
-        let compiled = compile(&ruleset(self.nat, self.screens, open), self.generation, &indices)
-            .expect("a ruleset that fits");
+        let (compiled, addresses) =
+            compile(&ruleset(self.nat, self.screens, open), self.generation, &indices)
+                .expect("a ruleset that fits");
         stage::stage(&self.object.maps, &compiled).expect("room in the tables");
+        // The groups are the same in every generation.
+        stage::addresses(&self.object.maps, &addresses).expect("room in the tables");
         let tables = &self.host.tables;
         tables
             .settings
             .set(&(compiled.generation & 1), &compiled.settings);
         tables.zones.load(compiled.zones);
-        tables.hosts4.load(compiled.hosts4);
-        tables.hosts6.load(compiled.hosts6);
-        tables.prefixes4.load(compiled.prefixes4);
-        tables.prefixes6.load(compiled.prefixes6);
+        tables.hosts4.clear();
+        tables.hosts4.load(addresses.hosts4);
+        tables.hosts6.clear();
+        tables.hosts6.load(addresses.hosts6);
+        tables.prefixes4.clear();
+        tables.prefixes4.load(addresses.prefixes4);
+        tables.prefixes6.clear();
+        tables.prefixes6.load(addresses.prefixes6);
         tables.services.load(compiled.services);
-        tables.vector_tops.load(compiled.vector_tops);
-        tables.vector_pages.load(compiled.vector_pages);
+        tables.vectors.load(compiled.vectors);
+        tables.any_vectors.load(compiled.any_vectors);
         tables.rules.load(compiled.rules);
         tables.nat_rules.load(compiled.nat_rules);
         tables.pools.load(compiled.pools);
@@ -232,17 +242,21 @@ impl Twins {
     }
 
     fn go_live(&mut self) {
-        for (operation, argument) in [(1, self.generation), (2, self.epoch)] {
-            let request = ControlRequest {
+        let judgement = self.generation + JUDGED;
+        for (operation, argument) in [(1, judgement), (2, self.epoch)] {
+            let mut request = ControlRequest {
                 operation,
                 argument,
                 ..ControlRequest::default()
             };
+            request.key[0] = self.generation;
             assert!(self.object.control(&request).expect("the control program runs"));
         }
         let live = Live {
-            generation: self.generation,
+            generation: judgement,
+            tables: self.generation,
             fib_epoch: self.epoch,
+            reserved: 0,
         };
         assert_eq!(self.object.maps.live.get(&0).unwrap(), Some(live));
         self.host.tables.live.set(live);

@@ -299,7 +299,7 @@ pub struct Flow {
     pub packets: u64,
     /// Bytes carried, layer 2 included.
     pub bytes: u64,
-    /// Configuration generation that last permitted the session, with what [`flow_generation`] adds. Changed only by
+    /// Judgement number ([`crate::Live::generation`]) that last permitted the session, with what [`flow_generation`] adds. Changed only by
     /// atomic exchange.
     pub generation: u32,
     /// [`crate::Live::fib_epoch`] at which the next hop was resolved.

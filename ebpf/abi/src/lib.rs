@@ -34,12 +34,13 @@ pub use frame::{
 pub use gateway::{ExpectKey, Expectation, announced, announced_by, gateways};
 pub use limit::{LimitKey, LimitKind, LimitRule, LimitRuleKey, SessionCount, Tally, TimeoutKey, limit_flags};
 pub use nat::{
-    Mapping, MappingKey, NAT_ANSWERED, NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES,
-    PermitKey, PoolKey, STATIC_RULE, nat_flags, pool_flags,
+    Mapping, MappingKey, NAT_ANSWERED, NatAction, NatAddressKey4, NatAddressKey6, NatFiltering, NatPool,
+    NatRule, NatRuleKey, POOL_RANGES, PermitKey, PoolKey, STATIC_RULE, nat_flags, pool_flags,
 };
 pub use policy::{
-    Decision, DecisionKey, Dimension, HostKey4, HostKey6, PolicyAction, PolicyKey, PolicyRule, PrefixKey4,
-    PrefixKey6, RULES_PER_PAGE, RulePage, RuleSet, ServiceKey, VectorKey, WORDS_PER_PAGE, ZoneKey, log_flags,
+    AddressClass, AnyVectors, Decision, DecisionKey, Dimension, HostKey4, HostKey6, PAGES, PolicyAction,
+    PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, RULES_PER_PAGE, RuleSet, ServiceKey, VectorKey, ZoneKey,
+    log_flags,
 };
 pub use reason::Reason;
 pub use route::{
@@ -53,7 +54,7 @@ pub use screen::{
 
 /// Version of everything in this crate. A change of any layout or meaning raises it; programs and user space of
 /// different versions never share maps.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Zone number of the firewall itself: the destination of `hostInbound`, the source of its own connections.
 pub const ZONE_SELF: u8 = 0;

@@ -260,3 +260,27 @@ const _: () = assert!(
         && size_of::<Mapping>() == 96
         && size_of::<MappingKey>() == 24
 );
+
+/// Key of the trie of IPv4 prefixes that translation owns. `bits` counts the generation too: 32 + prefix length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NatAddressKey4 {
+    /// Significant bits of what follows.
+    pub bits: u32,
+    /// Configuration generation.
+    pub generation: u32,
+    /// Address, network order.
+    pub address_be: u32,
+}
+
+/// Key of the trie of IPv6 prefixes that translation owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NatAddressKey6 {
+    /// Significant bits of what follows.
+    pub bits: u32,
+    /// Configuration generation.
+    pub generation: u32,
+    /// Address, network order.
+    pub address_be: [u32; 4],
+}

@@ -1,7 +1,9 @@
 //! Policy tables: addresses and services become classes, classes select rule vectors, the lowest common bit wins.
 //!
 //! Every key carries the generation it belongs to, so a new configuration is staged beside the live one and the
-//! switch is one store. Class 0 means "in no group" (or "no named service").
+//! switch is one store. The address tables alone do not: a million addresses stay where they are while generations come
+//! and go, each with a class for either of two generations ([`AddressClass`]). Class 0 means "on no list" (or "no named
+//! service").
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -15,12 +17,35 @@ pub struct ZoneKey {
     pub ifindex: u32,
 }
 
-/// Key of the exact IPv4 host table; the value is the address class.
+/// Value of the address tables: the class of an address by `generation & 1`. The halves differ only while a commit is
+/// under way, and a packet reads one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AddressClass {
+    /// Classes of the even and of the odd generation.
+    pub class: [u32; 2],
+}
+
+impl AddressClass {
+    /// One class, whatever the generation.
+    #[must_use]
+    pub const fn both(class: u32) -> Self {
+        Self { class: [class; 2] }
+    }
+
+    /// The class in a generation.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(self, generation: u32) -> u32 {
+        let [even, odd] = self.class;
+        if generation & 1 == 0 { even } else { odd }
+    }
+}
+
+/// Key of the exact IPv4 host table; the value is an [`AddressClass`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HostKey4 {
-    /// Configuration generation.
-    pub generation: u32,
     /// Address, network order.
     pub address_be: u32,
 }
@@ -29,20 +54,16 @@ pub struct HostKey4 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HostKey6 {
-    /// Configuration generation.
-    pub generation: u32,
     /// Address, network order.
     pub address_be: [u32; 4],
 }
 
-/// Key of the IPv4 prefix trie. `bits` counts the generation too: 32 + prefix length.
+/// Key of the IPv4 prefix trie; the value is an [`AddressClass`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PrefixKey4 {
-    /// Significant bits of what follows.
+    /// Significant bits of what follows: the prefix length.
     pub bits: u32,
-    /// Configuration generation.
-    pub generation: u32,
     /// Address, network order.
     pub address_be: u32,
 }
@@ -51,10 +72,8 @@ pub struct PrefixKey4 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PrefixKey6 {
-    /// Significant bits of what follows.
+    /// Significant bits of what follows: the prefix length.
     pub bits: u32,
-    /// Configuration generation.
-    pub generation: u32,
     /// Address, network order.
     pub address_be: [u32; 4],
 }
@@ -116,30 +135,58 @@ impl Dimension {
     ];
 }
 
-/// Rules in one [`RulePage`].
+/// Rules in one page of a rule vector.
 pub const RULES_PER_PAGE: u32 = 4096;
-/// 64-bit words in one [`RulePage`].
-pub const WORDS_PER_PAGE: usize = 64;
+/// Pages of a rule vector, one bit each in its top word.
+pub const PAGES: u32 = 64;
 
-/// Key of the rule vectors: which rules accept this class in this dimension.
+/// Key of the rule vectors: which rules accept this class in this dimension, word by word.
 ///
-/// The table of page summaries uses the same key with `page` 0: its value is one bit per page.
+/// A vector is a tree of words of three levels: the top has a bit for every page with a rule in it, a page's summary one
+/// for every word of the page that is not zero, a word one for every rule. Words of zeros have no entry.
+///
+/// The rules that accept everything stand in a table of their own under the same keys, with [`VectorKey::ANY`] as class
+/// and without a dimension: one entry has the words of all dimensions ([`AnyVectors`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct VectorKey {
     /// Configuration generation.
     pub generation: u32,
-    /// Class (or zone number); [`VectorKey::ANY`] for the rules that accept everything in this dimension.
+    /// Class (or zone number); [`VectorKey::ANY`] for the rules that accept everything in a dimension.
     pub class: u32,
     /// A [`Dimension`] in the low byte, a [`RuleSet`] in the high one.
     pub dimension: u16,
-    /// Page number.
-    pub page: u16,
+    /// Which word: [`VectorKey::TOP`], [`VectorKey::summary`] or [`VectorKey::word`].
+    pub index: u16,
+}
+
+/// Words of the vectors of the rules that accept everything, by [`Dimension`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AnyVectors {
+    /// One word per dimension.
+    pub words: [u64; 5],
 }
 
 impl VectorKey {
     /// The class of rules that do not constrain a dimension.
     pub const ANY: u32 = u32::MAX;
+    /// Index of the top word.
+    pub const TOP: u16 = u16::MAX;
+
+    /// Index of a page's summary.
+    #[must_use]
+    #[inline(always)]
+    pub const fn summary(page: u32) -> u16 {
+        0x8000 | page as u16
+    }
+
+    /// Index of a page's word: rules `page * 4096 + word * 64` and the 63 behind it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn word(page: u32, word: u32) -> u16 {
+        (page << 6 | word) as u16
+    }
 
     /// The `dimension` field of a rule set's dimension.
     #[must_use]
@@ -147,16 +194,6 @@ impl VectorKey {
     pub const fn dimension_of(set: RuleSet, dimension: Dimension) -> u16 {
         (set as u16) << 8 | dimension as u16
     }
-}
-
-/// 4,096 rules of one class in one dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct RulePage {
-    /// Bit `i` is set when `words[i]` is not zero.
-    pub summary: u64,
-    /// Bit `b` of word `w` stands for rule `page * 4096 + w * 64 + b`.
-    pub words: [u64; WORDS_PER_PAGE],
 }
 
 /// Key of the rule table.

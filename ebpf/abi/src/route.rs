@@ -4,14 +4,29 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::TIMEOUTS;
 
-/// Which configuration is in force, and how fresh cached next hops are. One entry; each field is one store.
+/// Which configuration is in force, and how fresh cached next hops are. One entry. `generation` and `tables` are read and
+/// written as one eight-byte word ([`Live::judged_by`]), so that a packet never has the one without the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Live {
-    /// Generation in force; 0: none is loaded, everything is denied.
+    /// The judgement number: raised whenever packets may be judged differently, by commits and by changes of group
+    /// members. Flows store the one that judged them last. 0: nothing is loaded, everything is denied.
     pub generation: u32,
+    /// The configuration generation that table keys carry: raised by commits.
+    pub tables: u32,
     /// Raised by user space after every change to routes, neighbours or interfaces.
     pub fib_epoch: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Live {
+    /// Judgement and table number as the word they are on a little-endian machine.
+    #[must_use]
+    #[inline(always)]
+    pub const fn judged_by(generation: u32, tables: u32) -> u64 {
+        generation as u64 | (tables as u64) << 32
+    }
 }
 
 /// Settings of one generation; slot `generation & 1` of a two-entry array.

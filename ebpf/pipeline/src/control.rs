@@ -23,7 +23,9 @@ enum Found {
 
 #[inline(always)]
 fn find<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowKey6) -> Found {
-    work.generation = env.live().generation;
+    let live = env.live();
+    work.generation = live.generation;
+    work.tables = live.tables;
     work.now_ns = env.now_ns();
     work.key = *key;
     work.packet.family = family;

@@ -63,6 +63,7 @@ pub fn host_egress<F: Frame, E: Tables + Clock>(
 fn remember<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) {
     let live = env.live();
     work.generation = live.generation;
+    work.tables = live.tables;
     work.fib_epoch = live.fib_epoch;
     work.now_ns = env.now_ns();
     work.context = 0;
@@ -118,7 +119,7 @@ fn remember<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work
 #[inline(never)]
 fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) {
     let packet = &work.packet;
-    let Some(to_zone) = env.zone(work.generation, work.ifindex) else {
+    let Some(to_zone) = env.zone(work.tables, work.ifindex) else {
         return;
     };
     if open::may_open(env, work).is_err() || is_group(packet.family, &packet.destination_be) {
@@ -134,8 +135,8 @@ fn create<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) 
     work.ifindex = 0;
     nat::leave_alone(work);
     open::prepare(env, work, Disposition::FromHost);
-    let service = env.service_class(work.generation, work.packet.protocol, work.packet.service_port());
-    work.flow.timeout_s = env.service_timeout_s(work.generation, service);
+    let service = env.service_class(work.tables, work.packet.protocol, work.packet.service_port());
+    work.flow.timeout_s = env.service_timeout_s(work.tables, service);
     work.flow.packets = 1;
     work.flow.bytes = u64::from(frame.bytes());
     if open::enter(env, work) == Ok(true) {

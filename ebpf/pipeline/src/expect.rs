@@ -17,7 +17,7 @@ use crate::{Frame, Limiter, Question, Tables, Verdict, Work};
 #[inline(never)]
 pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
     work.expected = Expectation::default();
-    if env.gateways(work.generation) == 0 || !matches!(work.packet.protocol, protocol::TCP | protocol::UDP) {
+    if env.gateways(work.tables) == 0 || !matches!(work.packet.protocol, protocol::TCP | protocol::UDP) {
         return false;
     }
     work.expect_key = ExpectKey {
@@ -115,7 +115,7 @@ pub(crate) fn mark_announcer<E: Tables>(env: &E, work: &mut Work) {
     let flow = &mut work.flow;
     if flow.protocol == protocol::TCP
         && flow.new_destination_port == announced_by::FTP
-        && env.gateways(work.generation) & gateways::FTP != 0
+        && env.gateways(work.tables) & gateways::FTP != 0
     {
         // User space moves sequence numbers, so the two sides do not count alike.
         flow.flags |= flow_flags::GATEWAY | flow_flags::LIBERAL;
@@ -126,7 +126,7 @@ pub(crate) fn mark_announcer<E: Tables>(env: &E, work: &mut Work) {
 /// session moves until then.
 #[inline(always)]
 pub(crate) fn read_by_gateway<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work) -> Verdict {
-    let handed = env.permitted(work.generation, Limiter::HandOver, work.now_ns)
+    let handed = env.permitted(work.tables, Limiter::HandOver, work.now_ns)
         && frame.hand_over(FrameKind::Gateway, work.ifindex, work.context);
     if handed {
         Verdict::held()
@@ -149,7 +149,7 @@ pub(crate) fn expect_transfer<E: Tables>(env: &E, work: &mut Work) {
     } = work;
     if flow.protocol != protocol::UDP
         || flow.new_destination_port != announced_by::TFTP
-        || env.gateways(work.generation) & gateways::TFTP == 0
+        || env.gateways(work.tables) & gateways::TFTP == 0
     {
         return;
     }

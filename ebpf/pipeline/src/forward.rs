@@ -245,7 +245,7 @@ pub(crate) fn fits<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, mtu
     if largest_bytes(frame, &work.packet) > mtu {
         if frame.gso_segment_bytes() == 0 && !work.packet.dont_fragment() {
             // RFC 1812, 4.2.2.7 and RFC 4787, REQ-13: who does not forbid it is fragmented for.
-            let handed = env.permitted(work.generation, Limiter::HandOver, work.now_ns)
+            let handed = env.permitted(work.tables, Limiter::HandOver, work.now_ns)
                 && frame.hand_over(FrameKind::Oversize, work.ifindex, mtu);
             return Err(if handed {
                 Reason::Fragmented
@@ -262,7 +262,7 @@ pub(crate) fn fits<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, mtu
 /// Asks the slow path for an answer to the sender, within the rate limit.
 #[inline(always)]
 pub(crate) fn ask<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work, kind: SlowPathKind, mtu: u32) {
-    if !env.permitted(work.generation, Limiter::SlowPath, work.now_ns) {
+    if !env.permitted(work.tables, Limiter::SlowPath, work.now_ns) {
         env.count(Reason::SLOT_SLOW_PATH_SUPPRESSED);
     } else if !frame.ask_slow_path(kind, work.ifindex, mtu) {
         env.count(Reason::SLOT_SLOW_PATH_LOST);

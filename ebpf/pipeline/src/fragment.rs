@@ -50,7 +50,7 @@ pub fn fragment_key(packet: &Packet, context: u32, zone: u8) -> FragmentKey {
 /// What the pipeline does with a fragment before its session is looked for. `None`: go on; a later fragment has its ports.
 #[inline(never)]
 pub(crate) fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Option<Verdict> {
-    let Some(zone) = env.zone(work.generation, work.ifindex) else {
+    let Some(zone) = env.zone(work.tables, work.ifindex) else {
         return Some(Verdict::drop(Reason::NotConfigured));
     };
     work.fragment_key = fragment_key(&work.packet, work.context, zone);
@@ -92,7 +92,7 @@ pub(crate) fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
 /// Fills `work` with the datagram of a fragment that is dropped before it was looked at, so that [`settle`] ends the right one.
 #[inline(never)]
 pub(crate) fn recall<E: Tables>(env: &E, work: &mut Work) {
-    let zone = env.zone(work.generation, work.ifindex).unwrap_or(0);
+    let zone = env.zone(work.tables, work.ifindex).unwrap_or(0);
     work.fragment_key = fragment_key(&work.packet, work.context, zone);
     if !env.datagram(&work.fragment_key, &mut work.datagram) {
         work.datagram = Datagram::default();
@@ -134,7 +134,7 @@ fn wait<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &Work) -> Verdict {
     }
     // One that waited already comes back when there is an entry; that was evicted since.
     if work.injected != 0
-        || !env.permitted(work.generation, Limiter::HandOver, work.now_ns)
+        || !env.permitted(work.tables, Limiter::HandOver, work.now_ns)
         || !frame.hand_over(FrameKind::Fragment, work.ifindex, work.context)
     {
         return Verdict::drop(Reason::FragmentLimit);

@@ -26,11 +26,12 @@ use std::{
 };
 
 use bulkhead_abi::{
-    Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, HostKey4,
-    HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool, NatRule,
-    NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState,
-    Reason, Route4Key, Route6Key, RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile,
-    ServiceKey, SessionCount, Settings, Tally, TimeoutKey, VectorKey, ZoneKey, flow_generation,
+    AddressClass, AnyVectors, Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6,
+    FragmentKey, HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey,
+    NatAddressKey4, NatAddressKey6, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey,
+    PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState, Reason, Route4Key, Route6Key, RouteEntry,
+    ScanState, ScreenCount, ScreenKey, ScreenProfile, ServiceKey, SessionCount, Settings, Tally, TimeoutKey,
+    VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 
@@ -60,19 +61,19 @@ pub struct HostTables {
     /// Interface to zone.
     pub zones: HostMap<ZoneKey, u32>,
     /// Exact IPv4 hosts.
-    pub hosts4: HostMap<HostKey4, u32>,
+    pub hosts4: HostMap<HostKey4, AddressClass>,
     /// Exact IPv6 hosts.
-    pub hosts6: HostMap<HostKey6, u32>,
+    pub hosts6: HostMap<HostKey6, AddressClass>,
     /// IPv4 prefixes.
-    pub prefixes4: HostTrie<PrefixKey4, u32>,
+    pub prefixes4: HostTrie<PrefixKey4, AddressClass>,
     /// IPv6 prefixes.
-    pub prefixes6: HostTrie<PrefixKey6, u32>,
+    pub prefixes6: HostTrie<PrefixKey6, AddressClass>,
     /// Services.
     pub services: HostTrie<ServiceKey, u32>,
-    /// Pages in use per rule vector.
-    pub vector_tops: HostMap<VectorKey, u64>,
-    /// Pages of rule vectors.
-    pub vector_pages: HostMap<VectorKey, RulePage>,
+    /// Words of rule vectors.
+    pub vectors: HostMap<VectorKey, u64>,
+    /// Words of the rules that accept everything.
+    pub any_vectors: HostMap<VectorKey, AnyVectors>,
     /// Rules.
     pub rules: HostMap<PolicyKey, PolicyRule>,
     /// Remembered decisions.
@@ -82,9 +83,9 @@ pub struct HostTables {
     /// Pools.
     pub pools: HostMap<PoolKey, NatPool>,
     /// IPv4 addresses that translation owns.
-    pub nat_addresses4: HostTrie<PrefixKey4, u64>,
+    pub nat_addresses4: HostTrie<NatAddressKey4, u64>,
     /// IPv6 addresses that translation owns.
-    pub nat_addresses6: HostTrie<PrefixKey6, u64>,
+    pub nat_addresses6: HostTrie<NatAddressKey6, u64>,
     /// Inside ends of mappings.
     pub mapping_ends: HostMap<MappingKey, MappingKey>,
     /// Mappings by their outside ends.
@@ -354,34 +355,21 @@ impl Tables for HostTables {
         self.alone();
         let class = if family == 4 {
             let address_be = address_be[0];
-            self.hosts4
-                .get(&HostKey4 {
-                    generation,
-                    address_be,
-                })
-                .or_else(|| {
-                    self.prefixes4.longest(&PrefixKey4 {
-                        bits: 64,
-                        generation,
-                        address_be,
-                    })
-                })
+            self.hosts4.get(&HostKey4 { address_be }).or_else(|| {
+                let key = PrefixKey4 { bits: 32, address_be };
+                self.prefixes4.longest(&key)
+            })
         } else {
             let address_be = *address_be;
-            self.hosts6
-                .get(&HostKey6 {
-                    generation,
+            self.hosts6.get(&HostKey6 { address_be }).or_else(|| {
+                let key = PrefixKey6 {
+                    bits: 128,
                     address_be,
-                })
-                .or_else(|| {
-                    self.prefixes6.longest(&PrefixKey6 {
-                        bits: 160,
-                        generation,
-                        address_be,
-                    })
-                })
+                };
+                self.prefixes6.longest(&key)
+            })
         };
-        class.unwrap_or(0)
+        class.map_or(0, |class| class.of(generation))
     }
 
     fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32 {
@@ -396,21 +384,14 @@ impl Tables for HostTables {
         self.services.longest(&key).unwrap_or(0)
     }
 
-    fn vector_top(&self, key: &VectorKey) -> u64 {
+    fn vector(&self, key: &VectorKey) -> u64 {
         self.alone();
-        self.vector_tops.get(key).unwrap_or(0)
+        self.vectors.get(key).unwrap_or(0)
     }
 
-    fn vector_summary(&self, key: &VectorKey) -> u64 {
+    fn any_vectors(&self, key: &VectorKey, to: &mut AnyVectors) {
         self.alone();
-        self.vector_pages.get(key).map_or(0, |page| page.summary)
-    }
-
-    fn vector_word(&self, key: &VectorKey, word: u32) -> u64 {
-        self.alone();
-        self.vector_pages
-            .get(key)
-            .map_or(0, |page| page.words[word as usize])
+        *to = self.any_vectors.get(key).unwrap_or_default();
     }
 
     fn rule(&self, generation: u32, rule: u32, hit: bool) -> Option<PolicyRule> {
@@ -683,13 +664,13 @@ impl Tables for HostTables {
     fn nat_address(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u64 {
         self.alone();
         let zones = if family == 4 {
-            self.nat_addresses4.longest(&PrefixKey4 {
+            self.nat_addresses4.longest(&NatAddressKey4 {
                 bits: 64,
                 generation,
                 address_be: address_be[0],
             })
         } else {
-            self.nat_addresses6.longest(&PrefixKey6 {
+            self.nat_addresses6.longest(&NatAddressKey6 {
                 bits: 160,
                 generation,
                 address_be: *address_be,

@@ -136,6 +136,7 @@ enum Found {
 fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Verdict {
     let live = env.live();
     work.generation = live.generation;
+    work.tables = live.tables;
     work.fib_epoch = live.fib_epoch;
     work.now_ns = env.now_ns();
     let packet = &work.packet;

@@ -199,8 +199,10 @@ pub struct Work {
     pub ifindex: u32,
     /// Egress interface index for the redirect verdicts.
     pub out_ifindex: u32,
-    /// Generation that judges this packet.
+    /// Judgement number of this packet; see [`bulkhead_abi::Live`].
     pub generation: u32,
+    /// What the keys of configuration tables carry for this packet.
+    pub tables: u32,
     /// FIB epoch at the packet's arrival.
     pub fib_epoch: u32,
     /// Configured policy that decided; `u32::MAX`: none.

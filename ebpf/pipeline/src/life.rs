@@ -26,10 +26,10 @@ pub(crate) fn timeout_ns<E: Tables>(env: &E, work: &Work) -> u64 {
         flow.timeout_s
     } else {
         let original = if is_reply(flow) { &work.partner } else { flow };
-        let service = env.service_class(work.generation, original.protocol, service_port(original));
-        env.service_timeout_s(work.generation, service)
+        let service = env.service_class(work.tables, original.protocol, service_port(original));
+        env.service_timeout_s(work.tables, service)
     };
-    idle_timeout_ns(flow.state, service_s, env.timeout_ns(work.generation, flow.state))
+    idle_timeout_ns(flow.state, service_s, env.timeout_ns(work.tables, flow.state))
 }
 
 /// What a session's service is looked up by besides its protocol, from its first direction's flow. An announced

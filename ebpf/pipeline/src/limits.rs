@@ -15,7 +15,7 @@ use crate::{Tables, Work, life, screens};
 #[inline(never)]
 pub(crate) fn charge<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     let zone = work.question.from_zone;
-    let rule = env.limit_rule(work.generation, zone);
+    let rule = env.limit_rule(work.tables, zone);
     if rule == LimitRule::default() {
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub(crate) fn give_back<E: Tables>(env: &E, work: &mut Work) {
 
 #[inline(never)]
 fn discharge<E: Tables>(env: &E, work: &mut Work, zone: u8, tcp: bool, reply: bool) {
-    let rule = env.limit_rule(work.generation, zone);
+    let rule = env.limit_rule(work.tables, zone);
     for kind in LimitKind::ALL {
         if rule.of(kind) != 0 && (kind != LimitKind::SynAckAck || tcp) {
             fill_key(work, kind, zone, reply);

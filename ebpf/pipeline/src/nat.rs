@@ -163,9 +163,9 @@ pub(crate) fn leave_alone(work: &mut Work) {
 
 /// Copies a rule of the generation in force; false if there is none.
 #[inline(always)]
-fn rule<E: Tables>(env: &E, generation: u32, set: RuleSet, rule: u32, hit: bool, to: &mut NatRule) -> bool {
+fn rule<E: Tables>(env: &E, tables: u32, set: RuleSet, rule: u32, hit: bool, to: &mut NatRule) -> bool {
     let key = NatRuleKey {
-        generation,
+        generation: tables,
         set: set as u32,
         rule,
     };

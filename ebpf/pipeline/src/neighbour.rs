@@ -49,8 +49,10 @@ pub(crate) fn settle<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Wor
     } else {
         Reason::NeighbourDiscovery
     };
-    work.generation = env.live().generation;
-    if env.nat_flags(work.generation) & nat_flags::ANSWER == 0
+    let live = env.live();
+    work.generation = live.generation;
+    work.tables = live.tables;
+    if env.nat_flags(work.tables) & nat_flags::ANSWER == 0
         || !env.interface(work.ifindex, &mut work.ingress)
         || !(station_is_ours(work) || is_group_station(work, 0))
         || is_group_station(work, 6)
@@ -201,13 +203,13 @@ fn is_ours<E: Tables>(env: &E, work: &mut Work) -> bool {
     let Work {
         packet,
         route,
-        generation,
+        tables,
         ifindex,
         ..
     } = work;
-    let (generation, ifindex, family) = (*generation, *ifindex, packet.family);
+    let (tables, ifindex, family) = (*tables, *ifindex, packet.family);
     let target = &packet.destination_be;
-    let Some(zone) = env.zone(generation, ifindex) else {
+    let Some(zone) = env.zone(tables, ifindex) else {
         return false;
     };
     if destination_reach(family, target) != Reach::Routed
@@ -218,10 +220,10 @@ fn is_ours<E: Tables>(env: &E, work: &mut Work) -> bool {
     {
         return false;
     }
-    if belongs(env.nat_address(generation, family, target), zone) {
+    if belongs(env.nat_address(tables, family, target), zone) {
         return true;
     }
-    if !belongs(env.nat_address(generation | NAT_ANSWERED, family, target), zone) {
+    if !belongs(env.nat_address(tables | NAT_ANSWERED, family, target), zone) {
         return false;
     }
     // A destination rule may name a host of this very link for the sake of others: if there is one, it answers itself.

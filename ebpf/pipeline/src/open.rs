@@ -19,7 +19,7 @@ use crate::{
 /// Settles a packet without a session.
 #[inline(always)]
 pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -> Verdict {
-    let Some(from_zone) = env.zone(work.generation, work.ifindex) else {
+    let Some(from_zone) = env.zone(work.tables, work.ifindex) else {
         return Verdict::drop(Reason::NotConfigured);
     };
     work.policy = u32::MAX;
@@ -85,7 +85,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
         if !wired && source_reach(family, &work.packet.source_be) != Reach::Routed {
             return Verdict::drop(Reason::SourceAddressInvalid);
         }
-        match env.zone(work.generation, work.out_ifindex) {
+        match env.zone(work.tables, work.out_ifindex) {
             Some(zone) => zone,
             None => return Verdict::drop(Reason::EgressNotGuarded),
         }
@@ -105,7 +105,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     work.question = Question {
         source_be: work.packet.source_be,
         destination_be,
-        generation: work.generation,
+        generation: work.tables,
         port: match work.packet.protocol {
             number if protocol::has_ports(number) => work.translation.new_destination_port,
             _ => work.packet.service_port(),
@@ -122,7 +122,7 @@ pub(crate) fn open<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &m
     }
     let number = decide(env, &work.question, &mut work.walk);
     (work.question.from_zone, work.question.to_zone) = (from_zone, to_zone);
-    let Some(rule) = env.rule(work.generation, number, true) else {
+    let Some(rule) = env.rule(work.tables, number, true) else {
         let reason = if to_zone == ZONE_SELF {
             Reason::HostInboundDeny
         } else {
@@ -176,7 +176,7 @@ pub(crate) fn admit<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &
         return deny(env, work, reason, work.question.from_zone, work.question.to_zone);
     }
     // Now: a later question about translation leaves other classes behind.
-    let timeout_s = env.service_timeout_s(work.generation, work.walk.key.service);
+    let timeout_s = env.service_timeout_s(work.tables, work.walk.key.service);
     let disposition = if forwarded {
         Disposition::Forward
     } else {
@@ -246,7 +246,7 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     let station = &work.ingress.mac;
     let counted = screens::counts(
         env,
-        work.generation,
+        work.tables,
         work.question.from_zone,
         packet.protocol,
         &mut work.screens,
@@ -300,13 +300,7 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<bool,
     let family = work.packet.family;
     let flow = &mut work.flow;
     work.partner_key = crate::session::partner_key(flow);
-    let counted = screens::counts(
-        env,
-        work.generation,
-        flow.to_zone,
-        flow.protocol,
-        &mut work.screens,
-    );
+    let counted = screens::counts(env, work.tables, flow.to_zone, flow.protocol, &mut work.screens);
     let disposition = match flow.disposition {
         d if d == Disposition::ToHost as u8 => Disposition::FromHost,
         d if d == Disposition::FromHost as u8 => Disposition::ToHost,
@@ -478,7 +472,7 @@ pub(crate) fn may_open<E: Tables>(env: &E, work: &Work) -> Result<(), Reason> {
     let packet = &work.packet;
     match packet.protocol {
         protocol::TCP => {
-            let midstream = env.tcp_rules(work.generation) & tcp_rules::MIDSTREAM != 0;
+            let midstream = env.tcp_rules(work.tables) & tcp_rules::MIDSTREAM != 0;
             if tcp::opens(packet) || midstream && tcp::is_midstream(packet) {
                 Ok(())
             } else {
@@ -577,7 +571,7 @@ pub(crate) fn describe(
 /// Drops a packet and tells user space, within the rate limit.
 #[inline(never)]
 fn deny<E: Tables>(env: &E, work: &mut Work, reason: Reason, from_zone: u8, to_zone: u8) -> Verdict {
-    if !env.permitted(work.generation, Limiter::DenyEvent, work.now_ns) {
+    if !env.permitted(work.tables, Limiter::DenyEvent, work.now_ns) {
         env.count(Reason::SLOT_EVENTS_SUPPRESSED);
         return Verdict::drop(reason);
     }

@@ -2,9 +2,14 @@
 //!
 //! The number of lookups does not depend on the number of rules: two address classes, one service class, then one
 //! exact lookup in the decision cache. Behind the cache stand rule bit-vectors: per dimension, the rules that accept
-//! the class and the rules that accept anything; the lowest bit common to all five dimensions is the first match.
+//! the class and the rules that accept anything; the lowest bit common to all five dimensions is the first match. Each
+//! level of the vectors costs six lookups, one per dimension and one for "anything" in all of them: 18 where the first
+//! page and word with candidates decide, 6 more for each further word.
 
-use bulkhead_abi::{Decision, DecisionKey, Dimension, RULES_PER_PAGE, Reason, RuleSet, VectorKey, ZONE_SELF};
+use bulkhead_abi::{
+    AnyVectors, Decision, DecisionKey, Dimension, PAGES, RULES_PER_PAGE, Reason, RuleSet, VectorKey,
+    ZONE_SELF,
+};
 
 use crate::Tables;
 
@@ -16,7 +21,7 @@ pub struct Question {
     pub source_be: [u32; 4],
     /// Destination address, memory order.
     pub destination_be: [u32; 4],
-    /// Configuration generation.
+    /// What the tables' keys carry ([`crate::Work::tables`]).
     pub generation: u32,
     /// Destination port, ICMP `type << 8 | code`, or 0.
     pub port: u16,
@@ -39,16 +44,16 @@ pub struct Question {
 pub struct Walk {
     /// The question as classes.
     pub key: DecisionKey,
-    /// Key of the vector being read.
+    /// Key of the word being read.
     vector: VectorKey,
+    /// What the rules that accept everything say at this place.
+    any: AnyVectors,
     /// Pages with candidates in every dimension, not looked at yet.
     pages: u64,
     /// Words of `page` with candidates in every dimension, not looked at yet.
     words: u64,
     /// The page.
     page: u32,
-    /// The word.
-    word: u32,
     /// The rule found, or [`Decision::NO_RULE`].
     found: u32,
 }
@@ -111,30 +116,38 @@ fn count<E: Tables>(env: &E, walk: &Walk, slot: u32) {
     }
 }
 
-/// ANDs over the dimensions what `read` returns for "any" and for the class.
+/// The word at `index` of the rules that match in every dimension.
 #[inline(always)]
-fn common(walk: &mut Walk, mut read: impl FnMut(&VectorKey, u32) -> u64) -> u64 {
+fn common<E: Tables>(env: &E, walk: &mut Walk, index: u16) -> u64 {
     let mut all = u64::MAX;
-    walk.vector.generation = walk.key.generation;
-    walk.vector.page = walk.page as u16;
     let set = (walk.key.zones >> 28) as u16;
-    let word = walk.word;
+    let Walk { key, vector, any, .. } = walk;
+    vector.generation = key.generation;
+    vector.index = index;
+    vector.class = VectorKey::ANY;
+    vector.dimension = set << 8;
+    env.any_vectors(vector, any);
     for dimension in Dimension::ALL {
-        let class = match dimension {
-            Dimension::FromZone => walk.key.zones >> 16 & 0xff,
-            Dimension::ToZone => walk.key.zones & 0xffff,
-            Dimension::Source => walk.key.source,
-            Dimension::Destination => walk.key.destination,
-            Dimension::Service => walk.key.service,
+        vector.class = match dimension {
+            Dimension::FromZone => key.zones >> 16 & 0xff,
+            Dimension::ToZone => key.zones & 0xffff,
+            Dimension::Source => key.source,
+            Dimension::Destination => key.destination,
+            Dimension::Service => key.service,
         };
-        walk.vector.dimension = set << 8 | dimension as u16;
-        walk.vector.class = class;
-        let mut accepted = read(&walk.vector, word);
+        vector.dimension = set << 8 | dimension as u16;
+        let mut accepted = env.vector(vector);
         // In a policy, "to any zone" does not mean the firewall itself: that is what hostInbound is for.
-        let own = set == RuleSet::Policy as u16 && class == u32::from(ZONE_SELF);
+        let own = set == RuleSet::Policy as u16 && vector.class == u32::from(ZONE_SELF);
         if !(matches!(dimension, Dimension::ToZone) && own) {
-            walk.vector.class = VectorKey::ANY;
-            accepted |= read(&walk.vector, word);
+            let [from, to, source, destination, service] = any.words;
+            accepted |= match dimension {
+                Dimension::FromZone => from,
+                Dimension::ToZone => to,
+                Dimension::Source => source,
+                Dimension::Destination => destination,
+                Dimension::Service => service,
+            };
         }
         // No early way out: the verifier would have to follow each one.
         all &= accepted;
@@ -148,25 +161,32 @@ fn first_match<E: Tables>(env: &E, walk: &mut Walk) {
     walk.found = Decision::NO_RULE;
     walk.page = 0;
     walk.words = 0;
-    walk.pages = common(walk, |vector, _| env.vector_top(vector));
-    // One step looks at one page's summary or at one word: 64 pages and their 64 words each.
-    env.repeat(64 * 65, |_| {
-        if walk.words == 0 {
+    walk.pages = common(env, walk, VectorKey::TOP);
+    // One step looks at one page's summary or at one word.
+    env.repeat(PAGES * (1 + RULES_PER_PAGE / 64), |_| {
+        let summary = walk.words == 0;
+        let word = lowest(walk.words);
+        let index = if summary {
             if walk.pages == 0 {
                 return true;
             }
             walk.page = lowest(walk.pages);
             walk.pages &= walk.pages - 1;
-            walk.words = common(walk, |vector, _| env.vector_summary(vector));
+            VectorKey::summary(walk.page)
+        } else {
+            walk.words &= walk.words - 1;
+            VectorKey::word(walk.page, word)
+        };
+        // Called in one place: the code is long.
+        let found = common(env, walk, index);
+        if summary {
+            walk.words = found;
             return false;
         }
-        walk.word = lowest(walk.words);
-        walk.words &= walk.words - 1;
-        let rules = common(walk, |vector, word| env.vector_word(vector, word));
-        if rules == 0 {
+        if found == 0 {
             return false;
         }
-        walk.found = walk.page * RULES_PER_PAGE + walk.word * 64 + lowest(rules);
+        walk.found = walk.page * RULES_PER_PAGE + word * 64 + lowest(found);
         true
     });
 }

@@ -53,8 +53,8 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if !was_sent(env, work) {
         return Verdict::drop(Reason::IcmpQuoteOutOfWindow);
     }
-    let zone = env.zone(work.generation, work.ifindex);
-    if zone.is_none() || zone != env.zone(work.generation, work.flow.ingress_ifindex) {
+    let zone = env.zone(work.tables, work.ifindex);
+    if zone.is_none() || zone != env.zone(work.tables, work.flow.ingress_ifindex) {
         return Verdict::drop(Reason::WrongZone);
     }
     if work.flow.generation != work.generation
@@ -88,8 +88,8 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     }
     // The way may have changed since the session's own packets took it; where they would be judged again, an error is not
     // worth it.
-    let then = env.zone(work.generation, work.flow.egress_ifindex);
-    if then.is_none() || then != env.zone(work.generation, work.out_ifindex) {
+    let then = env.zone(work.tables, work.flow.egress_ifindex);
+    if then.is_none() || then != env.zone(work.tables, work.out_ifindex) {
         return Verdict::drop(Reason::WrongZone);
     }
     forward::fill_hop(env, work);
@@ -137,7 +137,7 @@ fn was_sent<E: Tables>(env: &E, work: &Work) -> bool {
     const UNCHECKED: u8 = flow_flags::LIBERAL | flow_flags::PROXIED;
     work.embedded.protocol != protocol::TCP
         || work.partner.flags & UNCHECKED != 0
-        || env.tcp_rules(work.generation) & tcp_rules::LIBERAL != 0
+        || env.tcp_rules(work.tables) & tcp_rules::LIBERAL != 0
         || window::sent_lately(work.embedded.seq, &work.partner, &work.flow)
 }
 

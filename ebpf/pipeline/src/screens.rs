@@ -23,10 +23,10 @@ use crate::{
 /// Reads the profile of the zone that the packet came from. False: there is nothing to screen.
 #[inline(always)]
 fn load<E: Tables>(env: &E, work: &mut Work) -> bool {
-    match env.zone(work.generation, work.ifindex) {
+    match env.zone(work.tables, work.ifindex) {
         Some(zone) => {
             work.zone = u32::from(zone);
-            env.screens(work.generation, zone, &mut work.screens)
+            env.screens(work.tables, zone, &mut work.screens)
         }
         None => false,
     }
@@ -220,7 +220,7 @@ fn spoofed<E: Tables>(env: &E, work: &mut Work) -> bool {
     {
         return true;
     }
-    match env.zone(work.generation, work.route.ifindex) {
+    match env.zone(work.tables, work.route.ifindex) {
         Some(zone) => u32::from(zone) != work.zone,
         None => true,
     }
@@ -317,7 +317,7 @@ fn tried(state: &mut ScanState, target: u32, enough: u32) -> u32 {
 #[inline(always)]
 pub(crate) fn counts<E: Tables>(
     env: &E,
-    generation: u32,
+    tables: u32,
     zone: u8,
     number: u8,
     profile: &mut ScreenProfile,
@@ -327,7 +327,7 @@ pub(crate) fn counts<E: Tables>(
         protocol::UDP => Screen::UdpFlood,
         _ => return false,
     };
-    env.screens(generation, zone, profile) && profile.has(screen)
+    env.screens(tables, zone, profile) && profile.has(screen)
 }
 
 /// A screen has something on the packet: counts and tells.
@@ -348,7 +348,7 @@ fn caught<E: Tables>(env: &E, work: &mut Work, screen: u32) -> Result<(), Reason
 #[inline(never)]
 pub(crate) fn report<E: Tables>(env: &E, work: &mut Work, screen: u32, dropped: bool) {
     env.count_screen(work.zone as u8, screen, dropped);
-    if !env.permitted(work.generation, Limiter::ScreenEvent, work.now_ns) {
+    if !env.permitted(work.tables, Limiter::ScreenEvent, work.now_ns) {
         env.count(Reason::SLOT_EVENTS_SUPPRESSED);
         return;
     }
@@ -388,7 +388,8 @@ pub(crate) fn refused<E: Tables + Clock>(env: &E, work: &mut Work, reason: Reaso
         return reason;
     }
     // Parsing may have ended before these were looked at.
-    work.generation = env.live().generation;
+    let live = env.live();
+    (work.generation, work.tables) = (live.generation, live.tables);
     work.now_ns = env.now_ns();
     if !load(env, work) {
         return reason;

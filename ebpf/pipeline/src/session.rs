@@ -217,12 +217,12 @@ fn ended_meanwhile(work: &Work) -> Outcome {
 /// Whether the packet's interface is in the zone the flow came from.
 #[inline(never)]
 fn same_zone<E: Tables>(env: &E, work: &Work) -> bool {
-    let now = env.zone(work.generation, work.ifindex);
+    let now = env.zone(work.tables, work.ifindex);
     let then = if work.flow.generation == work.generation {
         // Also where the interface has been made anew since, under another index.
         Some(work.flow.from_zone)
     } else {
-        env.zone(work.generation, work.flow.ingress_ifindex)
+        env.zone(work.tables, work.flow.ingress_ifindex)
     };
     now.is_some() && now == then
 }
@@ -308,7 +308,7 @@ pub(crate) fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason>
         let unchanged = work.flow.generation == work.generation
             && epoch == work.fib_epoch
             && work.flow.egress_ifindex == before;
-        if unchanged && env.zone(work.generation, work.out_ifindex) == Some(work.flow.to_zone) {
+        if unchanged && env.zone(work.tables, work.out_ifindex) == Some(work.flow.to_zone) {
             // Only the next hop was missing, and it leads where policy was asked about.
             return Ok(());
         }
@@ -320,19 +320,13 @@ pub(crate) fn refresh<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason>
     let own_connection = reply && work.partner.disposition == Disposition::FromHost as u8;
     if own_connection {
         let own = &work.partner;
-        let service = env.service_class(work.generation, own.protocol, life::service_port(own));
-        work.flow.timeout_s = env.service_timeout_s(work.generation, service);
+        let service = env.service_class(work.tables, own.protocol, life::service_port(own));
+        work.flow.timeout_s = env.service_timeout_s(work.tables, service);
     } else {
         judge(env, work, reply, forwarded)?;
     }
     let zone = work.flow.from_zone;
-    if screens::counts(
-        env,
-        work.generation,
-        zone,
-        work.packet.protocol,
-        &mut work.screens,
-    ) {
+    if screens::counts(env, work.tables, zone, work.packet.protocol, &mut work.screens) {
         work.flow.flags |= flow_flags::COUNTED;
     } else {
         work.flow.flags &= !flow_flags::COUNTED;
@@ -370,13 +364,13 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
     work.question = Question {
         source_be: key.source_be,
         destination_be: original.new_destination_be,
-        generation: work.generation,
+        generation: work.tables,
         port,
         protocol: original.protocol,
         family: work.packet.family,
-        from_zone: env.zone(work.generation, from).ok_or(Reason::PolicyChanged)?,
+        from_zone: env.zone(work.tables, from).ok_or(Reason::PolicyChanged)?,
         to_zone: if forwarded {
-            env.zone(work.generation, to).ok_or(Reason::PolicyChanged)?
+            env.zone(work.tables, to).ok_or(Reason::PolicyChanged)?
         } else {
             ZONE_SELF
         },
@@ -391,10 +385,10 @@ fn judge<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: bool) -> R
     }
     let rule = decide(env, &work.question, &mut work.walk);
     (work.question.from_zone, work.question.to_zone) = zones;
-    match env.rule(work.generation, rule, false) {
+    match env.rule(work.tables, rule, false) {
         Some(rule) if rule.action == PolicyAction::Permit as u8 => {
             work.flow.policy = rule.policy;
-            work.flow.timeout_s = env.service_timeout_s(work.generation, work.walk.key.service);
+            work.flow.timeout_s = env.service_timeout_s(work.tables, work.walk.key.service);
             let (from_zone, to_zone) = (work.question.from_zone, work.question.to_zone);
             (work.flow.from_zone, work.flow.to_zone) = if reply {
                 (to_zone, from_zone)

@@ -107,7 +107,7 @@ fn answer_syn<F: Frame, E: Tables>(frame: &mut F, env: &E, work: &mut Work) -> V
     }
     // What the client may send; what it can receive is in the cookie.
     let mut mss = segment_bytes((made >> 32) as u32, work.egress.mtu.min(work.ingress.mtu), family);
-    match env.tcp_mss(work.generation) {
+    match env.tcp_mss(work.tables) {
         Settings::MSS_KEEP | Settings::MSS_PATH => {}
         most if most < mss && !env.wired() => mss = most,
         _ => {}

@@ -219,15 +219,14 @@ fn judge<E: Tables>(env: &E, work: &mut Work, state: SessionState) -> Step {
         packet,
         flow: own,
         partner,
-        generation,
+        tables,
         now_ns,
         ..
     } = work;
     if packet.tcp_flags & tcp_flags::RST != 0 {
         return reset(packet, own, partner, state);
     }
-    let liberal =
-        own.flags & flow_flags::LIBERAL != 0 || env.tcp_rules(*generation) & tcp_rules::LIBERAL != 0;
+    let liberal = own.flags & flow_flags::LIBERAL != 0 || env.tcp_rules(*tables) & tcp_rules::LIBERAL != 0;
     if packet.is_later_fragment() {
         // What its datagram does to the state the first fragment did; here the segment goes on.
         return if window::fits(packet, own, partner) {

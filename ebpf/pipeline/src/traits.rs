@@ -1,10 +1,10 @@
 //! What the pipeline needs from the world: a frame, tables, a clock.
 
 use bulkhead_abi::{
-    Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, FrameKind,
-    Interface, LimitKey, LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey,
-    PermitKey, PolicyRule, PoolKey, RateState, RouteEntry, ScanState, ScreenKey, ScreenProfile, SlowPathKind,
-    Tally, VectorKey,
+    AnyVectors, Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey,
+    FrameKind, Interface, LimitKey, LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey,
+    NeighbourKey, PermitKey, PolicyRule, PoolKey, RateState, RouteEntry, ScanState, ScreenKey, ScreenProfile,
+    SlowPathKind, Tally, VectorKey,
 };
 use bulkhead_packet::{HeaderBuffer, Repeat, checksum};
 
@@ -116,6 +116,8 @@ pub const HAND_OVER_RATE: u32 = 10_000;
 ///
 /// Values of session tables are only reachable inside a closure: what is needed is copied out before another map is
 /// touched, because the kernel may recycle the entry (hash nodes are reused without a grace period).
+///
+/// `generation` is what the keys of configuration tables carry: [`crate::Work::tables`].
 pub trait Tables: Repeat {
     /// Whether the interfaces are spliced in pairs instead of routing. A constant of the loaded programs: what it excludes
     /// costs nothing.
@@ -134,12 +136,10 @@ pub trait Tables: Repeat {
     fn address_class(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u32;
     /// Class of a protocol and port.
     fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32;
-    /// One bit per page that has rules of this class.
-    fn vector_top(&self, key: &VectorKey) -> u64;
-    /// One bit per word of the page that has rules of this class.
-    fn vector_summary(&self, key: &VectorKey) -> u64;
-    /// One word of a page.
-    fn vector_word(&self, key: &VectorKey, word: u32) -> u64;
+    /// One word of a rule vector.
+    fn vector(&self, key: &VectorKey) -> u64;
+    /// The words of the rules that accept everything, by dimension.
+    fn any_vectors(&self, key: &VectorKey, to: &mut AnyVectors);
     /// A rule; counts a hit if `hit`.
     fn rule(&self, generation: u32, rule: u32, hit: bool) -> Option<PolicyRule>;
     /// A remembered decision.

@@ -4,7 +4,7 @@
 //! half done.
 
 use aya_ebpf::programs::TcContext;
-use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey, MappingKey, Reason};
+use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey, Live, MappingKey, Reason};
 use bulkhead_pipeline::{
     Tables as _, Work,
     control::{bury, clear, collect, correct, expire_mapping, mark},
@@ -28,11 +28,12 @@ pub fn serve(ctx: &TcContext) -> i32 {
             let Some(live) = maps::LIVE.get_ptr_mut(0) else {
                 return 0;
             };
-            // SAFETY: the pointer comes from a successful lookup; each field is one aligned four-byte store, so a
-            // packet reads the old number or the new one.
+            // SAFETY: the pointer comes from a successful lookup; judgement and tables are one aligned eight-byte store,
+            // the epoch one of four bytes, so a packet reads the old numbers or the new ones.
             unsafe {
                 if request.operation == 1 {
-                    (&raw mut (*live).generation).write_volatile(request.argument);
+                    live.cast::<u64>()
+                        .write_volatile(Live::judged_by(request.argument, k[0]));
                 } else {
                     (&raw mut (*live).fib_epoch).write_volatile(request.argument);
                 }

@@ -8,11 +8,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
 };
 use bulkhead_abi::{
-    Datagram, Decision, DecisionKey, ExpectKey, Expectation, FRAGMENT_ENTRIES, Flow, FlowKey4, FlowKey6,
-    FragmentKey, HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey,
-    NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, Reason,
-    RouteEntry, RulePage, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Settings, Tally,
-    TimeoutKey, VectorKey, ZoneKey,
+    AddressClass, AnyVectors, Datagram, Decision, DecisionKey, ExpectKey, Expectation, FRAGMENT_ENTRIES,
+    Flow, FlowKey4, FlowKey6, FragmentKey, HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey,
+    Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule,
+    PoolKey, RateState, Reason, RouteEntry, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount,
+    Settings, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_pipeline::Work;
 
@@ -47,27 +47,27 @@ pub static HALF_OPEN6: LruHashMap<FlowKey6, Flow> = LruHashMap::with_max_entries
 /// Interface to zone, by generation.
 #[map]
 pub static ZONES: HashMap<ZoneKey, u32> = HashMap::with_max_entries(64, NO_PREALLOC);
-/// Exact IPv4 hosts to address class, by generation.
+/// Exact IPv4 hosts to address class.
 #[map]
-pub static HOSTS4: HashMap<HostKey4, u32> = HashMap::with_max_entries(1024, NO_PREALLOC);
-/// Exact IPv6 hosts to address class, by generation.
+pub static HOSTS4: HashMap<HostKey4, AddressClass> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Exact IPv6 hosts to address class.
 #[map]
-pub static HOSTS6: HashMap<HostKey6, u32> = HashMap::with_max_entries(1024, NO_PREALLOC);
-/// IPv4 prefixes to address class; the trie's data is generation and address.
+pub static HOSTS6: HashMap<HostKey6, AddressClass> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// IPv4 prefixes to address class.
 #[map]
-pub static PREFIXES4: LpmTrie<[u32; 2], u32> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+pub static PREFIXES4: LpmTrie<u32, AddressClass> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
 /// IPv6 prefixes to address class.
 #[map]
-pub static PREFIXES6: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
+pub static PREFIXES6: LpmTrie<[u32; 4], AddressClass> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
 /// Protocol and port prefixes to service class; the trie's data is generation, zero, protocol, port.
 #[map]
 pub static SERVICES: LpmTrie<[u32; 2], u32> = LpmTrie::with_max_entries(1024, NO_PREALLOC);
-/// One bit per page of a rule vector.
+/// Words of rule vectors, by generation.
 #[map]
-pub static VECTOR_TOPS: HashMap<VectorKey, u64> = HashMap::with_max_entries(1024, NO_PREALLOC);
-/// Pages of rule vectors.
+pub static VECTORS: HashMap<VectorKey, u64> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Words of the rules that accept everything, by generation.
 #[map]
-pub static VECTOR_PAGES: HashMap<VectorKey, RulePage> = HashMap::with_max_entries(1024, NO_PREALLOC);
+pub static ANY_VECTORS: HashMap<VectorKey, AnyVectors> = HashMap::with_max_entries(1024, NO_PREALLOC);
 /// Rules, by generation.
 #[map]
 pub static RULES: HashMap<PolicyKey, PolicyRule> = HashMap::with_max_entries(1024, NO_PREALLOC);

@@ -11,11 +11,11 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap},
 };
 use bulkhead_abi::{
-    Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, FragmentKey,
-    HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping, MappingKey, NatPool,
-    NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey, RateState, RouteEntry,
-    ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Tally, TimeoutKey, VectorKey, ZoneKey,
-    flow_generation,
+    AddressClass, AnyVectors, Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey4,
+    FlowKey6, FragmentKey, HostKey4, HostKey6, Interface, LimitKey, LimitRule, LimitRuleKey, Live, Mapping,
+    MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey,
+    RateState, RouteEntry, ScanState, ScreenCount, ScreenKey, ScreenProfile, SessionCount, Tally, TimeoutKey,
+    VectorKey, ZoneKey, flow_generation,
 };
 use bulkhead_packet::{ETHERNET_BYTES, HeaderBuffer, LEAD_BYTES, Repeat};
 use bulkhead_pipeline::{
@@ -87,6 +87,17 @@ fn copied<K, V: Copy>(map: &HashMap<K, V>, key: &K) -> Option<V> {
     map.get_ptr(key).map(|value| unsafe { *value })
 }
 
+/// The half of an address's class that belongs to a generation.
+///
+/// User space replaces entries, whose memory may be another address's at once: a packet that looked its address up and reads
+/// the class after two system calls of another CPU may see that of another address. It was judged by the number before the
+/// one that follows those changes, so what it let pass is asked about again at its next packet.
+#[inline(always)]
+fn class(entry: *const AddressClass, generation: u32) -> u32 {
+    // SAFETY: as in `copied`; one aligned word of the entry.
+    unsafe { (&raw const (*entry).class[(generation & 1) as usize]).read_volatile() }
+}
+
 #[inline(always)]
 fn copied_lru<K, V: Copy>(map: &LruHashMap<K, V>, key: &K) -> Option<V> {
     // SAFETY: as in `copied`; the one value read this way is eight bytes with a tag (see `Decision`), so that an entry
@@ -103,7 +114,23 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn live(&self) -> Live {
-        maps::LIVE.get(0).copied().unwrap_or_default()
+        let Some(live) = maps::LIVE.get_ptr(0) else {
+            return Live::default();
+        };
+        // SAFETY: the pointer comes from a successful lookup in an array, whose entries stay. The first eight bytes are
+        // aligned and read as one word, as they are written: judgement and tables belong together.
+        let (judged_by, fib_epoch) = unsafe {
+            (
+                live.cast::<u64>().read_volatile(),
+                (&raw const (*live).fib_epoch).read_volatile(),
+            )
+        };
+        Live {
+            generation: judged_by as u32,
+            tables: (judged_by >> 32) as u32,
+            fib_epoch,
+            reserved: 0,
+        }
     }
 
     #[inline(always)]
@@ -151,37 +178,22 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn address_class(&self, generation: u32, family: u8, address_be: &[u32; 4]) -> u32 {
-        if family == 4 {
+        let host = if family == 4 {
             let address_be = address_be[0];
-            copied(
-                &maps::HOSTS4,
-                &HostKey4 {
-                    generation,
-                    address_be,
-                },
-            )
-            .or_else(|| {
-                maps::PREFIXES4
-                    .get(&maps::trie_key(64, [generation, address_be]))
-                    .copied()
-            })
-            .unwrap_or(0)
+            maps::HOSTS4.get_ptr(&HostKey4 { address_be })
         } else {
-            let a = *address_be;
-            copied(
-                &maps::HOSTS6,
-                &HostKey6 {
-                    generation,
-                    address_be: a,
-                },
-            )
-            .or_else(|| {
-                maps::PREFIXES6
-                    .get(&maps::trie_key(160, [generation, a[0], a[1], a[2], a[3]]))
-                    .copied()
-            })
-            .unwrap_or(0)
+            let address_be = *address_be;
+            maps::HOSTS6.get_ptr(&HostKey6 { address_be })
+        };
+        if let Some(host) = host {
+            return class(host, generation);
         }
+        let prefix = if family == 4 {
+            maps::PREFIXES4.get(&maps::trie_key(32, address_be[0]))
+        } else {
+            maps::PREFIXES6.get(&maps::trie_key(128, *address_be))
+        };
+        prefix.map_or(0, |prefix| class(prefix, generation))
     }
 
     #[inline(always)]
@@ -195,25 +207,16 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn vector_top(&self, key: &VectorKey) -> u64 {
-        copied(&maps::VECTOR_TOPS, key).unwrap_or_else(absent)
+    fn vector(&self, key: &VectorKey) -> u64 {
+        copied(&maps::VECTORS, key).unwrap_or_else(absent)
     }
 
     #[inline(always)]
-    fn vector_summary(&self, key: &VectorKey) -> u64 {
-        match maps::VECTOR_PAGES.get_ptr(key) {
+    fn any_vectors(&self, key: &VectorKey, to: &mut AnyVectors) {
+        match maps::ANY_VECTORS.get_ptr(key) {
             // SAFETY: as in `copied`.
-            Some(page) => unsafe { (*page).summary },
-            None => absent(),
-        }
-    }
-
-    #[inline(always)]
-    fn vector_word(&self, key: &VectorKey, word: u32) -> u64 {
-        match maps::VECTOR_PAGES.get_ptr(key) {
-            // SAFETY: as in `copied`; the index is masked to the array's length.
-            Some(page) => unsafe { (*page).words[opaque(word as usize) & 63] },
-            None => absent(),
+            Some(found) => *to = unsafe { *found },
+            None => to.words = [absent(); 5],
         }
     }
 

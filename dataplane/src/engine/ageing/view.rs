@@ -10,7 +10,8 @@ use std::{sync::Arc, time::Duration};
 
 /// The timeouts of one generation.
 pub(in super::super) struct Timeouts {
-    pub(in super::super) generation: u32,
+    /// The first judgement number of its commit.
+    judged_from: u32,
     pub(in super::super) ruleset: Arc<Ruleset>,
     settings: Settings,
     /// Services with a timeout: index, s.
@@ -24,17 +25,18 @@ impl Timeouts {
             let live = lock(&shared.live);
             (live.compiled.generation, live.ruleset.clone())
         };
+        let judged_from = shared.judged_from();
         let settings = shared.maps.settings.get(&(generation & 1))?.unwrap_or_default();
-        Ok(Self::of(generation, ruleset, settings))
+        Ok(Self::of(judged_from, ruleset, settings))
     }
 
-    fn of(generation: u32, ruleset: Arc<Ruleset>, settings: Settings) -> Self {
+    fn of(judged_from: u32, ruleset: Arc<Ruleset>, settings: Settings) -> Self {
         let services = ruleset.services.iter().enumerate();
         let services = services
             .filter_map(|(index, service)| Some((index, seconds(service.timeout?))))
             .collect();
         Self {
-            generation,
+            judged_from,
             ruleset,
             settings,
             services,
@@ -44,7 +46,7 @@ impl Timeouts {
     /// How long the session of a flow may be idle, ns: what the programs would say at its next packet. For a reply flow of
     /// an older generation whose service depends on an ICMP code, or on who announced the session, it is a guess.
     pub(in super::super) fn of_flow(&self, key: &FlowKey6, flow: &Flow) -> u64 {
-        let service_s = if unmarked(flow.generation) == self.generation {
+        let service_s = if unmarked(flow.generation) >= self.judged_from {
             flow.timeout_s
         } else {
             self.of_service(flow.protocol, service_port(key, flow))

@@ -1,10 +1,11 @@
 //! The live tables as the pipeline asks for them, and nothing that would change them.
 
 use bulkhead_abi::{
-    Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey, Interface,
-    LimitKey, LimitRule, Live, Mapping, MappingKey, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey,
-    PolicyKey, PolicyRule, PoolKey, PrefixKey4, PrefixKey6, RateState, Route4Key, Route6Key, RouteEntry,
-    ScanState, ScreenKey, ScreenProfile, ServiceKey, Tally, TimeoutKey, VectorKey, ZoneKey,
+    AnyVectors, Datagram, Decision, DecisionKey, Event, ExpectKey, Expectation, Flow, FlowKey6, FragmentKey,
+    HostKey4, HostKey6, Interface, LimitKey, LimitRule, Live, Mapping, MappingKey, NatAddressKey4,
+    NatAddressKey6, NatPool, NatRule, NatRuleKey, NeighbourKey, PermitKey, PolicyKey, PolicyRule, PoolKey,
+    PrefixKey4, PrefixKey6, RateState, Route4Key, Route6Key, RouteEntry, ScanState, ScreenKey, ScreenProfile,
+    ServiceKey, Tally, TimeoutKey, VectorKey, ZoneKey,
 };
 use bulkhead_packet::{HeaderBuffer, PlainLoop, Repeat};
 use bulkhead_pipeline::{Clock, Insert, Limiter, NO_COOKIE, Table, Tables};
@@ -60,32 +61,21 @@ impl Tables for ReadOnly<'_> {
     fn address_class(&self, generation: u32, family: u8, a: &[u32; 4]) -> u32 {
         let found = if family == 4 {
             let address_be = a[0];
-            present(self.maps.hosts4.get(&bulkhead_abi::HostKey4 {
-                generation,
-                address_be,
-            }))
-            .or_else(|| {
-                present(self.maps.prefixes4.get(&PrefixKey4 {
-                    bits: 64,
-                    generation,
-                    address_be,
-                }))
+            present(self.maps.hosts4.get(&HostKey4 { address_be })).or_else(|| {
+                let key = PrefixKey4 { bits: 32, address_be };
+                present(self.maps.prefixes4.get(&key))
             })
         } else {
             let address_be = *a;
-            present(self.maps.hosts6.get(&bulkhead_abi::HostKey6 {
-                generation,
-                address_be,
-            }))
-            .or_else(|| {
-                present(self.maps.prefixes6.get(&PrefixKey6 {
-                    bits: 160,
-                    generation,
+            present(self.maps.hosts6.get(&HostKey6 { address_be })).or_else(|| {
+                let key = PrefixKey6 {
+                    bits: 128,
                     address_be,
-                }))
+                };
+                present(self.maps.prefixes6.get(&key))
             })
         };
-        found.unwrap_or(0)
+        found.map_or(0, |class| class.of(generation))
     }
     fn service_class(&self, generation: u32, protocol: u8, port: u16) -> u32 {
         let key = ServiceKey {
@@ -97,14 +87,11 @@ impl Tables for ReadOnly<'_> {
         };
         present(self.maps.services.get(&key)).unwrap_or(0)
     }
-    fn vector_top(&self, key: &VectorKey) -> u64 {
-        present(self.maps.vector_tops.get(key)).unwrap_or(0)
+    fn vector(&self, key: &VectorKey) -> u64 {
+        present(self.maps.vectors.get(key)).unwrap_or(0)
     }
-    fn vector_summary(&self, key: &VectorKey) -> u64 {
-        present(self.maps.vector_pages.get(key)).map_or(0, |page| page.summary)
-    }
-    fn vector_word(&self, key: &VectorKey, word: u32) -> u64 {
-        present(self.maps.vector_pages.get(key)).map_or(0, |page| page.words[word as usize & 63])
+    fn any_vectors(&self, key: &VectorKey, to: &mut AnyVectors) {
+        *to = present(self.maps.any_vectors.get(key)).unwrap_or_default();
     }
     fn rule(&self, generation: u32, rule: u32, _: bool) -> Option<PolicyRule> {
         present(self.maps.rules.get(&PolicyKey { generation, rule }))
@@ -171,13 +158,13 @@ impl Tables for ReadOnly<'_> {
     }
     fn nat_address(&self, generation: u32, family: u8, a: &[u32; 4]) -> u64 {
         let zones = if family == 4 {
-            self.maps.nat_addresses4.get(&PrefixKey4 {
+            self.maps.nat_addresses4.get(&NatAddressKey4 {
                 bits: 64,
                 generation,
                 address_be: a[0],
             })
         } else {
-            self.maps.nat_addresses6.get(&PrefixKey6 {
+            self.maps.nat_addresses6.get(&NatAddressKey6 {
                 bits: 160,
                 generation,
                 address_be: *a,

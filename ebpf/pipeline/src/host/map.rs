@@ -7,7 +7,9 @@ use super::std::{
     vec::Vec,
 };
 
-use bulkhead_abi::{Flow, FlowKey6, PrefixKey4, PrefixKey6, Route4Key, Route6Key, ServiceKey};
+use bulkhead_abi::{
+    Flow, FlowKey6, NatAddressKey4, NatAddressKey6, PrefixKey4, PrefixKey6, Route4Key, Route6Key, ServiceKey,
+};
 
 use crate::Insert;
 
@@ -51,6 +53,11 @@ impl<K: Copy + Eq + Hash, V: Copy> HostMap<K, V> {
                 Insert::Done
             }
         }
+    }
+
+    /// Removes everything.
+    pub fn clear(&self) {
+        self.entries.borrow_mut().clear();
     }
 
     /// Removes `key`; whether it was there.
@@ -106,8 +113,10 @@ macro_rules! trie_keys {
 }
 
 trie_keys! {
-    PrefixKey4 => |k| [k.generation, k.address_be];
-    PrefixKey6 => |k| [k.generation, k.address_be[0], k.address_be[1], k.address_be[2], k.address_be[3]];
+    PrefixKey4 => |k| [k.address_be];
+    PrefixKey6 => |k| k.address_be;
+    NatAddressKey4 => |k| [k.generation, k.address_be];
+    NatAddressKey6 => |k| [k.generation, k.address_be[0], k.address_be[1], k.address_be[2], k.address_be[3]];
     Route4Key => |k| [k.address_be];
     Route6Key => |k| k.address_be;
     ServiceKey => |k| {
@@ -170,6 +179,11 @@ impl<K: TrieKey, V: Copy> HostTrie<K, V> {
             .rev()
             .filter_map(|(bits, prefixes)| prefixes.get(&masked(data, *bits)));
         found.next().map(|(_, value)| *value)
+    }
+
+    /// Removes everything.
+    pub fn clear(&self) {
+        self.lengths.borrow_mut().clear();
     }
 
     /// Removes a prefix; whether it was there.

@@ -16,14 +16,14 @@ pub fn destination<E: Tables>(env: &E, work: &mut Work, from_zone: u8) -> Result
     if env.wired() {
         return Ok(());
     }
-    let flags = env.nat_flags(work.generation);
+    let flags = env.nat_flags(work.tables);
     work.translation.flags = flags;
     if flags & nat_flags::DESTINATION != 0 {
         let Work { question, packet, .. } = work;
         // Field by field: a struct expression would be built on the stack first.
         question.source_be = packet.source_be;
         question.destination_be = packet.destination_be;
-        question.generation = work.generation;
+        question.generation = work.tables;
         question.port = packet.service_port();
         question.protocol = packet.protocol;
         question.family = packet.family;
@@ -33,18 +33,11 @@ pub fn destination<E: Tables>(env: &E, work: &mut Work, from_zone: u8) -> Result
         let number = decide(env, &work.question, &mut work.walk);
         let Work {
             translation: t,
-            generation,
+            tables,
             ..
         } = work;
         if number != Decision::NO_RULE
-            && rule(
-                env,
-                *generation,
-                RuleSet::DestinationNat,
-                number,
-                false,
-                &mut t.rule,
-            )
+            && rule(env, *tables, RuleSet::DestinationNat, number, false, &mut t.rule)
         {
             t.destination_number = number;
             t.matched_destination = t.rule.rule;
@@ -63,11 +56,11 @@ fn apply<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
     let Work {
         translation: t,
         packet,
-        generation,
+        tables,
         ..
     } = work;
     if t.rule.action == NatAction::Pool as u8 {
-        if !pool(env, *generation, packet.family, t) {
+        if !pool(env, *tables, packet.family, t) {
             return Err(Reason::NatNoAddress);
         }
         let index = address::below(address::mix(&packet.source_be), t.pool.count);
@@ -88,9 +81,9 @@ fn apply<E: Tables>(env: &E, work: &mut Work) -> Result<(), Reason> {
 
 /// Copies the pool of the rule at hand; false if it has no address of the family.
 #[inline(always)]
-pub(super) fn pool<E: Tables>(env: &E, generation: u32, family: u8, t: &mut Translation) -> bool {
+pub(super) fn pool<E: Tables>(env: &E, tables: u32, family: u8, t: &mut Translation) -> bool {
     let key = PoolKey {
-        generation,
+        generation: tables,
         pool: t.rule.pool,
         family: u32::from(family),
     };
@@ -105,5 +98,5 @@ pub fn owned<E: Tables>(env: &E, work: &Work) -> u64 {
     if t.translated || t.flags & nat_flags::ADDRESSES == 0 {
         return 0;
     }
-    env.nat_address(work.generation, work.packet.family, &work.packet.destination_be)
+    env.nat_address(work.tables, work.packet.family, &work.packet.destination_be)
 }

@@ -239,18 +239,19 @@ fn still<E: Tables>(env: &E, work: &mut Work) -> bool {
         question,
         walk,
         generation,
+        tables,
         ..
     } = work;
     let (Some(from_zone), Some(to_zone)) = (
-        env.zone(*generation, t.mapping.inside_ifindex),
-        env.zone(*generation, t.mapping.outside_ifindex),
+        env.zone(*tables, t.mapping.inside_ifindex),
+        env.zone(*tables, t.mapping.outside_ifindex),
     ) else {
         return false;
     };
     let family = t.mapping.family;
     question.source_be = t.mapping.inside_be;
     question.destination_be = t.mapping.target_be;
-    question.generation = *generation;
+    question.generation = *tables;
     question.port = t.mapping.target_port;
     question.protocol = t.mapping.protocol;
     question.family = family;
@@ -259,7 +260,7 @@ fn still<E: Tables>(env: &E, work: &mut Work) -> bool {
     question.set = RuleSet::SourceNat;
     let number = decide(env, question, walk);
     if number == Decision::NO_RULE
-        || !rule(env, *generation, RuleSet::SourceNat, number, false, &mut t.rule)
+        || !rule(env, *tables, RuleSet::SourceNat, number, false, &mut t.rule)
         || t.rule.filtering == NatFiltering::None as u8
     {
         return false;
@@ -270,7 +271,7 @@ fn still<E: Tables>(env: &E, work: &mut Work) -> bool {
         }
         MappingKey::INTERFACE | t.mapping.outside_ifindex
     } else {
-        if !pool(env, *generation, family, t) {
+        if !pool(env, *tables, family, t) {
             return false;
         }
         t.rule.identity

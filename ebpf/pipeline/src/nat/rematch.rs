@@ -18,7 +18,7 @@ pub(crate) fn same<E: Tables>(env: &E, work: &mut Work, reply: bool, forwarded: 
     if env.wired() {
         return Ok(());
     }
-    let flags = env.nat_flags(work.generation);
+    let flags = env.nat_flags(work.tables);
     work.translation.flags = flags;
     let same = if flags & (nat_flags::SOURCE | nat_flags::DESTINATION) == 0 {
         (work.flow.flags | work.partner.flags) & flow_flags::TRANSLATED == 0
@@ -43,12 +43,12 @@ fn asked<E: Tables>(env: &E, work: &mut Work, set: RuleSet) -> bool {
         translation: t,
         question,
         walk,
-        generation,
+        tables,
         ..
     } = work;
     question.set = set;
     let number = decide(env, question, walk);
-    number != Decision::NO_RULE && rule(env, *generation, set, number, false, &mut t.rule)
+    number != Decision::NO_RULE && rule(env, *tables, set, number, false, &mut t.rule)
 }
 
 /// Whether the session's destination is what its tuple would be given before the route.
@@ -83,7 +83,7 @@ fn same_destination<E: Tables>(env: &E, work: &mut Work, reply: bool, from_zone:
     let Work {
         translation: t,
         packet,
-        generation,
+        tables,
         ..
     } = work;
     let family = packet.family;
@@ -97,7 +97,7 @@ fn same_destination<E: Tables>(env: &E, work: &mut Work, reply: bool, from_zone:
     }
     t.destination_rule = t.rule.rule;
     if t.rule.action == NatAction::Pool as u8 {
-        return pool(env, *generation, family, t)
+        return pool(env, *tables, family, t)
             && address::pool_has(&t.pool, family, &t.new_destination_be)
             && if t.pool.port != 0 && has_destination_port(packet.protocol) {
                 t.new_destination_port == t.pool.port
@@ -117,7 +117,7 @@ fn same_source<E: Tables>(env: &E, work: &mut Work, reply: bool, from_zone: u8, 
     let outside = if t.outside_ifindex == 0 {
         None
     } else {
-        env.zone(work.generation, t.outside_ifindex)
+        env.zone(work.tables, t.outside_ifindex)
     };
     match outside {
         // As when it began: see `source::asked`.
@@ -157,7 +157,7 @@ fn same_source<E: Tables>(env: &E, work: &mut Work, reply: bool, from_zone: u8, 
         return original.new_source_be == own_address(t, family);
     }
     if t.rule.action == NatAction::Pool as u8 {
-        return pool(env, work.generation, family, t)
+        return pool(env, work.tables, family, t)
             && address::pool_has(&t.pool, family, &original.new_source_be)
             && (t.pool.flags & pool_flags::KEEP_PORTS == 0 || original.new_source_port == key.source_port);
     }

@@ -103,7 +103,7 @@ fn asked<E: Tables>(env: &E, work: &mut Work) -> bool {
         question,
         walk,
         packet,
-        generation,
+        tables,
         out_ifindex,
         ..
     } = work;
@@ -111,7 +111,7 @@ fn asked<E: Tables>(env: &E, work: &mut Work) -> bool {
     let outside = if t.outside_ifindex == 0 {
         None
     } else {
-        env.zone(*generation, t.outside_ifindex)
+        env.zone(*tables, t.outside_ifindex)
     };
     let number = match outside {
         Some(outside) if outside != question.from_zone => {
@@ -136,7 +136,7 @@ fn asked<E: Tables>(env: &E, work: &mut Work) -> bool {
             question.to_zone,
         ),
     };
-    number != Decision::NO_RULE && rule(env, *generation, RuleSet::SourceNat, number, true, &mut t.rule)
+    number != Decision::NO_RULE && rule(env, *tables, RuleSet::SourceNat, number, true, &mut t.rule)
 }
 
 /// Does what the rule says.
@@ -145,7 +145,7 @@ fn apply<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<(), Reason> {
     let Work {
         translation: t,
         packet,
-        generation,
+        tables,
         egress,
         out_ifindex,
         ..
@@ -179,7 +179,7 @@ fn apply<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<(), Reason> {
         may_become(t, packet.protocol, LOWEST_PORT, u16::MAX);
     } else {
         t.identity = t.rule.identity;
-        if !pool(env, *generation, family, t) {
+        if !pool(env, *tables, family, t) {
             return Err(Reason::NatNoAddress);
         }
         let number = if t.pool.flags & pool_flags::PAIRED != 0 {
@@ -330,7 +330,7 @@ pub(crate) fn reserve<E: Tables + Clock>(env: &E, work: &mut Work) -> Reserved {
 pub(crate) fn settled<E: Tables>(env: &E, work: &mut Work) {
     let Work {
         translation: t,
-        generation,
+        tables,
         now_ns,
         ..
     } = work;
@@ -341,7 +341,7 @@ pub(crate) fn settled<E: Tables>(env: &E, work: &mut Work) {
         // Only for the hit: what the rule says was done long ago.
         rule(
             env,
-            *generation,
+            *tables,
             RuleSet::DestinationNat,
             t.destination_number,
             true,

@@ -43,7 +43,7 @@ fn store<F: Frame>(frame: &mut F, work: &mut Work, lowered: u32) -> Result<(), R
 /// Rewrites the option. Returns its offset in the high byte and the change of the packet's sum below; 0: nothing changed.
 #[inline(never)]
 fn lower<E: Tables>(env: &E, work: &mut Work) -> u32 {
-    let most = match env.tcp_mss(work.generation) {
+    let most = match env.tcp_mss(work.tables) {
         Settings::MSS_KEEP => return 0,
         Settings::MSS_PATH => {
             // Of both interfaces: data runs against the SYN's direction, and acknowledgements with it. The headers without

@@ -449,7 +449,7 @@ fn check(tables: &HostTables) {
 }
 
 fn limit_of(tables: &HostTables, zone: u8) -> LimitRule {
-    bulkhead_pipeline::Tables::limit_rule(tables, bulkhead_pipeline::Tables::live(tables).generation, zone)
+    bulkhead_pipeline::Tables::limit_rule(tables, bulkhead_pipeline::Tables::live(tables).tables, zone)
 }
 
 /// What happens on a CPU.

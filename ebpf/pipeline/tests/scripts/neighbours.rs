@@ -1,6 +1,6 @@
 //! Who has an address of translation's: ARP and neighbour solicitations, answered and not.
 
-use bulkhead_abi::{Live, NAT_ANSWERED, PrefixKey4, PrefixKey6, Reason, nat_flags};
+use bulkhead_abi::{Live, NAT_ANSWERED, NatAddressKey4, NatAddressKey6, Reason, nat_flags};
 use bulkhead_pipeline::Action;
 
 use crate::{
@@ -320,13 +320,13 @@ fn an_address_of_a_destination_rule_is_answered_for_unless_a_host_has_it() {
     let mut net = net();
     let (generation, zones) = (net.generation() | NAT_ANSWERED, 1 << ZONE_OUTSIDE);
     let (web, web6) = ("198.51.100.80", "2001:db8:2::80");
-    let key = PrefixKey4 {
+    let key = NatAddressKey4 {
         bits: 64,
         generation,
         address_be: words(ip(web))[0],
     };
     net.tables().nat_addresses4.set(&key, &zones);
-    let key = PrefixKey6 {
+    let key = NatAddressKey6 {
         bits: 160,
         generation,
         address_be: words(ip(web6)),

@@ -11,10 +11,10 @@
 use std::net::IpAddr;
 
 use bulkhead_abi::{
-    Dimension, Flow, FlowKey6, Interface, LimitRule, LimitRuleKey, Live, NeighbourKey, PolicyAction,
-    PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Route4Key, Route6Key, RouteEntry, RouteKind, RulePage,
+    AddressClass, Dimension, Flow, FlowKey6, Interface, LimitRule, LimitRuleKey, Live, NeighbourKey,
+    PolicyAction, PolicyKey, PolicyRule, PrefixKey4, PrefixKey6, Route4Key, Route6Key, RouteEntry, RouteKind,
     RuleSet, Screen, ScreenCount, ScreenProfile, ServiceKey, SessionState, Settings, TimeoutKey, VectorKey,
-    WORDS_PER_PAGE, ZONE_SLOTS, ZoneKey, flow_flags, interface_flags,
+    ZONE_SLOTS, ZoneKey, flow_flags, interface_flags,
 };
 use bulkhead_pipeline::{
     Table,
@@ -37,6 +37,8 @@ pub const ZONE_OUTSIDE: u32 = 2;
 pub const ZONE_DMZ: u32 = 3;
 pub const SELF: u32 = 0;
 pub const ANY: u32 = VectorKey::ANY;
+/// Above the judgement numbers, so that a number used for the other is not found.
+const TABLES: u32 = 100;
 
 pub const SECOND: u64 = 1_000_000_000;
 
@@ -185,7 +187,7 @@ impl Net {
         route(&tables, "203.0.113.0", 24, RouteKind::Reject, 0, None);
         let mut net = Self {
             firewall: HostFirewall::new(tables),
-            generation: 0,
+            generation: TABLES,
             policies: Vec::new(),
         };
         for (ifindex, address) in [
@@ -315,7 +317,8 @@ impl Net {
             accept(tables, generation, RuleSet::Policy, rule, policy);
         }
         tables.live.set(Live {
-            generation,
+            generation: generation - TABLES,
+            tables: generation,
             ..tables.live.get()
         });
     }
@@ -328,9 +331,14 @@ impl Net {
         self.tables().settings.set(&slot, &settings);
     }
 
-    /// The generation in force.
+    /// What the keys of the tables in force carry.
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// The number that flows judged by now carry.
+    pub fn judgement(&self) -> u32 {
+        self.generation - TABLES
     }
 
     /// Gives a zone of the generation in force a screen profile.
@@ -384,19 +392,17 @@ impl Net {
 
     /// Gives a prefix a class.
     pub fn address_class(&mut self, class: u32, prefix: &str, length: u32) {
-        let generation = self.generation;
         let (address, tables) = (ip(prefix), self.tables());
+        let class = AddressClass::both(class);
         if address.is_ipv4() {
             let key = PrefixKey4 {
-                bits: 32 + length,
-                generation,
+                bits: length,
                 address_be: words(address)[0],
             };
             tables.prefixes4.set(&key, &class);
         } else {
             let key = PrefixKey6 {
-                bits: 32 + length,
-                generation,
+                bits: length,
                 address_be: words(address),
             };
             tables.prefixes6.set(&key, &class);
@@ -518,8 +524,14 @@ impl Net {
     }
 }
 
-/// Enters what a rule of a set accepts into the rule vectors.
+/// Enters what a rule (of the first page) of a set accepts into the rule vectors.
 pub fn accept(tables: &HostTables, generation: u32, set: RuleSet, rule: usize, matches: &Policy) {
+    let (word, bit) = (rule as u32 / 64, 1_u64 << (rule % 64));
+    let places = [
+        (VectorKey::TOP, 1),
+        (VectorKey::summary(0), 1 << word),
+        (VectorKey::word(0, word), bit),
+    ];
     for (dimension, class) in [
         (Dimension::FromZone, matches.from),
         (Dimension::ToZone, matches.to),
@@ -527,20 +539,23 @@ pub fn accept(tables: &HostTables, generation: u32, set: RuleSet, rule: usize, m
         (Dimension::Destination, matches.destination),
         (Dimension::Service, matches.service),
     ] {
-        let key = VectorKey {
-            generation,
-            class,
-            dimension: VectorKey::dimension_of(set, dimension),
-            page: 0,
-        };
-        let mut page = tables.vector_pages.get(&key).unwrap_or(RulePage {
-            summary: 0,
-            words: [0; WORDS_PER_PAGE],
-        });
-        page.words[rule / 64] |= 1 << (rule % 64);
-        page.summary |= 1 << (rule / 64);
-        tables.vector_pages.set(&key, &page);
-        tables.vector_tops.set(&key, &1);
+        for (index, bits) in places {
+            let mut key = VectorKey {
+                generation,
+                class,
+                dimension: VectorKey::dimension_of(set, dimension),
+                index,
+            };
+            if class == ANY {
+                key.dimension = (set as u16) << 8;
+                let mut any = tables.any_vectors.get(&key).unwrap_or_default();
+                any.words[dimension as usize] |= bits;
+                tables.any_vectors.set(&key, &any);
+            } else {
+                let word = tables.vectors.get(&key).unwrap_or(0);
+                tables.vectors.set(&key, &(word | bits));
+            }
+        }
     }
 }
 

@@ -79,7 +79,10 @@ fn the_first_match_wins() {
         .map(|rule| {
             net.tables()
                 .rules
-                .get(&bulkhead_abi::PolicyKey { generation: 1, rule })
+                .get(&bulkhead_abi::PolicyKey {
+                    generation: net.generation(),
+                    rule,
+                })
                 .unwrap()
                 .hits
         })

@@ -241,6 +241,7 @@ fn poison() -> Work {
     work.now_ns = 1;
     work.out_ifindex = 99;
     work.generation = 99;
+    work.tables = 98;
     work.policy = 99;
     work.half_open = 1;
     work.packet.options = u64::MAX;

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use bulkhead_abi::{
-    NatAction, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES, PoolKey, PrefixKey4, PrefixKey6,
-    RuleSet, ZONE_SELF, nat_flags, pool_flags,
+    NatAction, NatAddressKey4, NatAddressKey6, NatFiltering, NatPool, NatRule, NatRuleKey, POOL_RANGES,
+    PoolKey, RuleSet, ZONE_SELF, nat_flags, pool_flags,
 };
 
 use crate::{
@@ -255,14 +255,14 @@ impl Net {
         let bits = 32 + length;
         if address.is_ipv4() {
             let address_be = words(address)[0];
-            let key = PrefixKey4 {
+            let key = NatAddressKey4 {
                 bits,
                 generation,
                 address_be,
             };
             self.tables().nat_addresses4.set(&key, &zones);
         } else {
-            let key = PrefixKey6 {
+            let key = NatAddressKey6 {
                 bits,
                 generation,
                 address_be: words(address),

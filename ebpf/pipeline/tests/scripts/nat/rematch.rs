@@ -334,7 +334,7 @@ fn a_session_by_a_mapping_lives_as_long_as_the_mapping() {
         persistent(net);
         let (outside, mut mapping) = net.tables().mappings.entries()[0];
         mapping.inside_port = 5001;
-        mapping.generation = net.generation();
+        mapping.generation = net.judgement();
         net.tables().mappings.set(&outside, &mapping);
     };
     let (there, back) = segments(stranger, own, (99, 5000), (CLIENT, stranger), (5000, 99));

@@ -1,0 +1,82 @@
+//! From what moved to what is written, and in which order.
+//!
+//! A packet looks up one entry per address: the host's, else that of the longest prefix. So a change of members, which
+//! packets see while it is written, is written in an order in which every address goes from its old class straight to its
+//! new one:
+//!
+//! 1. Entries that come or change, longest prefixes first. An entry that comes takes its addresses from the one around it
+//!    while that still has its old class.
+//! 2. Entries that go, shortest first. What they leave falls to an entry that has its new class already, and never to one
+//!    that goes itself.
+//!
+//! A commit is not seen while it is written: it writes the other half of the entries, for which any order will do.
+
+use bulkhead_abi::AddressClass;
+
+use super::side::{Bits, Key, Moved};
+
+/// One write: an entry, or its removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write<A> {
+    /// The prefix.
+    pub key: Key<A>,
+    /// Its entry; `None`: it goes.
+    pub value: Option<AddressClass>,
+}
+
+/// The writes of a change of members, in order.
+#[must_use]
+pub fn change<A: Bits>(moved: &[Moved<A>]) -> Vec<Write<A>> {
+    let write = |moved: &Moved<A>| Write {
+        key: moved.key,
+        value: moved.is.then_some(AddressClass::both(moved.after)),
+    };
+    let mut writes: Vec<Write<A>> = moved.iter().map(write).collect();
+    writes.sort_by_key(|write| {
+        let (_, length) = write.key;
+        match write.value {
+            Some(_) => (false, A::WIDTH - length),
+            None => (true, length),
+        }
+    });
+    writes
+}
+
+/// The writes that stage a commit beside the generation `live`: its packets find what they found before.
+#[must_use]
+pub fn stage<A: Bits>(moved: &[Moved<A>], live: u32) -> Vec<Write<A>> {
+    let half = |moved: &Moved<A>| {
+        if live & 1 == 0 {
+            [moved.before, moved.after]
+        } else {
+            [moved.after, moved.before]
+        }
+    };
+    let write = |moved: &Moved<A>| Write {
+        key: moved.key,
+        value: Some(AddressClass { class: half(moved) }),
+    };
+    moved.iter().map(write).collect()
+}
+
+/// The writes that end a commit, when no packet is judged by the generation before any more.
+#[must_use]
+pub fn settle<A: Bits>(moved: &[Moved<A>]) -> Vec<Write<A>> {
+    change(moved)
+}
+
+/// The writes that take back a commit that was staged and did not happen, or a change.
+#[must_use]
+pub fn back<A: Bits>(moved: &[Moved<A>]) -> Vec<Write<A>> {
+    let turned: Vec<Moved<A>> = moved
+        .iter()
+        .map(|moved| Moved {
+            key: moved.key,
+            before: moved.after,
+            after: moved.before,
+            was: moved.is,
+            is: moved.was,
+        })
+        .collect();
+    change(&turned)
+}

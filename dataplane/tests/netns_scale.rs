@@ -1,0 +1,219 @@
+//! Many rules and many addresses in the kernel's tables: what a commit takes, what the tables take, and that the first match
+//! is still the first match. A debug build does a tenth of it.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
+
+use anyhow::Result;
+use bulkhead_dataplane::{
+    bpf::Sizes,
+    compile,
+    engine::{Engine, Explain, Options},
+    membership::book::Book,
+    reference::{self, Tuple},
+    ruleset::{Action, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Service, ServiceMatch, Zone},
+};
+use bulkhead_testkit::{HostSpec, Topology, privileged};
+
+const SCALE: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
+
+/// The `number`th address of a group.
+fn member(group: u32, number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a00_0000 + (group << 12) + number)
+}
+
+fn prefix(address: Ipv4Addr, length: u8) -> Prefix {
+    Prefix {
+        address: address.into(),
+        length,
+    }
+}
+
+/// `rules` policies, every fourth with a source, a destination and a service that no other has, the others between groups.
+/// `groups` groups have `members` addresses each, and what they have in common with the next.
+fn ruleset(rules: u32, groups: u32, members: u32, noise: &str) -> Ruleset {
+    let interface = |name: &str, zone| InterfaceRule {
+        name: name.into(),
+        zone,
+        hook: HookMode::Tcx,
+        ..InterfaceRule::default()
+    };
+    let zone = |name: &str| Zone {
+        name: name.into(),
+        ..Zone::default()
+    };
+    let mut ruleset = Ruleset {
+        zones: vec![zone("inside"), zone("outside")],
+        interfaces: vec![interface("net1", 0), interface("net2", 1)],
+        ..Ruleset::default()
+    };
+    for group in 0..groups {
+        let own = (0..members).map(|number| prefix(member(group, number), 32));
+        let common = prefix(member(group + 1, 0), 26);
+        ruleset.groups.push(Group {
+            name: format!("group{group}"),
+            members: own.chain([common]).collect(),
+            ..Group::default()
+        });
+    }
+    for number in 0..=u16::MAX {
+        ruleset.services.push(Service {
+            name: format!("tcp{number}"),
+            matches: vec![ServiceMatch::Ports {
+                protocol: 6,
+                first: number,
+                last: number,
+            }],
+            ..Service::default()
+        });
+    }
+    for number in 0..rules {
+        let mut policy = Policy {
+            name: format!("{noise}{number}"),
+            from: vec![0],
+            to: vec![1],
+            action: if number % 2 == 0 {
+                Action::Permit
+            } else {
+                Action::Deny
+            },
+            ..Policy::default()
+        };
+        if number % 4 == 0 {
+            for (index, list) in [&mut policy.source, &mut policy.destination]
+                .into_iter()
+                .enumerate()
+            {
+                list.push(ruleset.groups.len());
+                let address = Ipv4Addr::from(0xc000_0000 + number * 2 + index as u32);
+                ruleset.groups.push(Group {
+                    name: address.to_string(),
+                    members: vec![prefix(address, 32)],
+                    ..Group::default()
+                });
+            }
+            policy.service = vec![(number % 65_536) as usize];
+        } else {
+            policy.source = vec![(number % groups) as usize];
+            policy.destination = vec![(number / groups % groups) as usize];
+            policy.service = vec![(number / 7 % 65_536) as usize];
+        }
+        ruleset.policies.push(policy);
+    }
+    ruleset
+}
+
+/// Packets that some rule is about, and others.
+fn tuples(ruleset: &Ruleset, rules: u32) -> Vec<Tuple> {
+    let mut tuples = Vec::new();
+    for number in (0..rules)
+        .step_by(rules as usize / 40 + 1)
+        .chain([rules - 1, rules - 2])
+    {
+        let policy = &ruleset.policies[number as usize];
+        let first = |named: &[usize]| ruleset.groups[named[0]].members[0].address;
+        let port = match ruleset.services[policy.service[0]].matches[0] {
+            ServiceMatch::Ports { first, .. } => first,
+            _ => 0,
+        };
+        for port in [port, port.wrapping_add(1)] {
+            tuples.push(Tuple {
+                source: first(&policy.source),
+                destination: first(&policy.destination),
+                protocol: 6,
+                port,
+            });
+        }
+    }
+    tuples
+}
+
+fn commit_takes(lab: &Topology, engine: &Engine, ruleset: Ruleset, what: &str) -> Result<u128> {
+    let began = Instant::now();
+    lab.firewall().run(|| engine.commit(ruleset))?;
+    let took = began.elapsed();
+    println!("{what}: {took:?}");
+    Ok(took.as_millis())
+}
+
+#[test]
+fn netns_a_hundred_thousand_rules_and_a_million_addresses() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let (rules, groups, members) = (100_000 / SCALE + 5_000, 250, 4_000 / SCALE);
+    let lab = Topology::builder("bts-")
+        .host(HostSpec::new("inside"))
+        .host(HostSpec::new("outside").internet())
+        .build()?;
+    let sizes = Sizes {
+        addresses: 1_200_000,
+        ..Sizes::large()
+    };
+    let small = ruleset(10, 2, 4, "few");
+    let engine = lab
+        .firewall()
+        .run(|| Engine::start(small.clone(), &Options { sizes }))?;
+    let ten_thousand = ruleset(10_000, 250, 40, "rule");
+    commit_takes(&lab, &engine, ten_thousand.clone(), "10,000 rules, first")?;
+    let mut changed = ten_thousand;
+    changed.policies[5_000].action = Action::Reject;
+    let took = commit_takes(&lab, &engine, changed, "10,000 rules, one changed")?;
+    if SCALE == 1 {
+        assert!(took <= 500, "{took} ms");
+    }
+    let many = ruleset(rules, groups, members, "rule");
+    let began = Instant::now();
+    let mut book = Book::default();
+    let (done, meaning) = book.commit(&Ruleset::default(), &many).expect("no cycles");
+    println!("the book of {} prefixes: {:?}", done.added, began.elapsed());
+    let began = Instant::now();
+    let compiled = compile::compile_with(&many, 1, &[], &book.classes(&meaning))?;
+    println!(
+        "compiling {rules} rules: {:?}, {} words of vectors",
+        began.elapsed(),
+        compiled.vectors.len()
+    );
+    drop((book, compiled));
+    commit_takes(&lab, &engine, many.clone(), "all of it")?;
+    commit_takes(&lab, &engine, many.clone(), "all of it again")?;
+    let mut wrong = BTreeMap::new();
+    let mut matched = 0;
+    for tuple in tuples(&many, rules) {
+        let want = reference::first_match(&many, 0, 1, &tuple).map(|index| many.policies[index].name.clone());
+        let question = Explain {
+            ingress: "net1".into(),
+            source: tuple.source,
+            destination: tuple.destination,
+            protocol: tuple.protocol,
+            source_port: 1,
+            destination_port: tuple.port,
+            icmp: None,
+        };
+        let explained = engine.explain(&question)?;
+        matched += usize::from(want.is_some());
+        assert_eq!(explained.to_zone, "outside");
+        if explained.policy != want {
+            wrong.insert(format!("{tuple:?}"), (want, explained.policy));
+        }
+    }
+    println!("{matched} packets matched");
+    assert!(matched > 40 && wrong.is_empty(), "{matched}: {wrong:#?}");
+    for table in engine.memory()?.iter().filter(|table| table.entries > 5_000) {
+        println!(
+            "{:16} {:>9} of {:>9} {:>6} KiB",
+            table.name,
+            table.entries,
+            table.capacity,
+            table.bytes >> 10
+        );
+    }
+    commit_takes(&lab, &engine, small, "and back")?;
+    let left = engine.memory()?;
+    let left = left
+        .iter()
+        .filter(|table| ["HOSTS4", "PREFIXES4", "VECTORS", "RULES"].contains(&&*table.name));
+    for table in left {
+        assert!(table.entries < 100, "{table:?}");
+    }
+    Ok(())
+}
