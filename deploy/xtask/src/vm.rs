@@ -34,7 +34,12 @@ use crate::{
 
 /// What `--quick` runs: that the object loads, what it costs the verifier, that its programs decide as the model does, and
 /// that traffic passes, stops and is stopped through real interfaces.
-const QUICK: &[&str] = &["prog_run_"];
+const QUICK: &[&str] = &[
+    "prog_run_",
+    "netns_clsact_",
+    "netns_conversations_over_tcx",
+    "netns_detached_programs_forward_nothing",
+];
 
 /// Tests that hold the machine to a time, which an emulated one does not keep. They do not run there and are reported.
 const TIMED: &[(&str, &str)] = &[(
