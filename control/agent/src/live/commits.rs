@@ -550,7 +550,8 @@ mod tests {
                 [
                     made.sessions,
                     made.half_open,
-                    made.rules,
+                    // The rules of hostInbound, in two generations.
+                    made.rules - 512,
                     made.addresses,
                     made.routes,
                     made.neighbours
