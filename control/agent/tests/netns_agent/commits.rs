@@ -216,6 +216,18 @@ fn netns_agent_commits_are_in_force_attributed_compared_and_rolled_back() {
     daemon.restart();
     assert!(is_open(inside, &listening), "{}", daemon.log());
     assert_eq!(daemon.json(&["history"])["revisions"][0]["source"], "file");
+    // Edited into something wrong, or something that the data plane has no room for, it does not.
+    for wrong in [
+        CONFIGURATION.replace("destination: farm", "destination: fram"),
+        CONFIGURATION.replace("spec:\n", "spec:\n  size: { routes: 1 }\n"),
+    ] {
+        daemon.configure(&wrong);
+        assert!(daemon.end(Signal::SIGTERM).success());
+        daemon.restart();
+        assert!(is_open(inside, &listening), "{}", daemon.log());
+        assert!(daemon.log().contains("ERROR"), "{}", daemon.log());
+        assert_eq!(in_force(&daemon), 7);
+    }
 }
 
 #[test]
