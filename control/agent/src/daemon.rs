@@ -12,8 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use bulkhead_config::Config;
 use bulkhead_dataplane::engine::{Engine, Options};
-use bulkhead_revisions::Source;
+use bulkhead_revisions::{Source, Store};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -23,6 +24,7 @@ use crate::live::{CommitError, Commits, LiveFirewall, Proposal, log_error, now_m
 use crate::log::{self, LogFormat};
 use crate::report::Committed;
 use crate::server::Claim;
+use crate::startup::Beginning;
 use crate::{notify, protocol, startup, state, translate, words};
 
 /// Arguments of `bulkhead run`.
@@ -84,42 +86,7 @@ fn enforce(args: &RunArgs) -> Result<()> {
     let state = state::directory(args.state.as_deref())?;
     let (mut store, durable) = state::revisions(state.as_deref(), args.state.is_some(), args.revisions)?;
     let user = words::user_name(nix::unistd::getuid());
-    let beginning = startup::choose(args.config.as_deref(), first, &store, &user, now_ms())?;
-    log::warnings(&beginning.configuration);
-
-    // On the disk before the engine starts, a revision only when it has: see `live::commits`.
-    let document = beginning.configuration.source;
-    let prepared = match beginning.draft {
-        Some(draft) => Some(store.prepare(draft, document.as_bytes())?),
-        None => None,
-    };
-    let config = beginning.configuration.parsed.config;
-    let options = Options {
-        sizes: translate::sizes(&config),
-    };
-    let engine = match Engine::start(translate::ruleset(&config), &options) {
-        Ok(engine) => engine,
-        Err(error) => {
-            if let Some(prepared) = prepared {
-                store.discard(prepared);
-            }
-            return Err(error).context(
-                "cannot start the firewall; nothing is forwarded. `bulkhead doctor` says what this machine lacks",
-            );
-        }
-    };
-    if let Some(prepared) = prepared {
-        store.publish(prepared)?;
-    }
-    if let Some(revision) = store.current() {
-        tracing::info!(
-            revision = revision.number,
-            source = %revision.source,
-            author = revision.author,
-            reason = beginning.reason,
-            "configuration chosen"
-        );
-    }
+    let (engine, config) = start(args, first, &mut store, &user)?;
     let events = log_events(&engine)?;
     let commits = Commits::new(store, durable, args.config.clone());
     let firewall = Arc::new(LiveFirewall::new(engine, config, commits));
@@ -162,6 +129,68 @@ fn enforce(args: &RunArgs) -> Result<()> {
         "stopped; the kernel forwards nothing between data interfaces until the firewall runs again"
     );
     Ok(())
+}
+
+/// Starts the engine with what a start uses. A changed file that the data plane refuses is like one that is wrong: the
+/// last committed revision is used.
+fn start(
+    args: &RunArgs,
+    first: Option<Configuration>,
+    store: &mut Store,
+    user: &str,
+) -> Result<(Engine, Config)> {
+    let beginning = startup::choose(args.config.as_deref(), first, store, user, now_ms())?;
+    let replaces = beginning
+        .draft
+        .as_ref()
+        .is_some_and(|draft| draft.source == Source::File && store.current().is_some());
+    match start_with(beginning, store) {
+        Err(error) if replaces => {
+            log::refusal(&error);
+            tracing::error!("the file is refused by the data plane, the last committed revision is used");
+            let beginning = startup::choose(None, None, store, user, now_ms())?;
+            start_with(beginning, store)
+        }
+        outcome => outcome,
+    }
+}
+
+/// What is new is on the disk before the engine starts and a revision when it has: see `live::commits`.
+fn start_with(beginning: Beginning, store: &mut Store) -> Result<(Engine, Config)> {
+    log::warnings(&beginning.configuration);
+    let document = beginning.configuration.source;
+    let prepared = match beginning.draft {
+        Some(draft) => Some(store.prepare(draft, document.as_bytes())?),
+        None => None,
+    };
+    let config = beginning.configuration.parsed.config;
+    let options = Options {
+        sizes: translate::sizes(&config),
+    };
+    let engine = match Engine::start(translate::ruleset(&config), &options) {
+        Ok(engine) => engine,
+        Err(error) => {
+            if let Some(prepared) = prepared {
+                store.discard(prepared);
+            }
+            return Err(error).context(
+                "cannot start the firewall; nothing is forwarded. `bulkhead doctor` says what this machine lacks",
+            );
+        }
+    };
+    if let Some(prepared) = prepared {
+        store.publish(prepared)?;
+    }
+    if let Some(revision) = store.current() {
+        tracing::info!(
+            revision = revision.number,
+            source = %revision.source,
+            author = revision.author,
+            reason = beginning.reason,
+            "configuration chosen"
+        );
+    }
+    Ok((engine, config))
 }
 
 /// Commits the file.

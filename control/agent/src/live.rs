@@ -24,7 +24,7 @@ use crate::report::{
     Cleared, Committed, Confirmed, Counters, Explanation, Flow, Group, Groups, History, Interfaces, Memory,
     Nat, Policies, Policy, Question, Screens, Session, Sessions, ShownConfig, Zone, Zones,
 };
-use crate::{convert, report};
+use crate::{convert, report, translate};
 
 /// The name of the counter of what no policy matched.
 const DEFAULT_DENIED: &str = bulkhead_abi::Reason::DefaultDeny.name();
@@ -52,6 +52,15 @@ impl LiveFirewall {
     /// The engine.
     pub const fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Tells the engine to enforce a configuration from now on; returns its generation. Only for commits, which keep the two
+    /// together.
+    ///
+    /// # Errors
+    /// If the data plane refuses it; the old one stays in force.
+    fn enforce(&self, config: &Config) -> Result<u32, EngineError> {
+        self.engine.commit(translate::ruleset(config))
     }
 
     /// The configuration in force; holds off a commit as long as it is held.

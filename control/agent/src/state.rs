@@ -76,3 +76,48 @@ pub fn revisions(directory: Option<&Path>, named: bool, kept: usize) -> Result<(
     let (store, _) = Store::open(Memory::default(), kept.min(KEPT_IN_MEMORY))?;
     Ok((store, false))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_named_must_be_there() {
+        let roof = tempfile::tempdir().expect("a directory");
+        let path = roof.path().join("deep/state");
+        let made = directory(Some(&path))
+            .expect("a directory")
+            .expect("it was named");
+        assert_eq!(made, path);
+        assert!(!has_revisions(Some(&path)));
+        let (store, durable) = revisions(Some(&made), true, 10).expect("a store");
+        assert!(durable && store.current().is_none());
+        assert!(
+            revisions(Some(&made), true, 10).is_err(),
+            "one daemon per directory"
+        );
+
+        let file = roof.path().join("file");
+        fs::write(&file, "").expect("a file");
+        let error = directory(Some(&file.join("below"))).expect_err("a file is no directory");
+        assert!(
+            error.to_string().contains("cannot make the state directory"),
+            "{error}"
+        );
+        assert!(revisions(Some(&file), true, 10).is_err());
+    }
+
+    #[test]
+    fn without_one_revisions_last_as_long_as_the_daemon() {
+        let (_, durable) = revisions(None, false, 50).expect("memory");
+        assert!(!durable);
+        // The default, where it cannot be used.
+        let roof = tempfile::tempdir().expect("a directory");
+        let file = roof.path().join("file");
+        fs::write(&file, "").expect("a file");
+        let (_, durable) = revisions(Some(&file), false, 50).expect("memory");
+        assert!(!durable);
+    }
+}

@@ -20,6 +20,8 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
+/// Rules besides the policies: one for each zone that may reach the firewall itself, and zone numbers have eight bits.
+const HOST_INBOUND_RULES: u32 = 256;
 /// Answers (TCP resets, ICMP errors) per second and CPU: what Linux allows itself, `icmp_msgs_per_sec`.
 const ANSWERS_PER_SECOND: u32 = 1_000;
 /// Denial events per second and CPU: more than a person can read, less than a flood can cost.
@@ -105,7 +107,7 @@ pub const fn table_sizes(size: &Size, sessions: u32, half_open: u32) -> Sizes {
         sessions,
         half_open,
         // While a commit is staged both generations are there.
-        rules: size.policies.saturating_mul(2),
+        rules: size.policies.saturating_add(HOST_INBOUND_RULES).saturating_mul(2),
         addresses: size.addresses,
         routes: size.routes,
         neighbours: size.neighbours,

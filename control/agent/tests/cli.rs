@@ -225,6 +225,12 @@ fn without_a_daemon_every_command_says_what_to_do() {
             "explain", "--from", "web", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--tcp", "443",
         ],
         &["observe"],
+        &["confirm"],
+        &["rollback"],
+        &["history"],
+        &["diff"],
+        &["show", "config"],
+        &["show", "counters", "--memory"],
     ] {
         let output = bulkhead(&[command, &["--socket", socket]].concat());
         assert_eq!(
@@ -255,6 +261,13 @@ fn bad_usage_is_status_2() {
             "explain", "--from", "web", "--src", "10.0.0.1", "--dst", "10.0.0.2",
         ],
         &["run"],
+        &["commit"],
+        &["commit", "firewall.yaml", "--confirm", "5"],
+        &["commit", "firewall.yaml", "--confirm", "0s"],
+        &["commit", "firewall.yaml", "--confirm", "8d"],
+        &["rollback", "last"],
+        &["show", "counters", "--memory", "--all"],
+        &["run", "--config", "firewall.yaml", "--revisions", "1"],
     ] {
         let output = bulkhead(arguments);
         assert_eq!(status(&output), 2, "{arguments:?}: {}", stderr(&output));
@@ -265,6 +278,63 @@ fn bad_usage_is_status_2() {
         (status(&output), stdout(&output)),
         (0, format!("bulkhead {}\n", env!("CARGO_PKG_VERSION")))
     );
+}
+
+#[test]
+fn two_files_are_compared_without_a_daemon() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = std::fs::read_to_string(format!("{EXAMPLES}/minimal.yaml")).expect("an example");
+    let new = old.replace("action: permit", "action: reject");
+    let old = file(directory.path(), "41", &old);
+    let new = file(directory.path(), "new.yaml", &new);
+    let (old, new) = (old.to_str().expect("text"), new.to_str().expect("text"));
+    let text = stdout(&bulkhead(&["diff", old, new]));
+    assert!(
+        text.starts_with("~ policy inside-out: action permit -> reject\n")
+            && text.contains("\n+    - { name: inside-out"),
+        "{text}"
+    );
+    let report: Value =
+        serde_json::from_str(&stdout(&bulkhead(&["diff", old, new, "-o", "json"]))).expect("JSON");
+    assert_eq!(
+        (
+            &report["differences"][0]["change"],
+            &report["differences"][0]["fields"][0]["new"]
+        ),
+        (&"changed".into(), &"reject".into())
+    );
+    // A number is a revision, and for that a daemon is needed.
+    let nobody = directory.path().join("nobody.sock");
+    let nobody = nobody.to_str().expect("text");
+    let output = bulkhead(&["diff", "41", new, "--socket", nobody]);
+    assert!(
+        stderr(&output).contains("no daemon answers"),
+        "{}",
+        stderr(&output)
+    );
+    // A side that is wrong is shown, not compared.
+    let wrong = file(directory.path(), "wrong.yaml", WRONG);
+    let output = bulkhead(&["diff", old, wrong.to_str().expect("text")]);
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("wrong.yaml:7:42"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_commit_without_a_daemon_commits_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("nobody.sock");
+    let example = format!("{EXAMPLES}/minimal.yaml");
+    let output = bulkhead(&["commit", &example, "--socket", socket.to_str().expect("text")]);
+    let text = stderr(&output);
+    assert_eq!(status(&output), 1);
+    assert!(
+        text.contains("nothing was committed") && text.contains("bulkhead run --config"),
+        "{text}"
+    );
+    let absent = directory.path().join("absent.yaml");
+    let output = bulkhead(&["commit", absent.to_str().expect("text")]);
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("cannot read"), "{}", stderr(&output));
 }
 
 #[test]

@@ -216,6 +216,18 @@ fn netns_agent_commits_are_in_force_attributed_compared_and_rolled_back() {
     daemon.restart();
     assert!(is_open(inside, &listening), "{}", daemon.log());
     assert_eq!(daemon.json(&["history"])["revisions"][0]["source"], "file");
+    // Edited into something wrong, or something that the data plane has no room for, it does not.
+    for wrong in [
+        CONFIGURATION.replace("destination: farm", "destination: fram"),
+        CONFIGURATION.replace("spec:\n", "spec:\n  size: { routes: 1 }\n"),
+    ] {
+        daemon.configure(&wrong);
+        assert!(daemon.end(Signal::SIGTERM).success());
+        daemon.restart();
+        assert!(is_open(inside, &listening), "{}", daemon.log());
+        assert!(daemon.log().contains("ERROR"), "{}", daemon.log());
+        assert_eq!(in_force(&daemon), 7);
+    }
 }
 
 #[test]
@@ -427,4 +439,81 @@ fn netns_agent_two_commits_at_once_come_one_after_the_other() {
     });
     assert_eq!(outcomes.iter().filter(|committed| **committed).count(), 1);
     drop(connect(inside, listening.address()));
+}
+
+/// A small file system of its own at a path, gone with this.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf, bytes: usize) -> Self {
+        use nix::mount::{MsFlags, mount};
+        fs::create_dir_all(&path).expect("a directory");
+        let options = format!("size={bytes},mode=700");
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("none"), &path, Some("tmpfs"), flags, Some(options.as_str())).expect("a mount");
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The daemon may have it open still.
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn netns_agent_a_disk_that_refuses_changes_nothing() {
+    if !privileged() {
+        return;
+    }
+    let topology = topology("bhk-disk");
+    let (inside, server) = (topology.host("inside"), topology.host("server"));
+    let listening = TcpServer::start(&server.namespace, server.v4_port(PORT)).expect("a server");
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = SmallDisk::mount(directory.path().join("state"), 128 << 10);
+    let mut daemon = Daemon::start_in(&topology, CONFIGURATION, directory);
+    let mut held = connect(inside, listening.address());
+    let closed = file(&daemon, "closed.yaml", &closed());
+    let generation = || {
+        daemon.json(&["show", "interfaces"])["generation"]
+            .as_u64()
+            .expect("a number")
+    };
+    let mut unchanged = |message: &str| {
+        refused(&daemon, &["commit", &closed], 1, &[message]);
+        assert_eq!(in_force(&daemon), 1);
+        held.exchange(10, 10)
+            .expect("a socket")
+            .answered()
+            .expect("an exchange");
+        assert_eq!(
+            daemon.json(&["show", "policies"])["policies"][0]["action"],
+            "permit"
+        );
+    };
+
+    // Full: it shows before the data plane is touched.
+    let filler = disk.0.join("filler");
+    let mut size = 128 << 10;
+    while fs::write(&filler, vec![0; size]).is_err() {
+        size -= 1 << 10;
+    }
+    unchanged("No space left on device");
+    assert_eq!(generation(), 1);
+    fs::remove_file(&filler).expect("a file");
+
+    // No name to be had, after the switch: the data plane goes back.
+    let taken = disk.0.join("revisions/00000002.revision");
+    fs::create_dir(&taken).expect("a directory");
+    unchanged("cannot rename 00000002.revision");
+    assert!(daemon.log().contains("was taken back"), "{}", daemon.log());
+    assert_eq!(generation(), 3, "there and back");
+    fs::remove_dir(&taken).expect("a directory");
+
+    assert_eq!(daemon.json(&["commit", &closed])["revision"], 2);
+    assert!(!is_open(inside, &listening));
+    assert!(daemon.end(Signal::SIGTERM).success());
+    // Before the directory that it is mounted in.
+    drop(disk);
 }

@@ -29,7 +29,11 @@ impl<'t> Daemon<'t> {
     }
 
     pub fn start_with(topology: &'t Topology, configuration: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        Self::start_in(topology, configuration, tempfile::tempdir().expect("a directory"))
+    }
+
+    /// In a directory that its caller has prepared.
+    pub fn start_in(topology: &'t Topology, configuration: &str, directory: tempfile::TempDir) -> Self {
         fs::write(directory.path().join("firewall.yaml"), configuration).expect("a file");
         let process = spawn(topology.firewall(), &directory);
         let mut daemon = Self {

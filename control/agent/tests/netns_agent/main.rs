@@ -6,6 +6,7 @@ mod daemon;
 mod lifecycle;
 mod load;
 mod screens;
+mod sizes;
 mod wire;
 
 use std::fs::{self, File};
