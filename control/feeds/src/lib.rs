@@ -8,10 +8,15 @@
 #![forbid(unsafe_code)]
 
 mod entry;
+pub mod fetch;
 mod format;
+pub mod hold;
 mod json;
 mod list;
+pub mod names;
+pub mod schedule;
 mod stix;
+pub mod store;
 mod text;
 
 pub use entry::{Entry, Fault};
