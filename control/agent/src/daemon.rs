@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use signal_hook::iterator::Signals;
 
 use crate::configuration::Configuration;
 use crate::firewall::{Asked, Firewall as _};
+use crate::groups::{Groups, Tables};
 use crate::live::{CommitError, Commits, LiveFirewall, Proposal, log_error, now_ms};
 use crate::log::{self, LogFormat};
 use crate::report::Committed;
@@ -97,7 +98,10 @@ fn enforce(args: &RunArgs) -> Result<()> {
     let options = Options {
         sizes: translate::sizes(&config),
     };
-    let engine = match Engine::start(translate::ruleset(&config), &options) {
+    let groups = Groups::load(state.as_deref(), &config);
+    let mut ruleset = translate::ruleset(&config);
+    groups.fill(&config, &mut ruleset);
+    let engine = match Engine::start(ruleset, &options) {
         Ok(engine) => engine,
         Err(error) => {
             if let Some(prepared) = prepared {
@@ -120,11 +124,13 @@ fn enforce(args: &RunArgs) -> Result<()> {
             "configuration chosen"
         );
     }
+    groups.begun();
     let events = log_events(&engine)?;
     let commits = Commits::new(store, durable, args.config.clone());
-    let firewall = Arc::new(LiveFirewall::new(engine, config, commits));
+    let firewall = Arc::new(LiveFirewall::new(engine, config, commits, groups));
     log_interfaces(&firewall);
     let deadline = watch_deadline(&firewall)?;
+    let sources = keep_groups(&firewall)?;
     let server = claim.serve(firewall.clone())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -152,6 +158,10 @@ fn enforce(args: &RunArgs) -> Result<()> {
     firewall.close();
     if deadline.join().is_err() {
         tracing::error!("the thread that waits for confirmations has panicked");
+    }
+    firewall.sources().close();
+    if sources.join().is_err() {
+        tracing::error!("the thread that keeps the groups has panicked");
     }
     firewall.engine().stop();
     drop(firewall);
@@ -241,6 +251,16 @@ fn log_interfaces(firewall: &LiveFirewall) {
             tracing::warn!(interface = interface.name, warning, "interface warning");
         }
     }
+}
+
+/// Ends when the groups are closed.
+fn keep_groups(firewall: &Arc<LiveFirewall>) -> Result<JoinHandle<()>> {
+    let groups = firewall.sources().clone();
+    let tables: Weak<dyn Tables> = Arc::downgrade(&(firewall.clone() as Arc<dyn Tables>));
+    thread::Builder::new()
+        .name("bulkhead-groups".to_owned())
+        .spawn(move || groups.keep(&tables))
+        .context("cannot start a thread")
 }
 
 /// Ends with the engine, which closes the channel.

@@ -75,6 +75,17 @@ impl Members {
         self.current.iter().copied().chain(held).collect()
     }
 
+    /// Lets everyone go.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Lets those go that are not to stay.
+    pub fn retain(&mut self, mut stay: impl FnMut(&IpPrefix) -> bool) {
+        self.current.retain(&mut stay);
+        self.held.retain(|(prefix, _)| stay(prefix));
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.current.len() + self.held.len()

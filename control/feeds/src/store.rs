@@ -2,8 +2,8 @@
 //!
 //! Owns the file: a line of JSON about the list, a line for each member, a last line that says it is whole. Written beside
 //! itself, synced and renamed over the old one (and the directory synced), so that a crash leaves one or the other. Readable to its owner
-//! alone. Assumes one writer. A file that is damaged or of another source is refused, and the group begins empty: never
-//! with half a list.
+//! alone. Assumes one writer of a path. A file that is damaged is refused, and the group begins empty: never with half a
+//! list.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _};
@@ -27,10 +27,8 @@ const MAX_BYTES: u64 = 512 << 20;
 /// A list and where it is from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
-    /// What identifies the source; see [`fingerprint`].
+    /// What identifies the source and how it is read; see [`fingerprint`]. Under another, `stamp` means nothing.
     pub source: String,
-    /// What identifies the rules it was read by: another list is due under other rules.
-    pub rules: String,
     /// Its version.
     pub stamp: Stamp,
     /// When it was fetched, or found unchanged.
@@ -43,7 +41,6 @@ pub struct Saved {
 struct Head {
     version: u32,
     source: String,
-    rules: String,
     #[serde(default)]
     stamp: Stamp,
     fetched: Option<u64>,
@@ -80,7 +77,6 @@ pub fn save(path: &Path, saved: &Saved) -> io::Result<()> {
     let head = Head {
         version: VERSION,
         source: saved.source.clone(),
-        rules: saved.rules.clone(),
         stamp: saved.stamp.clone(),
         fetched: saved.fetched.map(seconds),
         current: saved.members.current().len(),
@@ -132,7 +128,6 @@ pub fn load(path: &Path) -> io::Result<Option<Saved>> {
     }
     Ok(Some(Saved {
         source: head.source,
-        rules: head.rules,
         stamp: head.stamp,
         fetched: head.fetched.map(time),
         members: Members::new(current, held),
@@ -175,7 +170,6 @@ mod tests {
         let host = |last| IpPrefix::host(std::net::IpAddr::from([192, 0, 2, last]));
         Saved {
             source: fingerprint(["https://feeds.example/?key=secret"]),
-            rules: "r".to_owned(),
             stamp: Stamp {
                 etag: Some("\"7\"".to_owned()),
                 last_modified: None,

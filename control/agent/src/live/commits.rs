@@ -248,9 +248,12 @@ impl LiveFirewall {
         let prepared = kept.store.prepare(draft, &proposal.document)?;
         let next = configuration.parsed.config;
         let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
-        committed.generation = match self.engine.commit(translate::ruleset(&next)) {
+        let mut ruleset = translate::ruleset(&next);
+        self.groups.fill(&next, &mut ruleset);
+        committed.generation = match self.engine.commit(ruleset) {
             Ok(generation) => generation,
             Err(error) => {
+                self.groups.follow(&config, self);
                 kept.store.discard(prepared);
                 return Err(error.into());
             }
@@ -259,7 +262,12 @@ impl LiveFirewall {
             Ok(revision) => revision,
             Err(error) => {
                 // Whoever reads the log must know which of the two is in force.
-                match self.engine.commit(translate::ruleset(&config)) {
+                self.groups.doubt();
+                let mut back = translate::ruleset(&config);
+                self.groups.fill(&config, &mut back);
+                let back = self.engine.commit(back);
+                self.groups.follow(&config, self);
+                match back {
                     Ok(generation) => {
                         tracing::error!(%error, generation, "a commit could not be kept and was taken back");
                     }
@@ -270,6 +278,7 @@ impl LiveFirewall {
                 return Err(error.into());
             }
         };
+        self.groups.follow(&next, self);
         *config = next;
         drop(config);
         let awaited = revision.awaited();
