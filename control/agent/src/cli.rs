@@ -50,6 +50,9 @@ pub enum Command {
     /// Remove things from the running firewall
     #[command(subcommand)]
     Clear(Clear),
+    /// Add addresses to groups of the running firewall, and remove them
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Say what would happen to a conversation, and why; sends nothing
     Explain(ExplainArgs),
     /// Watch conversations begin, end and be denied
@@ -223,8 +226,8 @@ pub enum Show {
     Nat(ShowArgs),
     /// Screens of each zone: thresholds, what they stopped, the last event
     Screens(ShowArgs),
-    /// Address groups and their members
-    Groups(ShowArgs),
+    /// Address groups: members, where they come from, how old they are and what went wrong
+    Groups(ShowGroupsArgs),
     /// Counters: every packet ends in exactly one reason
     Counters(ShowCountersArgs),
     /// The configuration in force, or an earlier one, as it was written
@@ -260,6 +263,57 @@ fn limit(text: &str) -> Result<usize, String> {
             "\"{text}\" is not a number from 0 to {MAX_SESSIONS}; narrow the sessions down instead"
         )),
     }
+}
+
+/// Arguments of `show groups`.
+#[derive(Debug, Args)]
+pub struct ShowGroupsArgs {
+    /// Only this group
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// All members of feeds, names and commands, not only the first few
+    #[arg(long)]
+    pub members: bool,
+    #[command(flatten)]
+    pub show: ShowArgs,
+}
+
+/// What can be done to groups.
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// Add addresses; live sessions are judged again at their next packet
+    Add(GroupAddArgs),
+    /// Remove addresses that were added; what the configuration or a feed says is left out with `except`
+    Remove(GroupRemoveArgs),
+}
+
+/// Arguments of `group add`.
+#[derive(Debug, Args)]
+pub struct GroupAddArgs {
+    /// The group
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Addresses, prefixes and ranges
+    #[arg(value_name = "ADDRESS", required = true)]
+    pub addresses: Vec<String>,
+    /// Only for so long, such as 1h [default: until removed, restarts included]
+    #[arg(long = "for", value_name = "TIME", value_parser = words::parse_duration)]
+    pub lasting: Option<Duration>,
+    #[command(flatten)]
+    pub show: ShowArgs,
+}
+
+/// Arguments of `group remove`.
+#[derive(Debug, Args)]
+pub struct GroupRemoveArgs {
+    /// The group
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Addresses, prefixes and ranges
+    #[arg(value_name = "ADDRESS", required = true)]
+    pub addresses: Vec<String>,
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// Arguments of `show counters`.

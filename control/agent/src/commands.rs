@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::{
-    Clear, CommitArgs, ConfirmArgs, DiffArgs, ExplainArgs, FlowFormat, ObserveArgs, RollbackArgs, Show,
-    ShowArgs,
+    Clear, CommitArgs, ConfirmArgs, DiffArgs, ExplainArgs, FlowFormat, GroupCommand, ObserveArgs,
+    RollbackArgs, Show, ShowArgs,
 };
 use crate::client::Client;
 use crate::configuration::Configuration;
@@ -23,7 +23,13 @@ pub fn show(what: Show) -> Result<()> {
         Show::Policies(args) => ask(&args, &Command::ShowPolicies {}, render::policies),
         Show::Nat(args) => ask(&args, &Command::ShowNat {}, render::nat),
         Show::Screens(args) => ask(&args, &Command::ShowScreens {}, render::screens),
-        Show::Groups(args) => ask(&args, &Command::ShowGroups {}, render::groups),
+        Show::Groups(args) => {
+            let command = Command::ShowGroups {
+                group: args.name,
+                members: args.members,
+            };
+            ask(&args.show, &command, render::groups)
+        }
         Show::Counters(args) if args.memory => ask(&args.show, &Command::ShowMemory {}, render::memory),
         Show::Counters(args) => ask(
             &args.show,
@@ -117,6 +123,28 @@ pub fn clear(what: Clear) -> Result<()> {
             words::count(cleared.cleared as u64, "session", "sessions")
         )
     })
+}
+
+/// `group …`
+pub fn group(what: GroupCommand) -> Result<()> {
+    let (command, show) = match what {
+        GroupCommand::Add(args) => {
+            let command = Command::AddToGroup {
+                group: args.name,
+                addresses: args.addresses,
+                seconds: args.lasting.map(|lasting| lasting.as_secs()),
+            };
+            (command, args.show)
+        }
+        GroupCommand::Remove(args) => {
+            let command = Command::RemoveFromGroup {
+                group: args.name,
+                addresses: args.addresses,
+            };
+            (command, args.show)
+        }
+    };
+    ask(&show, &command, render::group_changed)
 }
 
 /// `explain`

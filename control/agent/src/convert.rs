@@ -143,8 +143,8 @@ pub fn explanation(question: &Question, answer: engine::Explanation) -> Explanat
         egress: answer.egress,
         gateway: answer.gateway,
         policy: answer.policy,
-        source_groups: answer.source_groups,
-        destination_groups: answer.destination_groups,
+        source_groups: shown_groups(answer.source_groups),
+        destination_groups: shown_groups(answer.destination_groups),
         services: answer.services,
         nat_rule: answer.nat_rule,
         translated_source: answer.translated_source,
@@ -156,6 +156,12 @@ pub fn explanation(question: &Question, answer: engine::Explanation) -> Explanat
     };
     explanation.hint = crate::hint::hint(answer.reason, &explanation);
     explanation
+}
+
+/// Those that a user knows.
+fn shown_groups(mut groups: Vec<String>) -> Vec<String> {
+    groups.retain(|group| !crate::groups::is_hidden(group));
+    groups
 }
 
 /// A counter with what it counts.

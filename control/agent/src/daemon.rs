@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use signal_hook::iterator::Signals;
 
 use crate::configuration::Configuration;
 use crate::firewall::{Asked, Firewall as _};
+use crate::groups::{Groups, Tables};
 use crate::live::{CommitError, Commits, LiveFirewall, Proposal, log_error, now_ms};
 use crate::log::{self, LogFormat};
 use crate::report::Committed;
@@ -86,12 +87,14 @@ fn enforce(args: &RunArgs) -> Result<()> {
     let state = state::directory(args.state.as_deref())?;
     let (mut store, durable) = state::revisions(state.as_deref(), args.state.is_some(), args.revisions)?;
     let user = words::user_name(nix::unistd::getuid());
-    let (engine, config) = start(args, first, &mut store, &user)?;
+    let (engine, config, groups) = start(args, first, &mut store, &user, state.as_deref())?;
+    groups.begun();
     let events = log_events(&engine)?;
     let commits = Commits::new(store, durable, args.config.clone());
-    let firewall = Arc::new(LiveFirewall::new(engine, config, commits));
+    let firewall = Arc::new(LiveFirewall::new(engine, config, commits, groups));
     log_interfaces(&firewall);
     let deadline = watch_deadline(&firewall)?;
+    let sources = keep_groups(&firewall)?;
     let server = claim.serve(firewall.clone())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -120,6 +123,10 @@ fn enforce(args: &RunArgs) -> Result<()> {
     if deadline.join().is_err() {
         tracing::error!("the thread that waits for confirmations has panicked");
     }
+    firewall.sources().close();
+    if sources.join().is_err() {
+        tracing::error!("the thread that keeps the groups has panicked");
+    }
     firewall.engine().stop();
     drop(firewall);
     if events.join().is_err() {
@@ -138,25 +145,30 @@ fn start(
     first: Option<Configuration>,
     store: &mut Store,
     user: &str,
-) -> Result<(Engine, Config)> {
+    state: Option<&Path>,
+) -> Result<(Engine, Config, Arc<Groups>)> {
     let beginning = startup::choose(args.config.as_deref(), first, store, user, now_ms())?;
     let replaces = beginning
         .draft
         .as_ref()
         .is_some_and(|draft| draft.source == Source::File && store.current().is_some());
-    match start_with(beginning, store) {
+    match start_with(beginning, store, state) {
         Err(error) if replaces => {
             log::refusal(&error);
             tracing::error!("the file is refused by the data plane, the last committed revision is used");
             let beginning = startup::choose(None, None, store, user, now_ms())?;
-            start_with(beginning, store)
+            start_with(beginning, store, state)
         }
         outcome => outcome,
     }
 }
 
 /// What is new is on the disk before the engine starts and a revision when it has: see `live::commits`.
-fn start_with(beginning: Beginning, store: &mut Store) -> Result<(Engine, Config)> {
+fn start_with(
+    beginning: Beginning,
+    store: &mut Store,
+    state: Option<&Path>,
+) -> Result<(Engine, Config, Arc<Groups>)> {
     log::warnings(&beginning.configuration);
     let document = beginning.configuration.source;
     let prepared = match beginning.draft {
@@ -167,7 +179,10 @@ fn start_with(beginning: Beginning, store: &mut Store) -> Result<(Engine, Config
     let options = Options {
         sizes: translate::sizes(&config),
     };
-    let engine = match Engine::start(translate::ruleset(&config), &options) {
+    let groups = Groups::load(state, &config);
+    let mut ruleset = translate::ruleset(&config);
+    groups.fill(&config, &mut ruleset);
+    let engine = match Engine::start(ruleset, &options) {
         Ok(engine) => engine,
         Err(error) => {
             if let Some(prepared) = prepared {
@@ -190,7 +205,7 @@ fn start_with(beginning: Beginning, store: &mut Store) -> Result<(Engine, Config
             "configuration chosen"
         );
     }
-    Ok((engine, config))
+    Ok((engine, config, groups))
 }
 
 /// Commits the file.
@@ -270,6 +285,16 @@ fn log_interfaces(firewall: &LiveFirewall) {
             tracing::warn!(interface = interface.name, warning, "interface warning");
         }
     }
+}
+
+/// Ends when the groups are closed.
+fn keep_groups(firewall: &Arc<LiveFirewall>) -> Result<JoinHandle<()>> {
+    let groups = firewall.sources().clone();
+    let tables: Weak<dyn Tables> = Arc::downgrade(&(firewall.clone() as Arc<dyn Tables>));
+    thread::Builder::new()
+        .name("bulkhead-groups".to_owned())
+        .spawn(move || groups.keep(&tables))
+        .context("cannot start a thread")
 }
 
 /// Ends with the engine, which closes the channel.

@@ -10,8 +10,8 @@ use crossbeam::channel::RecvTimeoutError;
 use crate::filter::SessionFilter;
 use crate::protocol::Failure;
 use crate::report::{
-    Cleared, Committed, Confirmed, Counters, Explanation, Flow, Groups, History, Interfaces, Memory, Nat,
-    Policies, Question, Screens, Sessions, ShownConfig, Zones,
+    Cleared, Committed, Confirmed, Counters, Explanation, Flow, GroupChanged, Groups, History, Interfaces,
+    Memory, Nat, Policies, Question, Screens, Sessions, ShownConfig, Zones,
 };
 
 /// What an answer comes to.
@@ -47,8 +47,17 @@ pub trait Firewall: Send + Sync {
     fn nat(&self) -> Answered<Nat>;
     /// The zones' screens and what they stopped.
     fn screens(&self) -> Answered<Screens>;
-    /// The address groups.
-    fn groups(&self) -> Answered<Groups>;
+    /// The address groups, or one of them; with all members of their sources or the first few.
+    fn groups(&self, group: Option<&str>, members: bool) -> Answered<Groups>;
+    /// Adds members by hand, for so long or for good.
+    fn add_to_group(
+        &self,
+        group: &str,
+        addresses: &[String],
+        lasting: Option<Duration>,
+    ) -> Answered<GroupChanged>;
+    /// Removes members that were added by hand.
+    fn remove_from_group(&self, group: &str, addresses: &[String]) -> Answered<GroupChanged>;
     /// The counters, zeros included if `all`.
     fn counters(&self, all: bool) -> Answered<Counters>;
     /// What the tables take.

@@ -13,9 +13,9 @@ use crate::firewall::{Answered, Asked, Firewall, Flows};
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
     self, Cleared, Committed, Confirmed, Counter, CounterKind, Counters, Explanation, Flow, FlowKind, Group,
-    Groups, History, HistoryEntry, Interface, Interfaces, Memory, Nat, Policies, Policy, Question,
-    RevisionState, Screen, ScreenEvent, Screens, Sessions, ShownConfig, SourceRule, TableMemory, Verdict,
-    Zone, Zones,
+    GroupChanged, GroupMember, GroupSource, Groups, History, HistoryEntry, Interface, Interfaces, Memory,
+    Nat, Policies, Policy, Question, RevisionState, Screen, ScreenEvent, Screens, Sessions, ShownConfig,
+    SourceRule, TableMemory, Verdict, Zone, Zones,
 };
 
 fn texts(words: &[&str]) -> Vec<String> {
@@ -372,6 +372,52 @@ impl Default for Fixture {
     }
 }
 
+/// A group with a feed that is away and a member by hand.
+fn quarantine() -> Group {
+    let member = |prefix: &str, expires_in_seconds| GroupMember {
+        prefix: prefix.into(),
+        expires_in_seconds,
+    };
+    let feed = GroupSource {
+        kind: "feed".into(),
+        location: Some("https://feeds.example/infected.txt".into()),
+        prefixes: 12_000,
+        held: 1,
+        members: vec![member("10.1.0.7", None), member("10.1.0.9", Some(3_600.0))],
+        in_force: true,
+        age_seconds: Some(95.5),
+        last_fetch: Some("2026-11-22T15:32:32.123456Z".into()),
+        last_error: Some("the server takes too long".into()),
+        next_in_seconds: Some(12.0),
+        bad_entries: 1,
+        bad_examples: texts(&["entry 7: \"x\" is not an address"]),
+        skipped_entries: 0,
+    };
+    let manual = GroupSource {
+        kind: "manual".into(),
+        location: None,
+        prefixes: 1,
+        held: 0,
+        members: vec![member("10.1.0.66", Some(60.0))],
+        age_seconds: None,
+        last_fetch: None,
+        last_error: None,
+        next_in_seconds: None,
+        bad_entries: 0,
+        bad_examples: Vec::new(),
+        ..feed.clone()
+    };
+    Group {
+        name: "quarantine".into(),
+        literal: false,
+        members: Vec::new(),
+        except: texts(&["partners"]),
+        prefixes: 12_001,
+        sources: vec![feed, manual],
+        policies: texts(&["stop-infected"]),
+    }
+}
+
 impl Firewall for Fixture {
     fn interfaces(&self) -> Answered<Interfaces> {
         Ok(interfaces())
@@ -418,14 +464,40 @@ impl Firewall for Fixture {
         Ok(Screens { screens: screens() })
     }
 
-    fn groups(&self) -> Answered<Groups> {
-        let group = Group {
+    fn groups(&self, _: Option<&str>, _: bool) -> Answered<Groups> {
+        let databases = Group {
             name: "databases".into(),
             literal: false,
             members: texts(&["10.10.4.10-10.10.4.99", "2001:db8:10:4::/64"]),
+            except: texts(&[]),
+            prefixes: 6,
+            sources: Vec::new(),
             policies: texts(&["applications-to-databases"]),
         };
-        Ok(Groups { groups: vec![group] })
+        Ok(Groups {
+            groups: vec![databases, quarantine()],
+        })
+    }
+
+    fn add_to_group(
+        &self,
+        group: &str,
+        addresses: &[String],
+        lasting: Option<Duration>,
+    ) -> Answered<GroupChanged> {
+        Ok(GroupChanged {
+            group: group.to_owned(),
+            added: addresses.len(),
+            removed: 0,
+            members: addresses.len(),
+            kept: lasting.is_none(),
+            milliseconds: 0.25,
+        })
+    }
+
+    fn remove_from_group(&self, group: &str, _: &[String]) -> Answered<GroupChanged> {
+        let message = format!("there is no address group \"{group}\"");
+        Err(Failure::new(FailureCode::Refused, message))
     }
 
     fn counters(&self, all: bool) -> Answered<Counters> {

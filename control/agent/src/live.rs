@@ -11,18 +11,21 @@ mod screens;
 use self::commits::Tables;
 pub use self::commits::{CommitError, Commits, Proposal, log_error, now_ms};
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use bulkhead_config::{Config, GroupId, Selector, ServiceId, ZoneId};
 use bulkhead_dataplane::engine::{Engine, EngineError};
+use bulkhead_dataplane::ruleset::Prefix;
 use bulkhead_revisions::Source;
 
 use crate::filter::SessionFilter;
 use crate::firewall::{Answered, Asked, Firewall, Flows};
+use crate::groups;
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{
-    Cleared, Committed, Confirmed, Counters, Explanation, Flow, Group, Groups, History, Interfaces, Memory,
-    Nat, Policies, Policy, Question, Screens, Session, Sessions, ShownConfig, Zone, Zones,
+    Cleared, Committed, Confirmed, Counters, Explanation, Flow, GroupChanged, Groups, History, Interfaces,
+    Memory, Nat, Policies, Policy, Question, Screens, Session, Sessions, ShownConfig, Zone, Zones,
 };
 use crate::{convert, report, translate};
 
@@ -36,17 +39,25 @@ pub struct LiveFirewall {
     commits: Commits,
     /// As they were made at the start.
     tables: Tables,
+    groups: Arc<groups::Groups>,
 }
 
 impl LiveFirewall {
-    /// Joins an engine, the configuration it was started with, and the revisions, of which that is the current one.
-    pub const fn new(engine: Engine, config: Config, commits: Commits) -> Self {
+    /// Joins an engine, the configuration it was started with, the revisions, of which that is the current one, and the
+    /// sources of its groups.
+    pub fn new(engine: Engine, config: Config, commits: Commits, groups: Arc<groups::Groups>) -> Self {
         Self {
             engine,
             tables: Tables::of(&config),
             config: RwLock::new(config),
             commits,
+            groups,
         }
+    }
+
+    /// The sources of its groups.
+    pub const fn sources(&self) -> &Arc<groups::Groups> {
+        &self.groups
     }
 
     /// The engine.
@@ -60,7 +71,9 @@ impl LiveFirewall {
     /// # Errors
     /// If the data plane refuses it; the old one stays in force.
     fn enforce(&self, config: &Config) -> Result<u32, EngineError> {
-        self.engine.commit(translate::ruleset(config))
+        let mut ruleset = translate::ruleset(config);
+        self.groups.fill(config, &mut ruleset);
+        self.engine.commit(ruleset)
     }
 
     /// The configuration in force; holds off a commit as long as it is held.
@@ -119,8 +132,29 @@ impl Firewall for LiveFirewall {
         Ok(screens::screens(&config, &counted, &self.recent_flows()))
     }
 
-    fn groups(&self) -> Answered<Groups> {
-        Ok(groups(&self.config()))
+    fn groups(&self, group: Option<&str>, members: bool) -> Answered<Groups> {
+        let report = self.groups.report(&self.config(), group, members);
+        match group.filter(|_| report.groups.is_empty()) {
+            None => Ok(report),
+            Some(group) => {
+                let message =
+                    format!("there is no address group \"{group}\"; `bulkhead show groups` lists them");
+                Err(Failure::new(FailureCode::Refused, message))
+            }
+        }
+    }
+
+    fn add_to_group(
+        &self,
+        group: &str,
+        addresses: &[String],
+        lasting: Option<Duration>,
+    ) -> Answered<GroupChanged> {
+        self.groups.add(group, addresses, lasting, self)
+    }
+
+    fn remove_from_group(&self, group: &str, addresses: &[String]) -> Answered<GroupChanged> {
+        self.groups.remove(group, addresses, self)
     }
 
     fn counters(&self, all: bool) -> Answered<Counters> {
@@ -218,6 +252,18 @@ impl Firewall for LiveFirewall {
     }
 }
 
+impl groups::Tables for LiveFirewall {
+    fn set_members(&self, group: &str, members: Vec<Prefix>) -> Result<(), String> {
+        let set = self.engine.set_members(group, members);
+        set.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn update_members(&self, group: &str, add: &[Prefix], remove: &[Prefix]) -> Result<(), String> {
+        let updated = self.engine.update_members(group, add, remove);
+        updated.map(drop).map_err(|error| error.to_string())
+    }
+}
+
 /// The names behind a selector; `any` for everything.
 fn names<'c, T>(selector: &Selector<T>, name: impl Fn(&T) -> &'c str) -> Vec<String> {
     match selector {
@@ -305,30 +351,6 @@ fn policies(config: &Config, hits: &[u64], default_denied: u64) -> Policies {
     }
 }
 
-fn groups(config: &Config) -> Groups {
-    let names = |selector: &Selector<GroupId>, id: GroupId| match selector {
-        Selector::Any => false,
-        Selector::OneOf(ids) => ids.contains(&id),
-    };
-    let group = |(number, group): (u32, &bulkhead_config::Group)| {
-        let id = GroupId(number);
-        Group {
-            name: group.name.clone(),
-            literal: group.literal,
-            members: group.members.iter().map(ToString::to_string).collect(),
-            policies: config
-                .policies
-                .iter()
-                .filter(|policy| names(&policy.source, id) || names(&policy.destination, id))
-                .map(|policy| policy.name.clone())
-                .collect(),
-        }
-    };
-    Groups {
-        groups: (0..).zip(&config.groups).map(group).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,20 +404,6 @@ mod tests {
         assert_eq!(
             policies.policies[5].hits, 0,
             "hits may be fewer while a generation changes"
-        );
-    }
-
-    #[test]
-    fn groups_show_what_was_written() {
-        let groups = groups(&config()).groups;
-        let databases = groups
-            .iter()
-            .find(|group| group.name == "databases")
-            .expect("a group");
-        assert_eq!(databases.members, ["10.10.4.10-10.10.4.99", "2001:db8:10:4::/64"]);
-        assert_eq!(
-            (databases.literal, databases.policies.as_slice()),
-            (false, &["applications-to-databases".into()][..])
         );
     }
 }

@@ -18,6 +18,7 @@ mod filter;
 mod firewall;
 #[cfg(test)]
 mod fixture;
+mod groups;
 mod hint;
 mod live;
 mod log;
@@ -101,6 +102,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Schema => output::print(&output::json(&bulkhead_config::json_schema())?)?,
         Command::Show(what) => commands::show(what)?,
         Command::Clear(what) => commands::clear(what)?,
+        Command::Group(what) => commands::group(what)?,
         Command::Explain(args) => commands::explain(&args)?,
         Command::Observe(args) => commands::observe(&args)?,
     }

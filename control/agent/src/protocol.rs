@@ -45,7 +45,31 @@ pub enum Command {
     /// [`crate::report::Screens`]
     ShowScreens {},
     /// [`crate::report::Groups`]
-    ShowGroups {},
+    ShowGroups {
+        /// Only this one.
+        #[serde(default)]
+        group: Option<String>,
+        /// All members of each source, not only the first few.
+        #[serde(default)]
+        members: bool,
+    },
+    /// [`crate::report::GroupChanged`]
+    AddToGroup {
+        /// The group.
+        group: String,
+        /// Addresses, prefixes and ranges.
+        addresses: Vec<String>,
+        /// Only for so long.
+        #[serde(default)]
+        seconds: Option<u64>,
+    },
+    /// [`crate::report::GroupChanged`]
+    RemoveFromGroup {
+        /// The group.
+        group: String,
+        /// Addresses, prefixes and ranges.
+        addresses: Vec<String>,
+    },
     /// [`crate::report::Counters`]
     ShowCounters {
         /// Those that are zero too.

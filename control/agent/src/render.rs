@@ -4,6 +4,7 @@
 
 mod explain;
 mod flows;
+mod groups;
 mod memory;
 mod nat;
 mod revisions;
@@ -11,7 +12,7 @@ mod screens;
 mod sessions;
 mod verdicts;
 
-use crate::report::{CounterKind, Counters, Groups, Interfaces, Policies, Zones};
+use crate::report::{CounterKind, Counters, Interfaces, Policies, Zones};
 use crate::table::{
     Align::{Left, Right},
     Table, printable,
@@ -20,6 +21,7 @@ use crate::words;
 
 pub use explain::explanation;
 pub use flows::{flow, flow_header, flow_jsonpb};
+pub use groups::{group_changed, groups};
 pub use memory::memory;
 pub use nat::nat;
 pub use revisions::{committed, differences, history};
@@ -141,33 +143,6 @@ pub fn policies(report: &Policies) -> String {
     )
 }
 
-/// `show groups`: a long group is shown by its beginning; JSON has all of it.
-pub fn groups(report: &Groups) -> String {
-    const SHOWN: usize = 8;
-    if report.groups.is_empty() {
-        return "no address groups are configured\n".to_owned();
-    }
-    let mut table = Table::new([
-        ("GROUP", Left),
-        ("MEMBERS", Right),
-        ("ADDRESSES", Left),
-        ("POLICIES", Left),
-    ]);
-    for group in &report.groups {
-        let mut members = list(&group.members[..group.members.len().min(SHOWN)]);
-        if group.members.len() > SHOWN {
-            members += &format!(", … {} more", group.members.len() - SHOWN);
-        }
-        table.row([
-            group.name.clone(),
-            group.members.len().to_string(),
-            members,
-            list(&group.policies),
-        ]);
-    }
-    table.render()
-}
-
 /// `show counters`: what passed, what was dropped, the rest.
 pub fn counters(report: &Counters) -> String {
     let mut counters: Vec<_> = report.counters.iter().collect();
@@ -246,13 +221,6 @@ Hits: conversations a policy permitted, packets it denied. Denied by default: 41
 "
         );
         assert_eq!(
-            groups(&fixture.groups().expect("groups")),
-            "\
-GROUP      MEMBERS  ADDRESSES                                  POLICIES
-databases        2  10.10.4.10-10.10.4.99, 2001:db8:10:4::/64  applications-to-databases
-"
-        );
-        assert_eq!(
             counters(&fixture.counters(true).expect("counters")),
             "\
 COUNTER           KIND       VALUE  UNIT
@@ -267,23 +235,8 @@ sessions_expired  other          7  sessions
     #[test]
     fn nothing_is_said_in_words() {
         assert_eq!(
-            groups(&Groups { groups: vec![] }),
-            "no address groups are configured\n"
-        );
-        assert_eq!(
             counters(&Counters { counters: vec![] }),
             "every counter is zero\n"
-        );
-    }
-
-    #[test]
-    fn long_groups_are_cut() {
-        let mut report = Fixture::default().groups().expect("groups");
-        report.groups[0].members = (0..1_000).map(|number| format!("10.0.0.{number}")).collect();
-        let text = groups(&report);
-        assert!(
-            text.contains("10.0.0.7, … 992 more") && !text.contains("10.0.0.8,"),
-            "{text}"
         );
     }
 }

@@ -5,6 +5,7 @@
 //! a plain number. An absent thing is `null`, never missing and never an empty text. `any` is written as `["any"]`.
 //! Addresses are text, ports numbers; of ICMP queries both "ports" are the identifier, of other protocols 0.
 
+mod groups;
 mod memory;
 mod nat;
 mod revisions;
@@ -15,6 +16,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::groups::{Group, GroupChanged, GroupMember, GroupSource, Groups};
 #[cfg(test)]
 pub use self::memory::TableMemory;
 pub use self::memory::{Memory, resident_bytes};
@@ -120,26 +122,6 @@ pub struct Policy {
     pub log: Vec<String>,
     /// Conversations it decided about; of denying policies, packets.
     pub hits: u64,
-}
-
-/// `show groups`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Groups {
-    /// Named groups in the order of the configuration, then the literal addresses of rules.
-    pub groups: Vec<Group>,
-}
-
-/// An address group.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Group {
-    /// Its name; of a literal, the literal.
-    pub name: String,
-    /// Whether it stands for an address written in a rule.
-    pub literal: bool,
-    /// Its members as configured.
-    pub members: Vec<String>,
-    /// Policies that name it.
-    pub policies: Vec<String>,
 }
 
 /// `show counters`

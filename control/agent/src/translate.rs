@@ -1,7 +1,7 @@
 //! From a checked configuration to what the data plane enforces: a pure function, total because a [`Config`] is sound.
 //!
 //! Owns the correspondence of the two vocabularies: ids become indices, `any` the empty list, the ranges of groups
-//! prefixes. Keeps the order and number of zones, groups, services, policies, pools, screens and rules, so that an index
+//! prefixes. Keeps the order and number of zones, named groups, services, policies, pools, screens and rules, so that an index
 //! means the same on both sides and the data plane's hit counts can be read against the configuration.
 
 mod nat;
@@ -14,6 +14,8 @@ use bulkhead_config::{
 };
 use bulkhead_dataplane::bpf::Sizes;
 use bulkhead_dataplane::ruleset;
+
+use crate::groups::Source;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -40,7 +42,7 @@ pub fn ruleset(config: &Config) -> ruleset::Ruleset {
             })
             .collect(),
         interfaces: interfaces(config),
-        groups: config.groups.iter().map(group).collect(),
+        groups: groups(config),
         services: config
             .services
             .iter()
@@ -150,20 +152,45 @@ fn prefix(prefix: IpPrefix) -> ruleset::Prefix {
     }
 }
 
-fn group(group: &Group) -> ruleset::Group {
-    let mut members = Vec::with_capacity(group.members.len());
-    for member in &group.members {
-        match *member {
-            Member::Host(address) => members.push(prefix(IpPrefix::host(address))),
-            Member::Prefix(network) => members.push(prefix(network)),
-            Member::Range(range) => members.extend(range.prefixes().into_iter().map(prefix)),
+/// The named groups and literals in the order of the configuration, then the hidden groups of their sources, which begin
+/// empty here; see [`crate::groups`].
+fn groups(config: &Config) -> Vec<ruleset::Group> {
+    let mut groups: Vec<ruleset::Group> = config.groups.iter().map(group).collect();
+    for (number, written) in config.groups.iter().enumerate() {
+        for source in Source::of(written) {
+            let hidden = groups.len();
+            groups[number].groups.push(hidden);
+            groups.push(ruleset::Group {
+                name: source.hidden(&written.name),
+                dynamic: true,
+                ..ruleset::Group::default()
+            });
         }
     }
+    groups
+}
+
+fn group(group: &Group) -> ruleset::Group {
     ruleset::Group {
         name: group.name.clone(),
-        members,
-        ..ruleset::Group::default()
+        members: prefixes(&group.members),
+        groups: group.groups.iter().map(index).collect(),
+        except: prefixes(&group.except),
+        except_groups: group.except_groups.iter().map(index).collect(),
+        dynamic: false,
     }
+}
+
+fn prefixes(members: &[Member]) -> Vec<ruleset::Prefix> {
+    let mut prefixes = Vec::with_capacity(members.len());
+    for member in members {
+        match *member {
+            Member::Host(address) => prefixes.push(prefix(IpPrefix::host(address))),
+            Member::Prefix(network) => prefixes.push(prefix(network)),
+            Member::Range(range) => prefixes.extend(range.prefixes().into_iter().map(prefix)),
+        }
+    }
+    prefixes
 }
 
 fn service_match(wanted: &ServiceMatch) -> ruleset::ServiceMatch {

@@ -4,6 +4,7 @@
 //! name and its line. Sound by construction: an id is an index into the table of this very `Config`, lists keep the order of
 //! the document, `OneOf` is never empty and holds no id twice, in ascending order.
 
+mod groups;
 mod nat;
 mod screens;
 mod sessions;
@@ -12,13 +13,13 @@ mod size;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use self::groups::{ClientCertificate, Feed, Group};
 pub use self::nat::{
     DestinationRule, Persistent, Pool, PoolAlarm, PoolId, PoolUse, SourceRule, SourceTranslation, StaticRule,
 };
 pub use self::screens::{IcmpScreen, Scan, Screen, ScreenId, SessionLimit, SynFlood, TcpScreen, UdpScreen};
 pub use self::sessions::{EarlyAgeing, Mss, SessionLimits, Tcp, Timeouts};
 pub use self::size::{Excess, Extent, Size};
-use crate::address::Member;
 use crate::document::{Action, Alg, Forwarding, Hook, LogEvent, Passage};
 use crate::service::ServiceMatch;
 
@@ -153,19 +154,6 @@ pub struct Zone {
     /// Its screen profile.
     pub screen: Option<ScreenId>,
     /// Line of the name.
-    pub line: u32,
-}
-
-/// One set of addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// Its name; for a literal, the literal in its canonical form.
-    pub name: String,
-    /// Whether it stands for an address written in a rule.
-    pub literal: bool,
-    /// Its members in the order of the document; may be empty.
-    pub members: Vec<Member>,
-    /// Line of the name, or of the first use of a literal.
     pub line: u32,
 }
 

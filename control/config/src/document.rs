@@ -4,6 +4,7 @@
 //! judgement (addresses, ports, names, durations) are kept as text here and judged in `resolve`, where every
 //! fault gets its place. Refuses fields it does not know.
 
+mod addresses;
 mod nat;
 mod screens;
 mod sessions;
@@ -12,6 +13,7 @@ mod size;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::addresses::{AddressGroup, ClientCertificateEntry, FeedEntry, ListFormat, Pods};
 pub use self::nat::{
     DestinationNat, DestinationTranslation, Nat, PersistentScope, PoolAlarmEntry, PoolEntry, SourceNat,
     StaticNat, Translation,
@@ -198,61 +200,6 @@ pub struct ZoneEntry {
     /// Screen profile: a name from `spec.screens`, or the builtin `default`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen: Option<String>,
-}
-
-/// One named set of addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    rename_all = "camelCase",
-    deny_unknown_fields,
-    expecting = "a mapping with a name and members"
-)]
-pub struct AddressGroup {
-    /// Name of the group; `any` and `self` are reserved.
-    #[schemars(regex(pattern = crate::schema::NAME))]
-    pub name: String,
-    /// Addresses (`10.4.1.7`), prefixes (`2001:db8::/64`) and ranges (`10.4.2.1-10.4.2.9`), both families together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub members: Option<Vec<String>>,
-    /// Members fetched from a list on a server. Not supported by this version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub feed: Option<Feed>,
-    /// Members taken from pods by label. Not supported by this version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pods: Option<Pods>,
-}
-
-/// Where a group fetches its members. Not supported by this version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    rename_all = "camelCase",
-    deny_unknown_fields,
-    expecting = "a mapping with a url"
-)]
-pub struct Feed {
-    /// Address of the list.
-    pub url: String,
-    /// How often it is fetched.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<String>,
-    /// How long the last good list is kept when fetching fails.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold: Option<String>,
-}
-
-/// Which pods a group follows. Not supported by this version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    rename_all = "camelCase",
-    deny_unknown_fields,
-    expecting = "a mapping with a selector"
-)]
-pub struct Pods {
-    /// Label selector, such as `app=payments`.
-    pub selector: String,
-    /// Network attachment whose addresses count, as namespace/name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub network: Option<String>,
 }
 
 /// One named set of protocols and ports. A packet of any of the fields matches.

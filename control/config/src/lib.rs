@@ -39,19 +39,21 @@ mod yaml;
 
 pub use address::{IpPrefix, IpRange, Member};
 pub use config::{
-    Config, DestinationRule, EarlyAgeing, Excess, Extent, Group, GroupId, IcmpScreen, Interface,
-    InterfaceAddress, InterfaceId, Mss, Persistent, Policy, Pool, PoolAlarm, PoolId, PoolUse, Scan, Screen,
-    ScreenId, Selector, Service, ServiceId, SessionLimit, SessionLimits, Size, SourceRule, SourceTranslation,
-    StaticRule, SynFlood, Tcp, TcpScreen, Timeouts, UdpScreen, Wire, Zone, ZoneId,
+    ClientCertificate, Config, DestinationRule, EarlyAgeing, Excess, Extent, Feed, Group, GroupId,
+    IcmpScreen, Interface, InterfaceAddress, InterfaceId, Mss, Persistent, Policy, Pool, PoolAlarm, PoolId,
+    PoolUse, Scan, Screen, ScreenId, Selector, Service, ServiceId, SessionLimit, SessionLimits, Size,
+    SourceRule, SourceTranslation, StaticRule, SynFlood, Tcp, TcpScreen, Timeouts, UdpScreen, Wire, Zone,
+    ZoneId,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use diff::{Change, Difference, FieldDifference, diff};
 pub use document::{
-    Action, AddressGroup, Alg, DestinationNat, DestinationTranslation, Document, EarlyAgeingEntry, Feed,
-    Forwarding, Hook, IcmpScreens, InterfaceEntry, IpScreens, LogEvent, Metadata, Midstream, Nat, Passage,
-    PersistentScope, Pods, PolicyEntry, PoolAlarmEntry, PoolEntry, ScanEntry, ScreenEntry, ServiceEntry,
-    SessionLimitEntry, Sessions, SizeEntry, SizeName, SizeNumbers, SourceNat, Spec, StaticNat, SynFloodEntry,
-    TcpEntry, TcpScreens, TimeoutEntries, Translation, UdpScreens, Window, WireEntry, ZoneEntry,
+    Action, AddressGroup, Alg, ClientCertificateEntry, DestinationNat, DestinationTranslation, Document,
+    EarlyAgeingEntry, FeedEntry, Forwarding, Hook, IcmpScreens, InterfaceEntry, IpScreens, ListFormat,
+    LogEvent, Metadata, Midstream, Nat, Passage, PersistentScope, Pods, PolicyEntry, PoolAlarmEntry,
+    PoolEntry, ScanEntry, ScreenEntry, ServiceEntry, SessionLimitEntry, Sessions, SizeEntry, SizeName,
+    SizeNumbers, SourceNat, Spec, StaticNat, SynFloodEntry, TcpEntry, TcpScreens, TimeoutEntries,
+    Translation, UdpScreens, Window, WireEntry, ZoneEntry,
 };
 pub use one_or_many::{NumberOrText, OneOrMany};
 pub use resolve::{MAX_INTERFACES, MAX_POOL_RANGES, check_interfaces};

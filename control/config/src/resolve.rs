@@ -4,6 +4,8 @@
 //! whose definition is faulty still has a name, so that one mistake is reported once and not at every use. The
 //! `Config` that comes out of a faulty document is discarded by [`parse`](crate::parse).
 
+mod feeds;
+mod groups;
 mod nat;
 mod objects;
 mod policies;
@@ -61,7 +63,7 @@ pub(crate) fn config(read: Read<'_>, diagnostics: &mut Diagnostics) -> Option<(D
     let service_names = checker.names("service", &steps!["spec", "services"], &spec.services);
     let pool_names = checker.names("pool", &steps!["spec", "nat", "pools"], &spec.nat.pools);
 
-    let groups = checker.groups(&spec.addresses);
+    let groups = checker.groups(&spec.addresses, &group_names);
     let mut services = services::Services::new(service_names, checker.services(&spec.services));
     let mut screens = screens::Screens::new(screen_names, checker.screens(&spec.screens));
     let zones = checker.zones(&spec.zones, &mut services, &mut screens);

@@ -109,6 +109,17 @@ const NEVER: &[Never] = &[
         instead: "convert in control/agent, which knows both sides",
     },
     Never {
+        under: "control/feeds",
+        what: &[
+            Forbidden::Family("kube"),
+            Forbidden::Family("k8s-openapi"),
+            Forbidden::Under("dataplane"),
+            Forbidden::Under("ebpf"),
+        ],
+        why: "lists are read and fetched where there is no cluster and no kernel",
+        instead: "convert in control/agent, which knows both sides",
+    },
+    Never {
         under: "dataplane",
         what: &[
             Forbidden::Under("control"),

@@ -251,6 +251,7 @@ impl LiveFirewall {
         committed.generation = match self.enforce(&next) {
             Ok(generation) => generation,
             Err(error) => {
+                self.groups.follow(&config, self);
                 kept.store.discard(prepared);
                 return Err(error.into());
             }
@@ -259,7 +260,10 @@ impl LiveFirewall {
             Ok(revision) => revision,
             Err(error) => {
                 // Whoever reads the log must know which of the two is in force.
-                match self.enforce(&config) {
+                self.groups.doubt();
+                let back = self.enforce(&config);
+                self.groups.follow(&config, self);
+                match back {
                     Ok(generation) => {
                         tracing::error!(%error, generation, "a commit could not be kept and was taken back");
                     }
@@ -270,6 +274,7 @@ impl LiveFirewall {
                 return Err(error.into());
             }
         };
+        self.groups.follow(&next, self);
         *config = next;
         drop(config);
         let awaited = revision.awaited();

@@ -137,7 +137,18 @@ fn answer(out: &mut impl io::Write, firewall: &dyn Firewall, user: &str, command
         Command::ShowPolicies {} => reply(out, firewall.policies()),
         Command::ShowNat {} => reply(out, firewall.nat()),
         Command::ShowScreens {} => reply(out, firewall.screens()),
-        Command::ShowGroups {} => reply(out, firewall.groups()),
+        Command::ShowGroups { group, members } => reply(out, firewall.groups(group.as_deref(), members)),
+        Command::AddToGroup {
+            group,
+            addresses,
+            seconds,
+        } => {
+            let lasting = seconds.map(Duration::from_secs);
+            reply(out, firewall.add_to_group(&group, &addresses, lasting))
+        }
+        Command::RemoveFromGroup { group, addresses } => {
+            reply(out, firewall.remove_from_group(&group, &addresses))
+        }
         Command::ShowCounters { all } => reply(out, firewall.counters(all)),
         Command::ShowMemory {} => reply(out, firewall.memory()),
         Command::ShowSessions { filter, limit } => {

@@ -72,7 +72,12 @@ fn every_command_is_answered_on_one_connection() {
     assert_eq!(nat.source[0].name, "hide-inside");
     let screens: report::Screens = client.ask(&Command::ShowScreens {}).expect("an answer");
     assert_eq!(screens.screens, fixture::screens());
-    let groups: report::Groups = client.ask(&Command::ShowGroups {}).expect("an answer");
+    let groups: report::Groups = client
+        .ask(&Command::ShowGroups {
+            group: None,
+            members: false,
+        })
+        .expect("an answer");
     assert_eq!(groups.groups[0].name, "databases");
     let counters: report::Counters = client
         .ask(&Command::ShowCounters { all: false })

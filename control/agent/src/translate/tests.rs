@@ -272,9 +272,9 @@ fn pools_keep_their_place_and_say_whose_they_are() {
 #[test]
 fn translation_rules_speak_of_the_same_indices() {
     let ruleset = told(TRANSLATION);
-    // Groups: staff, then the literals in the order of their first use.
+    // Groups: staff, then the literals in the order of their first use, then what staff is given by hand.
     let groups: Vec<_> = ruleset.groups.iter().map(|group| group.name.as_str()).collect();
-    assert_eq!(groups, ["staff", "192.0.2.1", "10.9.0.0/16"]);
+    assert_eq!(groups, ["staff", "192.0.2.1", "10.9.0.0/16", "staff/manual"]);
     let seconds = Duration::from_secs;
     assert_eq!(
         ruleset.source_nat,
@@ -480,4 +480,45 @@ fn wires_join_interfaces_by_their_index() {
         ]
     );
     assert_eq!(ruleset.tcp.maximum_segment, MaximumSegment::Path);
+}
+
+#[test]
+fn groups_nest_each_other_and_their_sources() {
+    let text = "
+apiVersion: bulkhead.dev/v1alpha1
+kind: Firewall
+metadata: { name: x }
+spec:
+  addresses:
+    - { name: all, members: [10.0.0.0/8, listed], except: [10.9.0.0/16, spared] }
+    - { name: listed, feed: { url: \"file:///list\" }, dns: [www.example.org] }
+    - { name: spared, members: [] }
+";
+    let parsed = bulkhead_config::parse("test.yaml", text).expect("a sound configuration");
+    let ruleset = ruleset(&parsed.config);
+    let names: Vec<_> = ruleset.groups.iter().map(|group| group.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "all",
+            "listed",
+            "spared",
+            "all/manual",
+            "listed/feed",
+            "listed/dns",
+            "listed/manual",
+            "spared/manual"
+        ]
+    );
+    let dynamic: Vec<_> = ruleset.groups.iter().map(|group| group.dynamic).collect();
+    assert_eq!(dynamic, [false, false, false, true, true, true, true, true]);
+    let [all, listed, ..] = &ruleset.groups[..] else {
+        panic!("{names:?}")
+    };
+    assert_eq!(
+        (all.groups.as_slice(), all.except_groups.as_slice()),
+        (&[1, 3][..], &[2][..])
+    );
+    assert_eq!((all.members.len(), all.except.len()), (1, 1));
+    assert_eq!(listed.groups, [4, 5, 6]);
 }

@@ -3,6 +3,7 @@
 
 mod commits;
 mod daemon;
+mod feeds;
 mod lifecycle;
 mod load;
 mod screens;

@@ -1,4 +1,4 @@
-//! Interfaces, zones and address groups: the things that rules speak of.
+//! Interfaces and zones: the things that rules speak of.
 //!
 //! Every list that comes out has one entry for each entry of the document, faulty or not, so that the indices of
 //! the names stay right.
@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use super::screens::Screens;
 use super::services::Services;
 use super::{Checker, MAX_INTERFACES, Names, instead, sorted};
-use crate::address::{Refusal, looks_like_address, parse_member, parse_with_length};
-use crate::config::{Group, Interface, InterfaceAddress, Zone, ZoneId};
-use crate::document::{AddressGroup, Spec, ZoneEntry};
+use crate::address::{Refusal, parse_with_length};
+use crate::config::{Interface, InterfaceAddress, Zone, ZoneId};
+use crate::document::{Spec, ZoneEntry};
 use crate::node::steps;
 
 /// The kernel's IFNAMSIZ, less the terminating zero.
@@ -145,58 +145,6 @@ impl Checker<'_, '_> {
                 self.warning(&steps!["spec", "zones", index, "name"], (message, help));
             }
         }
-    }
-
-    pub(super) fn groups(&mut self, entries: &[AddressGroup]) -> Vec<Group> {
-        let mut groups = Vec::with_capacity(entries.len());
-        for (index, entry) in entries.iter().enumerate() {
-            let name = &entry.name;
-            let at = |field: &'static str| steps!["spec", "addresses", index, field];
-            if looks_like_address(name) {
-                let message = format!("address group \"{name}\" reads like an address");
-                self.error(
-                    &at("name"),
-                    (message, Some("choose a name that cannot be mistaken".to_owned())),
-                );
-            }
-            let kinds = [("feed", entry.feed.is_some()), ("pods", entry.pods.is_some())];
-            for (field, _) in kinds.into_iter().filter(|(_, written)| *written) {
-                let message =
-                    format!("`{field}` of address group \"{name}\" is not supported by this version");
-                self.error_at_key(
-                    &at(field),
-                    (message, Some("list the addresses under `members`".to_owned())),
-                );
-            }
-            let mut members = Vec::new();
-            match &entry.members {
-                None if kinds.iter().all(|(_, written)| !written) => {
-                    let message = format!("address group \"{name}\" has no members");
-                    let help = "write `members: [10.4.0.0/24]`, or `members: []` if it is to be empty";
-                    self.error_at_key(&at("members"), (message, Some(help.to_owned())));
-                }
-                None => {}
-                Some(written) => {
-                    members.reserve(written.len());
-                    for (place, text) in written.iter().enumerate() {
-                        match parse_member(text) {
-                            Ok(member) => members.push(member),
-                            Err(refusal) => {
-                                self.error(&steps!["spec", "addresses", index, "members", place], refusal);
-                            }
-                        }
-                    }
-                }
-            }
-            let line = self.line(&steps!["spec", "addresses"], index);
-            groups.push(Group {
-                name: name.clone(),
-                literal: false,
-                members,
-                line,
-            });
-        }
-        groups
     }
 }
 

@@ -55,6 +55,17 @@ pub(super) const SCAN_INTERVALS: Durations = Durations {
     text: "1ms to 1s",
 };
 
+/// How often a list is fetched.
+pub(super) const FEED_INTERVALS: Durations = TIMEOUTS;
+
+/// How long what left a list is kept.
+pub(super) const FEED_HOLDS: Durations = Durations {
+    least: SECOND,
+    most: Duration::from_secs(365 * 86_400),
+    step: SECOND,
+    text: "1s to 365d, in whole seconds",
+};
+
 impl Checker<'_, '_> {
     /// `default` if nothing is written.
     pub(super) fn number(

@@ -250,6 +250,7 @@ impl<'d> Groups<'d> {
                 literal: true,
                 members: vec![member],
                 line,
+                ..Group::default()
             });
             id
         })

@@ -81,7 +81,8 @@ fn largest(groups: &[Group], named: usize) -> Option<usize> {
 /// What a configuration has of what its size bounds.
 pub(super) fn extent(config: &Config) -> Extent {
     let mut distinct = HashSet::new();
-    for member in config.groups.iter().flat_map(|group| &group.members) {
+    let groups = config.groups.iter();
+    for member in groups.flat_map(|group| group.members.iter().chain(&group.except)) {
         match *member {
             Member::Host(IpAddr::V4(address)) => distinct.insert((IpAddr::V4(address), 32)),
             Member::Host(address) => distinct.insert((address, 128)),

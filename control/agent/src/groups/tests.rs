@@ -1,0 +1,444 @@
+//! Sources against a data plane that only remembers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+
+use super::*;
+
+/// What is in force, by hidden group; and how often it was told.
+#[derive(Default)]
+struct Remembered {
+    groups: Mutex<BTreeMap<String, BTreeSet<Prefix>>>,
+    calls: Mutex<Vec<String>>,
+    broken: std::sync::atomic::AtomicBool,
+}
+
+impl Remembered {
+    fn with(ruleset: &Ruleset) -> Arc<Self> {
+        let remembered = Self::default();
+        remembered.commit(ruleset);
+        Arc::new(remembered)
+    }
+
+    /// As the data plane does: members of groups it has stay.
+    fn commit(&self, ruleset: &Ruleset) {
+        let mut groups = self.groups.lock().expect("groups");
+        let mut before = std::mem::take(&mut *groups);
+        for group in ruleset.groups.iter().filter(|group| group.dynamic) {
+            let begun = || group.members.iter().copied().collect();
+            let members = before.remove(&group.name).unwrap_or_else(begun);
+            groups.insert(group.name.clone(), members);
+        }
+    }
+
+    fn shown(&self, group: &str) -> String {
+        let groups = self.groups.lock().expect("groups");
+        let Some(members) = groups.get(group) else {
+            return "absent".to_owned();
+        };
+        let texts: Vec<String> = members.iter().map(|prefix| prefix.address.to_string()).collect();
+        texts.join(" ")
+    }
+
+    #[track_caller]
+    fn wait(&self, group: &str, members: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.shown(group) != members {
+            assert!(
+                Instant::now() < deadline,
+                "{group} has {:?}, not {members:?}",
+                self.shown(group)
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn change(
+        &self,
+        group: &str,
+        call: String,
+        change: impl FnOnce(&mut BTreeSet<Prefix>),
+    ) -> Result<(), String> {
+        if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err("the data plane is broken".to_owned());
+        }
+        self.calls.lock().expect("calls").push(call);
+        let mut groups = self.groups.lock().expect("groups");
+        let members = groups.get_mut(group).ok_or_else(|| format!("no group {group}"))?;
+        change(members);
+        Ok(())
+    }
+}
+
+impl Tables for Remembered {
+    fn set_members(&self, group: &str, members: Vec<Prefix>) -> Result<(), String> {
+        self.change(group, format!("set {group}"), |known| {
+            *known = members.into_iter().collect()
+        })
+    }
+
+    fn update_members(&self, group: &str, add: &[Prefix], remove: &[Prefix]) -> Result<(), String> {
+        let call = format!("update {group} +{} -{}", add.len(), remove.len());
+        self.change(group, call, |known| {
+            known.extend(add);
+            known.retain(|prefix| !remove.contains(prefix));
+        })
+    }
+}
+
+fn config(addresses: &str) -> Config {
+    let text = format!(
+        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: {{ name: x }}\nspec:\n  addresses:\n{addresses}"
+    );
+    bulkhead_config::parse("x.yaml", text)
+        .expect("a sound configuration")
+        .config
+}
+
+fn list(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, text).expect("a file");
+    format!("file://{}", path.display())
+}
+
+/// A daemon's groups with their thread, until the end of the test.
+struct Running {
+    groups: Arc<Groups>,
+    tables: Arc<Remembered>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(state: Option<&Path>, config: &Config) -> Self {
+        Self::start_with(Groups::load(state, config), config)
+    }
+
+    fn start_with(groups: Arc<Groups>, config: &Config) -> Self {
+        let mut ruleset = crate::translate::ruleset(config);
+        groups.fill(config, &mut ruleset);
+        let tables = Remembered::with(&ruleset);
+        groups.begun();
+        let (keeper, weak) = (groups.clone(), Arc::downgrade(&tables));
+        let weak: Weak<dyn Tables> = weak;
+        Self {
+            groups,
+            tables,
+            thread: Some(std::thread::spawn(move || keeper.keep(&weak))),
+        }
+    }
+
+    fn commit(&self, config: &Config) {
+        let mut ruleset = crate::translate::ruleset(config);
+        self.groups.fill(config, &mut ruleset);
+        self.tables.commit(&ruleset);
+        self.groups.follow(config, &*self.tables);
+    }
+
+    fn source(&self, config: &Config, kind: &str) -> report::GroupSource {
+        let report = self.groups.report(config, None, true);
+        let mut sources = report.groups.into_iter().flat_map(|group| group.sources);
+        sources.find(|source| source.kind == kind).expect("a source")
+    }
+
+    #[track_caller]
+    fn await_source(&self, config: &Config, kind: &str, what: impl Fn(&report::GroupSource) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !what(&self.source(config, kind)) {
+            assert!(Instant::now() < deadline, "{:?}", self.source(config, kind));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.groups.close();
+        let ended = self.thread.take().map(std::thread::JoinHandle::join);
+        assert!(ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking());
+    }
+}
+
+use crate::report;
+
+#[test]
+fn hidden_groups_are_not_literals() {
+    assert!(is_hidden("infected/feed") && is_hidden("infected/dns") && is_hidden("infected/manual"));
+    assert!(!is_hidden("10.0.0.0/8") && !is_hidden("infected"));
+}
+
+#[test]
+fn a_list_is_followed_kept_and_held() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = list(
+        directory.path(),
+        "list",
+        "192.0.2.1\n192.0.2.2\nnonsense\n192.0.2.3\n192.0.2.4\n",
+    );
+    let config = config(&format!(
+        "    - {{ name: a, feed: {{ url: \"{url}\", interval: 1s, hold: 2s }} }}\n"
+    ));
+    let state = directory.path().join("state");
+    {
+        let running = Running::start(Some(&state), &config);
+        running
+            .tables
+            .wait("a/feed", "192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4");
+        running.await_source(&config, "feed", |source| source.bad_entries == 1);
+        list(directory.path(), "list", "192.0.2.1\n192.0.2.9\n");
+        running
+            .tables
+            .wait("a/feed", "192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.9");
+        assert_eq!(running.source(&config, "feed").held, 3);
+        running.tables.wait("a/feed", "192.0.2.1 192.0.2.9");
+        let calls = running.tables.calls.lock().expect("calls").clone();
+        assert_eq!(
+            calls,
+            [
+                "update a/feed +4 -0",
+                "update a/feed +1 -0",
+                "update a/feed +0 -3"
+            ]
+        );
+        running.await_source(&config, "feed", |source| source.last_error.is_none());
+    }
+    // The file is gone: what was kept is in force before anything is fetched, and for as long as hold says.
+    std::fs::remove_file(directory.path().join("list")).expect("a file");
+    let running = Running::start(Some(&state), &config);
+    assert_eq!(running.tables.shown("a/feed"), "192.0.2.1 192.0.2.9");
+    running.await_source(&config, "feed", |source| {
+        source
+            .last_error
+            .as_ref()
+            .is_some_and(|error| error.contains("No such file"))
+    });
+    running.tables.wait("a/feed", "");
+    list(directory.path(), "list", "192.0.2.1\n");
+    running.tables.wait("a/feed", "192.0.2.1");
+}
+
+#[test]
+fn commits_keep_what_stays_and_drop_what_goes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (one, two) = (
+        list(directory.path(), "one", "192.0.2.1\n"),
+        list(directory.path(), "two", "192.0.2.2\n"),
+    );
+    let feed = |name: &str, url: &str| {
+        format!("    - {{ name: {name}, feed: {{ url: \"{url}\", interval: 1h }} }}\n")
+    };
+    let first = config(&feed("a", &one));
+    let running = Running::start(None, &first);
+    running.tables.wait("a/feed", "192.0.2.1");
+    running
+        .groups
+        .add("a", &["198.51.100.1".to_owned()], None, &*running.tables)
+        .expect("a change");
+
+    // Another source begins with the members of the one before, so that there is no moment without.
+    let absent = format!("file://{}/absent", directory.path().display());
+    let moved = config(&(feed("a", &absent) + &feed("b", &two)));
+    running.commit(&moved);
+    running.tables.wait("b/feed", "192.0.2.2");
+    running.await_source(&moved, "feed", |source| source.last_error.is_some());
+    assert_eq!(running.tables.shown("a/feed"), "192.0.2.1");
+    assert_eq!(running.tables.shown("a/manual"), "198.51.100.1");
+    running.commit(&config(&(feed("a", &two) + &feed("b", &two))));
+    running.tables.wait("a/feed", "192.0.2.2");
+
+    // A commit that fails leaves everything as it was.
+    let other = config(&feed("c", &one));
+    let mut ruleset = crate::translate::ruleset(&other);
+    running.groups.fill(&other, &mut ruleset);
+    running.groups.follow(&moved, &*running.tables);
+    assert_eq!(running.tables.shown("a/manual"), "198.51.100.1");
+    let report = running.groups.report(&moved, Some("a"), false);
+    assert_eq!(
+        report.groups[0].sources.last().map(|source| source.prefixes),
+        Some(1)
+    );
+
+    running.commit(&config("    - { name: a, members: [10.0.0.1] }\n"));
+    assert_eq!(running.tables.shown("a/feed"), "absent");
+    assert_eq!(running.tables.shown("a/manual"), "198.51.100.1");
+}
+
+#[test]
+fn a_data_plane_that_refuses_is_told_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = list(directory.path(), "list", "192.0.2.1\n");
+    let config = config(&format!(
+        "    - {{ name: a, feed: {{ url: \"{url}\", interval: 1s }} }}\n"
+    ));
+    let running = Running::start(None, &config);
+    running.tables.wait("a/feed", "192.0.2.1");
+    let broken = |yes| {
+        running
+            .tables
+            .broken
+            .store(yes, std::sync::atomic::Ordering::Relaxed)
+    };
+    broken(true);
+    let error = running
+        .groups
+        .add("a", &["198.51.100.1".to_owned()], None, &*running.tables)
+        .expect_err("a failure");
+    assert_eq!(error.message, "nothing was changed: the data plane is broken");
+    list(directory.path(), "list", "192.0.2.1\n192.0.2.2\n");
+    running.await_source(&config, "feed", |source| {
+        !source.in_force && source.last_error.is_some()
+    });
+    broken(false);
+    running.tables.wait("a/feed", "192.0.2.1 192.0.2.2");
+    running.await_source(&config, "feed", |source| {
+        source.in_force && source.last_error.is_none()
+    });
+    assert_eq!(running.tables.shown("a/manual"), "");
+}
+
+#[test]
+fn members_by_hand_end_in_time_and_outlive_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = config("    - { name: a, members: [] }\n");
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    {
+        let running = Running::start(Some(directory.path()), &config);
+        let add = |addresses: &[&str], lasting| {
+            running
+                .groups
+                .add("a", &texts(addresses), lasting, &*running.tables)
+        };
+        let changed = add(&["192.0.2.1", "192.0.2.4-192.0.2.5"], None).expect("a change");
+        assert_eq!((changed.added, changed.members, changed.kept), (2, 2, true));
+        add(&["192.0.2.9"], Some(Duration::from_secs(1))).expect("a change");
+        assert_eq!(running.tables.shown("a/manual"), "192.0.2.1 192.0.2.4 192.0.2.9");
+        running.tables.wait("a/manual", "192.0.2.1 192.0.2.4");
+        // Said again, for a time: it is not added twice, and ends.
+        let again = add(&["192.0.2.1"], Some(Duration::from_secs(3_600))).expect("a change");
+        assert_eq!((again.added, again.members), (0, 2));
+        for wrong in [
+            &["::/0"][..],
+            &["192.0.2.1 # note"],
+            &["192.0.2.1,192.0.2.2"],
+            &[],
+        ] {
+            add(wrong, None).expect_err("a refusal");
+        }
+        add(&["192.0.2.1"], Some(Duration::ZERO)).expect_err("a refusal");
+    }
+    let running = Running::start(Some(directory.path()), &config);
+    assert_eq!(running.tables.shown("a/manual"), "192.0.2.1 192.0.2.4");
+    let source = running.source(&config, "manual");
+    let ends: Vec<bool> = source
+        .members
+        .iter()
+        .map(|member| member.expires_in_seconds.is_some())
+        .collect();
+    assert_eq!(ends, [true, false]);
+    let remove = |addresses: &[&str]| running.groups.remove("a", &texts(addresses), &*running.tables);
+    remove(&["192.0.2.1", "192.0.2.77"]).expect_err("one of them is not there, so neither goes");
+    assert_eq!(running.tables.shown("a/manual"), "192.0.2.1 192.0.2.4");
+    remove(&["192.0.2.4/31"]).expect("a change");
+    assert_eq!(running.tables.shown("a/manual"), "192.0.2.1");
+    // A start without the group forgets it.
+    drop(running);
+    drop(Groups::load(
+        Some(directory.path()),
+        &self::config("    - { name: b, members: [] }\n"),
+    ));
+    assert_eq!(
+        Running::start(Some(directory.path()), &config)
+            .tables
+            .shown("a/manual"),
+        ""
+    );
+}
+
+/// Answers every question for A with this address, and for anything else with nothing.
+fn dns(address: Ipv4Addr, ttl: u32) -> (u16, Arc<Mutex<Option<Ipv4Addr>>>) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = socket.local_addr().expect("an address").port();
+    let current = Arc::new(Mutex::new(Some(address)));
+    let says = current.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let Some(address) = *says.lock().expect("an address") else {
+                continue;
+            };
+            // The question without its OPT record, then one answer that points back at its name.
+            let question = &buffer[..length - 11];
+            let is_a = question[question.len() - 3] == 1;
+            let mut message = question.to_vec();
+            message[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+            if is_a {
+                message.extend([0xc0, 12, 0, 1, 0, 1]);
+                message.extend(ttl.to_be_bytes());
+                message.extend([0, 4]);
+                message.extend(address.octets());
+            }
+            let _ = socket.send_to(&message, from);
+        }
+    });
+    (port, current)
+}
+
+#[test]
+fn names_are_looked_up_followed_and_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (port, says) = dns(Ipv4Addr::new(192, 0, 2, 1), 1);
+    let resolv_conf = directory.path().join("resolv.conf");
+    std::fs::write(
+        &resolv_conf,
+        "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+    )
+    .expect("a file");
+    let system = System {
+        resolv_conf,
+        hosts: directory.path().join("hosts"),
+        port,
+    };
+    let load = |config: &Config| {
+        let groups = Groups::load(Some(directory.path()), config);
+        let mut groups = Arc::into_inner(groups).expect("nobody else has it");
+        groups.system = system.clone();
+        Arc::new(groups)
+    };
+    let config = config("    - { name: a, dns: [www.test] }\n");
+    {
+        let running = Running::start_with(load(&config), &config);
+        running.tables.wait("a/dns", "192.0.2.1");
+        // Asked again when its time is over, but not more often than every five seconds; who left lingers.
+        *says.lock().expect("an address") = Some(Ipv4Addr::new(192, 0, 2, 2));
+        running.tables.wait("a/dns", "192.0.2.1 192.0.2.2");
+        assert_eq!(running.source(&config, "dns").held, 1);
+        assert_eq!(
+            running.source(&config, "dns").location.as_deref(),
+            Some("www.test")
+        );
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let path = directory.path().join("groups/a.dns");
+        while !std::fs::read_to_string(&path).is_ok_and(|text| text.contains("192.0.2.2")) {
+            assert!(Instant::now() < deadline, "the addresses are not on the disk");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    *says.lock().expect("an address") = None;
+    let running = Running::start_with(load(&config), &config);
+    assert_eq!(
+        running.tables.shown("a/dns"),
+        "192.0.2.1 192.0.2.2",
+        "before anybody is asked"
+    );
+    running.await_source(&config, "dns", |source| {
+        source
+            .last_error
+            .as_ref()
+            .is_some_and(|error| error.contains("no DNS server answers for www.test"))
+    });
+    assert_eq!(
+        running.tables.shown("a/dns"),
+        "192.0.2.1 192.0.2.2",
+        "nobody knows better"
+    );
+}
