@@ -16,6 +16,9 @@ use bulkhead_testkit::{HostSpec, Topology, privileged};
 
 const SCALE: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
 
+/// Services, each of one port.
+const SERVICES: u16 = 2_000;
+
 /// The `number`th address of a group.
 fn member(group: u32, number: u32) -> Ipv4Addr {
     Ipv4Addr::from(0x0a00_0000 + (group << 12) + number)
@@ -28,7 +31,7 @@ fn prefix(address: Ipv4Addr, length: u8) -> Prefix {
     }
 }
 
-/// `rules` policies, every fourth with a source, a destination and a service that no other has, the others between groups.
+/// `rules` policies, every fourth with a source and a destination that no other has, the others between groups.
 /// `groups` groups have `members` addresses each, and what they have in common with the next.
 fn ruleset(rules: u32, groups: u32, members: u32, noise: &str) -> Ruleset {
     let interface = |name: &str, zone| InterfaceRule {
@@ -55,7 +58,7 @@ fn ruleset(rules: u32, groups: u32, members: u32, noise: &str) -> Ruleset {
             ..Group::default()
         });
     }
-    for number in 0..=u16::MAX {
+    for number in 0..SERVICES {
         ruleset.services.push(Service {
             name: format!("tcp{number}"),
             matches: vec![ServiceMatch::Ports {
@@ -91,11 +94,11 @@ fn ruleset(rules: u32, groups: u32, members: u32, noise: &str) -> Ruleset {
                     ..Group::default()
                 });
             }
-            policy.service = vec![(number % 65_536) as usize];
+            policy.service = vec![(number % u32::from(SERVICES)) as usize];
         } else {
             policy.source = vec![(number % groups) as usize];
             policy.destination = vec![(number / groups % groups) as usize];
-            policy.service = vec![(number / 7 % 65_536) as usize];
+            policy.service = vec![(number / 7 % u32::from(SERVICES)) as usize];
         }
         ruleset.policies.push(policy);
     }
