@@ -127,6 +127,12 @@ fn an_infected_host(hook: HookMode) -> Result<()> {
         let port = RawPort::open(&sick.namespace, &sick.interface)?;
         let before = KernelCounters::snapshot(&sound.namespace)?;
 
+        let session = || -> Result<Vec<u64>> {
+            let ours = engine.sessions(&|session| session.original.source == well.local(), 10)?;
+            Ok(ours.sessions.iter().map(|session| session.id).collect())
+        };
+        let own = session()?;
+        assert_eq!(own.len(), 1);
         let generation = engine.generation();
         let change = engine.update_members("feed", &[infected], &[])?;
         assert_eq!(change, Change { added: 1, removed: 0 });
@@ -157,7 +163,18 @@ fn an_infected_host(hook: HookMode) -> Result<()> {
         assert!(refused.answered().is_err(), "an infected host opened a session");
         well.advance(20)?;
         let after = KernelCounters::snapshot(&sound.namespace)?;
-        assert_eq!(after.since(&before, "TcpRetransSegs"), 0, "{:?}", well.report());
+        // A busy machine may cost a segment here and there; a stream that was cut and mended costs many.
+        let [again, sent] = ["TcpRetransSegs", "TcpOutSegs"].map(|name| after.since(&before, name));
+        assert!(
+            again * 1000 <= sent,
+            "{again} of {sent} segments were sent again: {:?}",
+            well.report()
+        );
+        assert_eq!(
+            session()?,
+            own,
+            "the other host's session is not the same any more"
+        );
 
         // A commit keeps the members.
         let noise = Group {

@@ -390,6 +390,15 @@ impl Net {
         self.tables().services.set(&key, &class);
     }
 
+    /// Raises the judgement number beyond those of commits: group members changed.
+    pub fn judge_again(&mut self) {
+        let live = self.tables().live.get();
+        self.tables().live.set(Live {
+            generation: live.generation + 1_000_000,
+            ..live
+        });
+    }
+
     /// Gives a prefix a class.
     pub fn address_class(&mut self, class: u32, prefix: &str, length: u32) {
         let (address, tables) = (ip(prefix), self.tables());

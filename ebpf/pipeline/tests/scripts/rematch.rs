@@ -446,3 +446,53 @@ fn the_way_changes_with_the_configuration() {
     net.receive(DMZ, &frames[0].2)
         .dropped(Reason::WrongZone, &NEITHER);
 }
+
+/// An address comes into a group without a commit, and leaves it again.
+#[test]
+fn a_change_of_members_is_obeyed_at_the_next_packet() {
+    for (client, server, _) in FAMILIES {
+        for first in [0, 1] {
+            let mut net = Net::new(&[
+                deny(ZONE_INSIDE, ANY).source(9),
+                permit(ZONE_INSIDE, ZONE_OUTSIDE),
+            ]);
+            let frames = connection(&mut net, client, server);
+            let length = if client.contains(':') { 128 } else { 32 };
+            // Somebody else: this session is asked about again, once, and goes on.
+            net.address_class(9, server, length);
+            net.judge_again();
+            for (ifindex, out, frame) in [&frames[first], &frames[1 - first]] {
+                let outcome = net.receive(*ifindex, frame).outcome;
+                assert_eq!(
+                    (outcome.verdict.reason, outcome.out_ifindex),
+                    (Reason::Established, *out)
+                );
+            }
+            let judged = net.tables().live.get().generation;
+            for (_, flow) in net
+                .tables()
+                .flows(Table::Established, if length == 32 { 4 } else { 6 })
+                .entries()
+            {
+                assert_eq!(flow.generation, judged);
+            }
+            // The client.
+            net.address_class(9, client, length);
+            let (ifindex, _, frame) = &frames[first];
+            let outcome = net.receive(*ifindex, frame).outcome;
+            assert_eq!(outcome.verdict.reason, Reason::Established, "not in force yet");
+            net.judge_again();
+            let outcome = net.receive(*ifindex, frame).outcome;
+            assert_eq!(outcome.verdict.reason, Reason::PolicyChanged);
+            assert_eq!(net.flows(), (0, 0));
+            let syn = there(client, server, SYN, 5000, 0);
+            let outcome = net.receive(INSIDE, &syn).outcome;
+            assert_eq!(outcome.verdict.reason, Reason::PolicyDeny);
+            // And out of it.
+            net.address_class(0, client, length);
+            net.judge_again();
+            let outcome = net.receive(INSIDE, &syn).outcome;
+            assert_eq!(outcome.verdict.reason, Reason::SessionCreated);
+        }
+    }
+}
