@@ -1,16 +1,18 @@
 //! The words of the command line. What they do is elsewhere; what they mean is said here, once, in the help.
 
+mod commits;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::commits::{CommitArgs, ConfirmArgs, DiffArgs, RollbackArgs, Side};
 use crate::daemon::RunArgs;
 use crate::demo::DemoArgs;
 use crate::filter::{FlowFilter, Prefix, SessionFilter};
 use crate::output::Format;
-use crate::protocol::{CommitOptions, DEFAULT_SESSIONS, DEFAULT_SOCKET, MAX_SESSIONS};
+use crate::protocol::{DEFAULT_SESSIONS, DEFAULT_SOCKET, MAX_SESSIONS};
 use crate::report::{FlowKind, Question, Verdict};
 use crate::words::{self, IcmpType};
 
@@ -93,122 +95,6 @@ pub struct CheckArgs {
     /// How to show it
     #[arg(long, short, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
-}
-
-/// The circumstances of a commit.
-#[derive(Clone, Debug, Args)]
-pub struct CommitOptionsArgs {
-    /// Why, for `history`
-    #[arg(
-        long,
-        short = 'm',
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub comment: String,
-    /// Who, for `history`, where a program commits on behalf of somebody [default: the user]
-    #[arg(long, value_name = "NAME")]
-    pub author: Option<String>,
-    /// Return to the revision before unless `bulkhead confirm` comes within this time, such as 5m; a restart of the
-    /// daemon does not stop the clock
-    #[arg(long, value_name = "TIME", value_parser = confirm_time)]
-    pub confirm: Option<Duration>,
-    /// Only if this revision is in force still
-    #[arg(long, value_name = "REVISION")]
-    pub onto: Option<u64>,
-}
-
-impl From<CommitOptionsArgs> for CommitOptions {
-    fn from(args: CommitOptionsArgs) -> Self {
-        Self {
-            author: args.author,
-            comment: args.comment,
-            onto: args.onto,
-            confirm_seconds: args.confirm.map(|time| time.as_secs()),
-        }
-    }
-}
-
-fn confirm_time(text: &str) -> Result<Duration, String> {
-    const MOST: Duration = Duration::from_secs(7 * 86_400);
-    let time = words::parse_duration(text)?;
-    match (Duration::from_secs(1)..=MOST).contains(&time) {
-        true => Ok(time),
-        false => Err("it can be 1s to 7d".to_owned()),
-    }
-}
-
-/// Arguments of `commit`.
-#[derive(Debug, Args)]
-pub struct CommitArgs {
-    /// The configuration
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    #[command(flatten)]
-    pub options: CommitOptionsArgs,
-    #[command(flatten)]
-    pub show: ShowArgs,
-}
-
-/// Arguments of `confirm`.
-#[derive(Debug, Args)]
-pub struct ConfirmArgs {
-    /// Who, for `history` [default: the user]
-    #[arg(long, value_name = "NAME")]
-    pub author: Option<String>,
-    #[command(flatten)]
-    pub show: ShowArgs,
-}
-
-/// Arguments of `rollback`.
-#[derive(Debug, Args)]
-pub struct RollbackArgs {
-    /// Number of the revision, as `history` shows it; not how many to go back [default: the one before that in force]
-    #[arg(value_name = "REVISION")]
-    pub revision: Option<u64>,
-    #[command(flatten)]
-    pub options: CommitOptionsArgs,
-    #[command(flatten)]
-    pub show: ShowArgs,
-}
-
-/// Arguments of `diff`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  bulkhead diff                    what the last commit changed
-  bulkhead diff firewall.yaml      what committing this file would change
-  bulkhead diff 41                 what has changed since revision 41
-  bulkhead diff 41 43              what changed from revision 41 to 43
-  bulkhead diff old.yaml new.yaml  without a daemon")]
-pub struct DiffArgs {
-    /// A file, or the number of a revision; write ./41 for a file of that name
-    #[arg(value_name = "FILE|REVISION")]
-    pub first: Option<Side>,
-    /// A file, or the number of a revision [default: the revision in force]
-    #[arg(value_name = "FILE|REVISION")]
-    pub second: Option<Side>,
-    #[command(flatten)]
-    pub show: ShowArgs,
-}
-
-/// One of two configurations to be compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// By its number.
-    Revision(u64),
-    /// By its path.
-    File(PathBuf),
-}
-
-impl std::str::FromStr for Side {
-    type Err = std::convert::Infallible;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(text
-            .parse()
-            .map_or_else(|_| Self::File(text.into()), Self::Revision))
-    }
 }
 
 /// Things to show.

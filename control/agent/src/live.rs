@@ -7,9 +7,10 @@
 mod commits;
 mod nat;
 mod screens;
+mod tables;
 
-use self::commits::Tables;
 pub use self::commits::{CommitError, Commits, Proposal, log_error, now_ms};
+use self::tables::Tables;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;

@@ -5,21 +5,21 @@
 //! was in force; one after it leaves the new one. Whoever is told `committed` finds it after any crash, and a document that the
 //! engine refuses is never one that a restart would find. If the name cannot be given, the engine goes back.
 
+mod refusal;
+
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bulkhead_config::{Config, Size};
-use bulkhead_dataplane::bpf::Sizes;
-use bulkhead_dataplane::engine::EngineError;
 use bulkhead_revisions::{Draft, Revision, Source, Store, StoreError, digest};
 
+use self::refusal::conflict;
+pub use self::refusal::{CommitError, log_error};
 use super::LiveFirewall;
-use crate::configuration::{Configuration, Refused};
+use crate::configuration::Configuration;
 use crate::firewall::{Answered, Asked};
-use crate::protocol::{Failure, FailureCode};
 use crate::report::{Committed, Confirmed, History, HistoryEntry, ShownConfig};
-use crate::{log, translate, words};
+use crate::words;
 
 /// How soon a return that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -86,102 +86,6 @@ pub struct Proposal {
     pub repeats: Option<u64>,
     /// Who asks, and how.
     pub asked: Asked,
-}
-
-/// What the tables were made for at the start; they cannot grow.
-#[derive(Clone, Copy, Debug)]
-pub struct Tables {
-    size: Size,
-    sessions: u32,
-    half_open: u32,
-}
-
-impl Tables {
-    /// Those of the configuration that the engine was started with.
-    pub const fn of(config: &Config) -> Self {
-        Self {
-            size: config.size,
-            sessions: config.sessions.max,
-            half_open: config.sessions.half_open,
-        }
-    }
-
-    /// As the data plane makes them.
-    pub fn sizes(&self) -> Sizes {
-        translate::table_sizes(&self.size, self.sessions, self.half_open)
-    }
-
-    /// Refuses what does not fit; a warning if another size is asked for than there is.
-    fn judge(&self, config: &Config) -> Result<Option<String>, CommitError> {
-        let excess = config.extent.excess(&self.size);
-        if let Some(excess) = excess.first() {
-            return Err(CommitError::Impossible(format!(
-                "{} {} do not fit the tables, which were made for {} when the daemon started; put the document into the \
-                 file of --config and start the daemon again, which makes them as large as its size says",
-                excess.number, excess.what, excess.room
-            )));
-        }
-        let same = (self.size, self.sessions, self.half_open)
-            == (config.size, config.sessions.max, config.sessions.half_open);
-        Ok((!same).then(|| {
-            format!(
-                "spec.size, spec.sessions.max and halfOpen take effect at the next start; until then there is room for {} \
-                 sessions, {} of them half-open, {} policies and {} addresses",
-                self.sessions, self.half_open, self.size.policies, self.size.addresses
-            )
-        }))
-    }
-}
-
-/// Why there was no commit.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    /// The document is wrong.
-    #[error(transparent)]
-    Refused(Refused),
-    /// It was made against another revision, or another waits to be confirmed.
-    #[error("{0}")]
-    Conflict(String),
-    /// It cannot be done while this daemon runs, or at all.
-    #[error("{0}")]
-    Impossible(String),
-    /// The data plane refused it.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The disk.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Anything else.
-    #[error("{0:#}")]
-    Other(anyhow::Error),
-}
-
-impl From<anyhow::Error> for CommitError {
-    fn from(error: anyhow::Error) -> Self {
-        error
-            .downcast::<Refused>()
-            .map_or_else(Self::Other, Self::Refused)
-    }
-}
-
-impl From<CommitError> for Failure {
-    fn from(error: CommitError) -> Self {
-        let code = match &error {
-            CommitError::Refused(_) => FailureCode::ConfigurationRefused,
-            CommitError::Conflict(_) => FailureCode::Conflict,
-            CommitError::Impossible(_)
-            | CommitError::Store(StoreError::Unknown { .. } | StoreError::NothingAwaited) => {
-                FailureCode::Refused
-            }
-            CommitError::Engine(EngineError::Question(_)) => FailureCode::Refused,
-            _ => FailureCode::Failed,
-        };
-        let message = match error {
-            CommitError::Engine(_) => format!("{error}; the configuration stays as it was"),
-            error => error.to_string(),
-        };
-        Self::new(code, message)
-    }
 }
 
 impl LiveFirewall {
@@ -451,39 +355,8 @@ impl LiveFirewall {
     }
 }
 
-/// Logs why there was no commit.
-pub fn log_error(error: CommitError) {
-    log::refusal(&match error {
-        CommitError::Refused(refused) => refused.into(),
-        CommitError::Other(error) => error,
-        error => anyhow::Error::new(error),
-    });
-}
-
 fn milliseconds(began: Instant) -> f64 {
     (began.elapsed().as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Whether a commit may follow this revision.
-fn conflict(current: &Revision, proposal: &Proposal) -> Result<(), CommitError> {
-    let number = current.number;
-    if let Some(onto) = proposal.asked.onto.filter(|onto| *onto != number) {
-        return Err(CommitError::Conflict(format!(
-            "this was made against revision {onto}, and revision {number} by {} is in force; look at `bulkhead diff {onto}` \
-             and commit again --onto {number}",
-            current.author
-        )));
-    }
-    match (current.awaited(), proposal.source) {
-        (Some(awaited), Source::File | Source::Cli) => Err(CommitError::Conflict(format!(
-            "revision {number} by {} awaits confirmation until {}; `bulkhead confirm` keeps it, `bulkhead rollback` \
-             returns to revision {}",
-            current.author,
-            words::timestamp(words::time_of(awaited.deadline_ms)),
-            awaited.back_to
-        ))),
-        _ => Ok(()),
-    }
 }
 
 fn log_committed(revision: &Revision, committed: &Committed) {
@@ -498,80 +371,4 @@ fn log_committed(revision: &Revision, committed: &Committed) {
         milliseconds = committed.milliseconds,
         "committed"
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use bulkhead_config::SizeName;
-
-    use super::*;
-
-    fn config(size: &str, policies: usize) -> Config {
-        let rules: String = (0..policies)
-            .map(|number| format!("    - {{ name: p{number}, from: a, to: a, action: deny }}\n"))
-            .collect();
-        let text = format!(
-            "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: {{ name: x }}\nspec:\n  size: {size}\n  \
-             interfaces: [{{ name: net1, zone: a }}]\n  zones: [{{ name: a }}]\n  policies:\n{rules}"
-        );
-        match bulkhead_config::parse("x.yaml", text) {
-            Ok(parsed) => parsed.config,
-            Err(refused) => panic!("{refused}"),
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_the_tables_is_refused_and_what_fits_is_warned_of() {
-        let tables = Tables::of(&config("{ policies: 3 }", 3));
-        assert_eq!(
-            tables.judge(&config("{ policies: 3 }", 2)).expect("it fits"),
-            None
-        );
-        let warning = tables.judge(&config("large", 3)).expect("it fits");
-        assert!(
-            warning
-                .as_ref()
-                .is_some_and(|text| text.contains("at the next start")
-                    && text.contains("262144 sessions")
-                    && text.contains("3 policies")),
-            "{warning:?}"
-        );
-        // Of its own size it is no fault: `check` accepts it, and a start does.
-        let error = tables.judge(&config("large", 4)).expect_err("a refusal");
-        assert!(
-            error
-                .to_string()
-                .contains("4 policies do not fit the tables, which were made for 3"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn sizes_by_name_are_those_of_the_data_plane() {
-        let sizes = [Sizes::small(), Sizes::medium(), Sizes::large(), Sizes::xlarge()];
-        for (name, expected) in SizeName::ALL.into_iter().zip(sizes) {
-            let made = translate::sizes(&config(name.name(), 1));
-            assert_eq!(
-                [
-                    made.sessions,
-                    made.half_open,
-                    // The rules of hostInbound, in two generations.
-                    made.rules - 512,
-                    made.addresses,
-                    made.routes,
-                    made.neighbours
-                ],
-                [
-                    expected.sessions,
-                    expected.half_open,
-                    expected.rules,
-                    expected.addresses,
-                    expected.routes,
-                    expected.neighbours
-                ],
-                "{}",
-                name.name()
-            );
-        }
-    }
 }

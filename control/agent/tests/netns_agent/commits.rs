@@ -1,6 +1,7 @@
 //! Commits as a person makes them: in force at once, attributed, returned from, and there after the worst.
 
 use std::fs;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -350,7 +351,8 @@ fn netns_agent_killed_while_it_commits_it_comes_back_with_what_was_told() {
                 told
             });
             // Any moment is as good as another: each commit takes some milliseconds.
-            thread::sleep(Duration::from_millis(60) + Duration::from_micros(7_919) * (round as u32 * 5 % 13));
+            let random = RandomState::new().build_hasher().finish();
+            thread::sleep(Duration::from_millis(60) + Duration::from_micros(random % 60_000));
             daemon.signal(Signal::SIGKILL);
             committer.join().expect("the committer's thread")
         });
