@@ -20,6 +20,18 @@ use crate::outcome::{IcmpError, Outcome};
 const ORIGIN_ICMP: u8 = 2;
 const ORIGIN_ICMP6: u8 = 3;
 
+/// How many times slower than usual this machine is, where that is known: clients have so much more patience. For a machine
+/// that is emulated.
+pub const SLOWNESS_VARIABLE: &str = "BULKHEAD_SLOWNESS";
+
+fn slowness() -> u32 {
+    std::env::var(SLOWNESS_VARIABLE)
+        .ok()
+        .and_then(|factor| factor.parse().ok())
+        .filter(|factor| (1..=100).contains(factor))
+        .unwrap_or(1)
+}
+
 /// Somebody in a namespace who starts conversations.
 #[derive(Debug, Clone, Copy)]
 pub struct Client<'a> {
@@ -52,8 +64,8 @@ impl<'a> Client<'a> {
         self
     }
 
-    pub(crate) const fn patience(&self) -> Duration {
-        self.timeout
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout * slowness()
     }
 
     /// A non-blocking socket connected, or connecting, to `peer`, with ICMP errors queued.

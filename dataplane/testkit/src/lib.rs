@@ -36,7 +36,7 @@ mod server;
 
 pub use self::counters::KernelCounters;
 pub use self::delta::{CounterDelta, Counters, Script};
-pub use self::endpoint::Client;
+pub use self::endpoint::{Client, SLOWNESS_VARIABLE};
 pub use self::frame::{Checksum, Frame};
 pub use self::http::HttpServer;
 pub use self::ledger::{Account, Balance, Ledger};

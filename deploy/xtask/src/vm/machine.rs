@@ -63,8 +63,7 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
         .arg(boot.kernel)
         .arg("-initrd")
         .arg(boot.initrd)
-        // A panic ends the machine at once.
-        .args(["-append", "console=ttyS0 panic=-1 mitigations=off"])
+        .args(["-append", &command_line(boot.accel)])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     process::echo(&command);
@@ -105,6 +104,14 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
         print_end(boot.console);
     }
     Ok(outcome)
+}
+
+/// The kernel's parameters. A panic ends the machine at once. Mitigations cost an emulated processor more than a real one and
+/// change nothing of what is tested. What the kernel does not know and has an equals sign becomes init's environment: clients of
+/// the testkit have more patience (its `SLOWNESS_VARIABLE`).
+fn command_line(accel: &str) -> String {
+    let slowness = if accel == "tcg" { 4 } else { 1 };
+    format!("console=ttyS0 panic=-1 mitigations=off BULKHEAD_SLOWNESS={slowness}")
 }
 
 /// Reads lines in a thread of their own, so that waiting for one can end.
