@@ -12,7 +12,7 @@ use bulkhead_dataplane::ruleset::{
 };
 use bulkhead_testkit::Namespace;
 
-use crate::lab::{Lab, SINK_PORT};
+use crate::lab::SINK_PORT;
 use crate::policy::{Policy, target};
 
 /// Most sessions that a round may open: there is room for them, half-open as they are.
@@ -89,15 +89,14 @@ impl Bulkhead {
     }
 
     /// Adds an address to the group of [`Policy::Group`], or removes it; in force when it returns.
-    pub fn change_member(&self, lab: &Lab, address: Ipv4Addr, add: bool) -> Result<()> {
-        let mut ruleset = (*self.engine.ruleset()).clone();
-        let group = ruleset.groups.first_mut().context("the policy has no group")?;
-        if add {
-            group.members.push(host(address));
-        } else {
-            group.members.retain(|member| *member != host(address));
-        }
-        lab.firewall().run(|| self.engine.commit(ruleset))?;
+    pub fn change_member(&self, address: Ipv4Addr, add: bool) -> Result<()> {
+        let one = [host(address)];
+        let (add, remove): (&[_], &[_]) = if add { (&one, &[]) } else { (&[], &one) };
+        let change = self.engine.update_members(GROUP, add, remove)?;
+        ensure!(
+            change.added + change.removed == 1,
+            "{address} changed the group by {change:?}"
+        );
         Ok(())
     }
 
@@ -181,7 +180,11 @@ fn ruleset(hook: HookMode, nat: bool, policy: Policy) -> Ruleset {
                 ..permit("members".to_owned())
             };
             let members = (0..count).map(|number| host(target(number))).collect();
-            (vec![group(GROUP.to_owned(), members)], vec![rule])
+            let group = Group {
+                dynamic: true,
+                ..group(GROUP.to_owned(), members)
+            };
+            (vec![group], vec![rule])
         }
     };
     Ruleset {

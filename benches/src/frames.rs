@@ -228,7 +228,8 @@ impl FrameLab {
 
     /// A destination that no rule names is denied.
     fn check_denial(&mut self) -> Result<()> {
-        let Some(permitted) = self.lab.policy().targets() else {
+        let firewall = self.lab.contender.tracks() || self.lab.bulkhead().is_some();
+        let Some(permitted) = self.lab.policy().targets().filter(|_| firewall) else {
             return Ok(());
         };
         let traffic = Traffic {

@@ -144,9 +144,14 @@ impl Arguments {
 /// Set by the first SIGINT or SIGTERM.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// What ends a run.
+fn signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM].into_iter().collect()
+}
+
 /// Turns signals into a flag, so that everything is dropped, and with it every namespace.
 fn watch_signals() -> Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    let signals = signals();
     // Before the first other thread: all inherit it.
     signals.thread_block().context("cannot block signals")?;
     std::thread::Builder::new()

@@ -176,12 +176,6 @@ impl Settings {
         all.filter(|contender| self.only.is_empty() || self.only.contains(contender))
     }
 
-    /// Whether a contender is wanted in a scenario.
-    #[must_use]
-    pub fn wants(&self, scenario: Scenario, contender: Contender) -> bool {
-        self.contenders(scenario).any(|wanted| wanted == contender)
-    }
-
     /// Points of a scenario's axis.
     #[must_use]
     pub fn points(&self, scenario: Scenario) -> Vec<u32> {
@@ -267,7 +261,6 @@ mod tests {
         settings.only = vec![Contender::Nftables, Contender::BareXdp];
         let sessions: Vec<_> = settings.contenders(Scenario::Sessions).collect();
         assert_eq!(sessions, [Contender::Nftables]);
-        assert!(!settings.wants(Scenario::Sessions, Contender::BareXdp));
     }
 
     #[test]

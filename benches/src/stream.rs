@@ -7,6 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 
 use crate::lab::{Lab, SINK_PORT};
 
@@ -16,6 +18,9 @@ const PACE: Duration = Duration::from_micros(200);
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long is waited for a packet that must not arrive.
 const SUSPICION: Duration = Duration::from_millis(20);
+
+/// What a receiver can be behind: some seconds.
+const BUFFER_BYTES: usize = 32 << 20;
 
 /// What became of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +159,8 @@ fn sockets(lab: &Lab, target: Ipv4Addr) -> Result<(UdpSocket, UdpSocket)> {
         .namespace
         .run(|| UdpSocket::bind(address))
         .with_context(|| format!("cannot bind {address}"))?;
+    // A receiver that has to wait for its CPU must not lose what the firewall forwarded.
+    setsockopt(&to, RcvBufForce, &BUFFER_BYTES).context("cannot enlarge a receive buffer")?;
     let from = source.namespace.run(|| UdpSocket::bind(source.v4_port(0)))?;
     from.connect(address)?;
     Ok((from, to))

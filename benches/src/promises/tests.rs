@@ -91,7 +91,9 @@ fn made(point: &Point) -> bool {
         Scenario::Daemon => &[daemon::START, daemon::RESIDENT, daemon::TABLES, daemon::KILLED],
         _ => &[""],
     };
-    settings.wants(point.scenario, point.contender)
+    settings
+        .contenders(point.scenario)
+        .any(|contender| contender == point.contender)
         && variants.contains(&point.variant)
         && (point.scenario == Scenario::Daemon
             || settings

@@ -185,12 +185,16 @@ impl Daemon {
         let child = lab
             .firewall()
             .run(|| {
+                // This program's threads block these signals, and a child inherits that; the daemon waits for them.
+                crate::signals().thread_unblock()?;
                 Command::new(program)
                     .arg("run")
                     .arg("--config")
                     .arg(path("firewall.yaml"))
                     .arg("--socket")
                     .arg(path("socket"))
+                    .arg("--state")
+                    .arg(path("state"))
                     .env("NOTIFY_SOCKET", path("notify"))
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())

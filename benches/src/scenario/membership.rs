@@ -93,7 +93,7 @@ fn one(entry: &mut Entry, round: u32) -> Result<()> {
 fn time(lab: &Lab, address: Ipv4Addr, add: bool) -> Result<f64> {
     let start = Instant::now();
     if let Some(bulkhead) = lab.bulkhead() {
-        bulkhead.change_member(lab, address, add)?;
+        bulkhead.change_member(address, add)?;
     } else {
         match (lab.contender.carrier(), add) {
             (Carrier::Kernel(Some(Rules::Ipset)), true) => ipset(lab, "add", address)?,

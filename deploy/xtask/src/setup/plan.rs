@@ -60,6 +60,16 @@ pub const NETWORK_TOOLS: &[Tool] = &[
         why: "is the firewall that benchmarks compare with",
     },
     Tool {
+        command: "iptables-legacy",
+        package: "iptables",
+        why: "is another firewall that benchmarks compare with",
+    },
+    Tool {
+        command: "ipset",
+        package: "ipset",
+        why: "holds the rules of that firewall",
+    },
+    Tool {
         command: "ping",
         package: "iputils-ping",
         why: "holds ICMP conversations in tests and demo",
