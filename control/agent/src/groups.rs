@@ -35,6 +35,8 @@ pub use self::show::redacted;
 const DIRECTORY: &str = "groups";
 /// Fetches and lookups at once.
 const MOST_WORKERS: usize = 4;
+/// How long what is known about a group outlives its configuration.
+const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
 /// How long the thread sleeps where nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -144,7 +146,6 @@ impl Groups {
             wake: Condvar::new(),
         };
         groups.lock().follow(&groups, config, Others::Forget);
-        groups.forget_others(config);
         Arc::new(groups)
     }
 
@@ -177,6 +178,7 @@ impl Groups {
         let mut state = self.lock();
         state.committing = false;
         state.in_force().for_each(|in_force| in_force.set(true));
+        self.forget_others(&state, SystemTime::now());
     }
 
     /// Follows a configuration that is in force now: sources that are new, changed and gone.
@@ -248,8 +250,9 @@ impl Groups {
         })
     }
 
-    /// Files of groups that are not configured at a start; while it runs, a rollback may bring a group back.
-    fn forget_others(&self, config: &Config) {
+    /// Removes the files of groups that have not been configured for a while. Not at once: a rollback may bring a group back,
+    /// and its list is to be there then.
+    fn forget_others(&self, state: &State, now: SystemTime) {
         let Some(files) = self
             .directory
             .as_ref()
@@ -257,17 +260,17 @@ impl Groups {
         else {
             return;
         };
-        for path in files.flatten().map(|entry| entry.path()) {
-            let name = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
+        for entry in files.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
             let Some((group, source)) = name.rsplit_once('.') else {
                 continue;
             };
             let ours = Source::ALL.iter().any(|known| known.name() == source);
-            let configured = named(config).any(|known| known.name == group);
-            if ours && !configured && fs::remove_file(&path).is_ok() {
+            let written = entry.metadata().and_then(|file| file.modified());
+            let old =
+                written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > FORGOTTEN));
+            let path = entry.path();
+            if ours && old && !state.manual.contains_key(group) && fs::remove_file(&path).is_ok() {
                 tracing::info!(file = %path.display(), "members of a group that is gone were forgotten");
             }
         }

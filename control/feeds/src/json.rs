@@ -20,7 +20,7 @@ pub(crate) fn read(input: &mut dyn BufRead, collector: &mut Collector<'_>) -> Re
         false => keys.iter().map(Vec::as_slice).collect(),
     };
     let before = collector.seen();
-    let (mut error, mut found) = (None, false);
+    let (mut error, mut found, mut any) = (None, false, false);
     let mut documents = serde_json::Deserializer::from_reader(input);
     loop {
         // Ok at the end of the text; anything else that is not the text's own fault ends here too.
@@ -29,6 +29,7 @@ pub(crate) fn read(input: &mut dyn BufRead, collector: &mut Collector<'_>) -> Re
             Err(failure) if failure.is_io() => return Err(malformed(failure)),
             Err(_) => {}
         }
+        any = true;
         let walk = Walk {
             paths: &paths,
             collector,
@@ -40,6 +41,12 @@ pub(crate) fn read(input: &mut dyn BufRead, collector: &mut Collector<'_>) -> Re
             return Err(error);
         }
         walked.map_err(malformed)?;
+    }
+    if !any {
+        return Err(ListError::Malformed {
+            format: "JSON",
+            why: "it is empty".to_owned(),
+        });
     }
     if !found && collector.seen() == before && !rules.keys.is_empty() {
         return Err(ListError::NothingAt(rules.keys.join(", ")));

@@ -192,6 +192,11 @@ fn json_along_keys() {
     );
     assert!(refusal(r#"{"list": ["192.0.2.1""#, &keyed(&["list"])).starts_with("the list is not JSON: EOF"));
     assert!(refusal("[{}]", &rules()).contains("give a key"));
+    let json = Rules {
+        format: Format::Json,
+        ..rules()
+    };
+    assert_eq!(refusal(" \n", &json), "the list is not JSON: it is empty");
     let wrong = good(
         r#"{"l": ["192.0.2.1", "192.0.2.2", "192.0.2.3", 7]}"#,
         &keyed(&["l"]),

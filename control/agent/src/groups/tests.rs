@@ -340,18 +340,23 @@ fn members_by_hand_end_in_time_and_outlive_a_restart() {
     assert_eq!(running.tables.shown("a/manual"), "192.0.2.1 192.0.2.4");
     remove(&["192.0.2.4/31"]).expect("a change");
     assert_eq!(running.tables.shown("a/manual"), "192.0.2.1");
-    // A start without the group forgets it.
+    // A start without the group keeps it for a rollback, and forgets it after a month.
     drop(running);
-    drop(Groups::load(
-        Some(directory.path()),
-        &self::config("    - { name: b, members: [] }\n"),
-    ));
-    assert_eq!(
-        Running::start(Some(directory.path()), &config)
-            .tables
-            .shown("a/manual"),
-        ""
+    let (without, file) = (
+        self::config("    - { name: b, members: [] }\n"),
+        directory.path().join("groups/a.manual"),
     );
+    drop(Running::start(Some(directory.path()), &without));
+    let kept = Running::start(Some(directory.path()), &config);
+    assert_eq!(kept.tables.shown("a/manual"), "192.0.2.1");
+    drop(kept);
+    let month_ago = SystemTime::now() - FORGOTTEN - Duration::from_secs(60);
+    let aged = std::fs::File::options().write(true).open(&file).expect("a file");
+    aged.set_modified(month_ago).expect("a time");
+    drop(Running::start(Some(directory.path()), &config));
+    assert!(file.exists(), "however old, it is configured");
+    drop(Running::start(Some(directory.path()), &without));
+    assert!(!file.exists());
 }
 
 /// Answers every question for A with this address, and for anything else with nothing.
