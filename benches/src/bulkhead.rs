@@ -29,7 +29,15 @@ impl Bulkhead {
     pub fn start(firewall: &Namespace, xdp: bool, nat: bool) -> Result<Self> {
         let hook = if xdp { HookMode::Xdp } else { HookMode::Tcx };
         let engine = firewall
-            .run(|| Engine::start(ruleset(hook, nat), &Options { sizes: SIZES }))
+            .run(|| {
+                Engine::start(
+                    ruleset(hook, nat),
+                    &Options {
+                        sizes: SIZES,
+                        ..Options::default()
+                    },
+                )
+            })
             .context("cannot start the data plane")?;
         let this = Self { engine };
         let expected = if xdp { "xdp+tcx" } else { "tcx" };

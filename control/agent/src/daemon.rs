@@ -2,8 +2,9 @@
 //!
 //! Owns the order: the configuration is checked before anything is touched, the socket's path is claimed before the
 //! engine starts, the engine enforces before anybody is told that it does. SIGHUP reads the file again; a file that
-//! is refused changes nothing. SIGTERM and SIGINT stop; the fail-closed rules stay, so nothing is forwarded until a
-//! daemon runs again. Assumes that the main thread is in the network namespace of the data interfaces.
+//! is refused changes nothing. SIGTERM and SIGINT stop; what is pinned goes on enforcing until the next daemon takes it
+//! over, and if nothing is, or with `--on-exit detach`, the fail-closed rules stay, so nothing is forwarded until a daemon
+//! runs again. Assumes that the main thread is in the network namespace of the data interfaces.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use crate::configuration::{Configuration, Refused};
 use crate::firewall::Firewall as _;
 use crate::live::LiveFirewall;
 use crate::log::{self, LogFormat};
+use crate::pins::{self, OnExit, Pins};
 use crate::server::Claim;
 use crate::{notify, protocol, translate};
 
@@ -36,6 +38,13 @@ pub struct RunArgs {
     /// How to write the log
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// A directory in a bpffs in which what is enforced outlives the daemon, or `none` [default: /sys/fs/bpf/bulkhead if a
+    /// bpffs is mounted there or can be]
+    #[arg(long, value_name = "DIR|none")]
+    pins: Option<Pins>,
+    /// What becomes of the programs on SIGTERM, if they are pinned
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    on_exit: OnExit,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -62,8 +71,13 @@ fn enforce(args: &RunArgs) -> Result<()> {
     let claim = Claim::new(&args.socket)?;
 
     let config = configuration.parsed.config;
+    let pins = pins::directory(args.pins.as_ref(), &config.name)?;
+    let pinned = pins
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), |pins| pins.display().to_string());
     let options = Options {
         sizes: translate::sizes(&config),
+        pins,
     };
     let engine = Engine::start(translate::ruleset(&config), &options).context(
         "cannot start the firewall; nothing is forwarded. `bulkhead doctor` says what this machine lacks",
@@ -77,6 +91,7 @@ fn enforce(args: &RunArgs) -> Result<()> {
         name = firewall.config().name,
         config = %args.config.display(),
         socket = %server.path().display(),
+        pins = pinned,
         generation = firewall.engine().generation(),
         milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         "enforcing"
@@ -94,14 +109,26 @@ fn enforce(args: &RunArgs) -> Result<()> {
     notify::stopping();
     // Nobody asks any more, so nobody holds the firewall; with the engine go the event channel and its thread.
     drop(server);
-    firewall.engine().stop();
+    let stays = args.on_exit == OnExit::Keep && firewall.engine().is_pinned();
+    if stays {
+        firewall.engine().leave();
+    } else {
+        firewall.engine().stop();
+    }
     drop(firewall);
     if events.join().is_err() {
         tracing::error!("the thread that logs events has panicked");
     }
-    tracing::info!(
-        "stopped; the kernel forwards nothing between data interfaces until the firewall runs again"
-    );
+    if stays {
+        tracing::info!(
+            pins = pinned,
+            "stopped; what is enforced goes on, and the next daemon takes it over; `bulkhead detach` ends it"
+        );
+    } else {
+        tracing::info!(
+            "stopped; the kernel forwards nothing between data interfaces until the firewall runs again"
+        );
+    }
     Ok(())
 }
 

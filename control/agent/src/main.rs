@@ -22,6 +22,7 @@ mod live;
 mod log;
 mod notify;
 mod output;
+mod pins;
 mod protocol;
 mod render;
 mod report;
@@ -80,6 +81,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => return daemon::run(&args),
         Command::Demo(args) => return demo::run(args),
         Command::Check(args) => return check(&args),
+        Command::Detach(args) => output::print(&pins::detach(&args)?)?,
         Command::Doctor(args) => return doctor(&args),
         Command::Schema => output::print(&output::json(&bulkhead_config::json_schema())?)?,
         Command::Show(what) => commands::show(what)?,

@@ -83,6 +83,8 @@ impl Firewall {
             .arg(&configuration)
             .arg("--socket")
             .arg(directory.0.join("bulkhead.sock"))
+            // With the process everything goes.
+            .args(["--pins", "none"])
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

@@ -19,6 +19,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// A daemon and its private directory. Dropping it kills it.
 pub struct Daemon<'t> {
     namespace: &'t Namespace,
+    /// `--pins` and what follows it.
+    pins: Vec<String>,
     process: Child,
     pub directory: tempfile::TempDir,
 }
@@ -29,11 +31,18 @@ impl<'t> Daemon<'t> {
     }
 
     pub fn start_with(topology: &'t Topology, configuration: &str) -> Self {
+        Self::start_pinned(topology, configuration, &["none"])
+    }
+
+    /// `pins`: what is to follow `--pins`.
+    pub fn start_pinned(topology: &'t Topology, configuration: &str, pins: &[&str]) -> Self {
+        let pins: Vec<String> = pins.iter().map(|word| (*word).to_owned()).collect();
         let directory = tempfile::tempdir().expect("a directory");
         fs::write(directory.path().join("firewall.yaml"), configuration).expect("a file");
-        let process = spawn(topology.firewall(), &directory);
+        let process = spawn(topology.firewall(), &directory, &pins);
         let mut daemon = Self {
             namespace: topology.firewall(),
+            pins,
             process,
             directory,
         };
@@ -42,7 +51,7 @@ impl<'t> Daemon<'t> {
     }
 
     pub fn restart(&mut self) {
-        self.process = spawn(self.namespace, &self.directory);
+        self.process = spawn(self.namespace, &self.directory, &self.pins);
         self.await_ready();
     }
 
@@ -140,7 +149,7 @@ impl Drop for Daemon<'_> {
     }
 }
 
-fn spawn(namespace: &Namespace, directory: &tempfile::TempDir) -> Child {
+fn spawn(namespace: &Namespace, directory: &tempfile::TempDir, pins: &[String]) -> Child {
     let log = File::create(directory.path().join("log")).expect("a log");
     let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
     command
@@ -149,6 +158,8 @@ fn spawn(namespace: &Namespace, directory: &tempfile::TempDir) -> Child {
         .arg(directory.path().join("firewall.yaml"))
         .arg("--socket")
         .arg(directory.path().join("run/bulkhead.sock"))
+        .arg("--pins")
+        .args(pins)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod lifecycle;
+mod restart;
 mod screens;
 mod wire;
 
