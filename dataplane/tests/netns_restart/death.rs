@@ -3,25 +3,18 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bulkhead_dataplane::{
-    link::{Hook, links_on},
-    ruleset::HookMode,
-};
+use bulkhead_dataplane::{link::Hook, ruleset::HookMode};
 use bulkhead_testkit::{HostSpec, privileged};
 
-use super::{Lab, child::Daemon, common, dropped, whole};
+use super::{Lab, child::Daemon, common, dropped, programs, whole};
 
 /// Programs on each of the firewall's two interfaces: one per TCX hook, at each instant.
 #[track_caller]
 fn guarded(lab: &Lab) {
     for host in ["inside", "outside"].map(|name| lab.topology.host(name)) {
         for hook in [Hook::Egress, Hook::Ingress] {
-            let links = lab
-                .topology
-                .firewall()
-                .run(|| links_on(hook, host.firewall_index))
-                .expect("an answer");
-            assert_eq!(links.len(), 1, "{}: {}", host.firewall_interface, hook.word());
+            let programs = programs(lab, hook, host.firewall_index);
+            assert_eq!(programs, 1, "{}: {}", host.firewall_interface, hook.word());
         }
     }
 }

@@ -8,23 +8,18 @@ use aya::maps::MapData;
 use bulkhead_dataplane::{
     bpf::{Object, Sizes},
     engine::Options,
-    link::{Hook, Link, links_on},
+    link::{Hook, Link},
     pins::{self, PinError},
     ruleset::HookMode,
 };
 use bulkhead_testkit::{Host, privileged};
 
-use super::{Lab, SIZES, common, dropped, whole};
+use super::{Lab, SIZES, common, dropped, programs, whole};
 
 fn programs_on(lab: &Lab, host: &Host) -> Vec<usize> {
-    let count = |hook| {
-        lab.topology
-            .firewall()
-            .run(|| links_on(hook, host.firewall_index))
-            .expect("an answer")
-            .len()
-    };
-    vec![count(Hook::Egress), count(Hook::Ingress)]
+    [Hook::Egress, Hook::Ingress]
+        .map(|hook| programs(lab, hook, host.firewall_index))
+        .into()
 }
 
 #[test]
@@ -141,7 +136,7 @@ fn netns_restart_follows_interfaces_that_changed_meanwhile() -> Result<()> {
     let links = lab.pins().join("links");
     for hook in [Hook::Egress, Hook::Ingress] {
         let of = |host: &Host| links.join(format!("{}_{}", host.firewall_index, hook.word()));
-        Link::find(&of(outside))?.detach()?;
+        Link::find(&of(outside), hook, outside.firewall_index)?.detach()?;
         fs::rename(of(inside), of(outside))?;
     }
     assert_eq!(
@@ -207,8 +202,13 @@ fn netns_restart_half_taken_over_enforces_and_loses_nothing() -> Result<()> {
                 .map(move |host| (*hook, host.firewall_index))
         })
         .collect();
-    let link =
-        |(hook, index): (Hook, u32)| Link::find(&lab.pins().join(format!("links/{index}_{}", hook.word())));
+    let link = |(hook, index): (Hook, u32)| {
+        Link::find(
+            &lab.pins().join(format!("links/{index}_{}", hook.word())),
+            hook,
+            index,
+        )
+    };
     let old: Vec<u32> = steps
         .iter()
         .map(|step| Ok(link(*step)?.info()?.program))
@@ -229,7 +229,7 @@ fn netns_restart_half_taken_over_enforces_and_loses_nothing() -> Result<()> {
                 .find(|(id, _)| *id == old[replaced])
                 .context("the old program")?;
             use std::os::fd::AsFd as _;
-            link(*step)?.replace(program.as_fd())?;
+            link(*step)?.replace(program.as_fd(), "bulkhead_before")?;
         }
         counting.iter().try_for_each(|stream| stream.advance(100))?;
         bulk.iter().try_for_each(|stream| stream.advance(2))?;

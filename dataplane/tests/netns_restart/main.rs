@@ -14,6 +14,8 @@ use anyhow::Result;
 use bulkhead_dataplane::{
     bpf::Sizes,
     engine::{Engine, EngineError, Options},
+    link::{Hook, has_tcx, links_on},
+    netlink::Direction,
     ruleset::{HookMode, Ruleset},
 };
 use bulkhead_testkit::{Bpffs, Counters, CountingStream, HostSpec, Stream, TcpServer, Topology, privileged};
@@ -120,6 +122,22 @@ impl Lab {
             .map(|to| TcpServer::start(&outside.namespace, to))
             .collect()
     }
+}
+
+/// Programs on a hook of one of the firewall's interfaces.
+fn programs(lab: &Lab, hook: Hook, ifindex: u32) -> usize {
+    let firewall = lab.topology.firewall();
+    if has_tcx() {
+        let links = firewall.run(|| links_on(hook, ifindex));
+        return links.expect("an answer").len();
+    }
+    let direction = if hook == Hook::Egress {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    };
+    let filter = firewall.netlink().expect("netlink").filter(ifindex, direction);
+    usize::from(filter.expect("an answer").is_some())
 }
 
 /// Checks that no datagram is missing.
