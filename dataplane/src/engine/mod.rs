@@ -154,6 +154,8 @@ struct Shared {
     tried: AtomicU32,
     /// The last generation that a daemon before this one put in force.
     inherited: u32,
+    /// When this engine began to start: by then a daemon before it was gone.
+    since_ns: u64,
     /// The programs were loaded for wire mode.
     wired: bool,
     stop: AtomicBool,
@@ -202,7 +204,7 @@ impl Engine {
             Some(directory) => Object::load_pinned(&options.sizes, wired, Pins::open(directory)?)?,
             None => Object::load_for(&options.sizes, wired)?,
         };
-        let inherited = object.inherited();
+        let (inherited, since_ns) = (object.inherited(), ageing::now_ns());
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
         let frames = object.ring_buffer("FRAMES")?;
@@ -242,6 +244,7 @@ impl Engine {
             generation: AtomicU32::new(0),
             tried: AtomicU32::new(inherited.generation),
             inherited: inherited.generation,
+            since_ns,
             wired,
             stop: AtomicBool::new(false),
             sizes: options.sizes,

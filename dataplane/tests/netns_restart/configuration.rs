@@ -1,7 +1,11 @@
 //! What a restart does to policy: the new configuration holds from the first packet on, its numbers name its own rules, and
 //! a start that fails leaves everything as it was.
 
-use std::net::IpAddr;
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use bulkhead_dataplane::{
@@ -147,6 +151,54 @@ fn netns_restart_that_fails_leaves_what_was() -> Result<()> {
     let _engine = lab.start(common::ruleset(HookMode::Auto, false))?;
     lab.policy_holds();
     whole(counting);
+    Ok(())
+}
+
+/// What an FTP control connection comes to over a restart: whether it goes on, and why it ended if not.
+fn control_connection(nat: bool) -> Result<(bool, bool)> {
+    let lab = Lab::new(|host| host)?;
+    let mut rules = common::ruleset(HookMode::Auto, nat);
+    rules.services.push(common::tcp("ftp", 21));
+    rules.policies[1].service.push(4);
+    rules.gateways.ftp = true;
+    let engine = lab.start(rules.clone())?;
+    let outside = lab.topology.host("outside");
+    let listener = outside.namespace.run(|| TcpListener::bind(outside.v4_port(21)))?;
+    let server = outside.namespace.spawn(move || -> std::io::Result<u64> {
+        let (stream, _) = listener.accept()?;
+        // Each line comes back.
+        std::io::copy(&mut &stream, &mut &stream)
+    })?;
+    let stream = lab
+        .topology
+        .host("inside")
+        .namespace
+        .run(|| TcpStream::connect(outside.v4_port(21)))?;
+    stream.set_read_timeout(Some(Duration::from_millis(700)))?;
+    let said = |line: &[u8]| -> bool {
+        let mut back = vec![0; line.len()];
+        (&stream).write_all(line).is_ok() && (&stream).read_exact(&mut back).is_ok() && back == line
+    };
+    assert!(said(b"NOOP\r\n"), "before");
+    drop(engine);
+    let engine = lab.start(rules)?;
+    let goes_on = said(b"NOOP\r\n");
+    let forgotten = engine.recent_events(100).iter().any(|event| {
+        event.reason == bulkhead_abi::Reason::GatewayForgotten && event.destination.port() == 21
+    });
+    drop(engine);
+    // The server's thread ends with its connection, which may not be there any more.
+    drop((stream, server));
+    Ok((goes_on, forgotten))
+}
+
+#[test]
+fn netns_restart_ends_translated_ftp_control_connections_by_name() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    assert_eq!(control_connection(true)?, (false, true));
+    assert_eq!(control_connection(false)?, (true, false), "nothing was rewritten");
     Ok(())
 }
 

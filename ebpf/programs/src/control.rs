@@ -107,7 +107,15 @@ fn age(work: &mut Work, operation: u32, request: &ControlRequest) -> bool {
     };
     let family = if ipv4 { 4 } else { 6 };
     match operation {
-        5 | 6 => clear(&Kernel, work, family, &key),
+        5 | 6 => {
+            let forgotten = request.argument == Reason::GatewayForgotten as u32;
+            let reason = if forgotten {
+                Reason::GatewayForgotten
+            } else {
+                Reason::SessionClosed
+            };
+            clear(&Kernel, work, family, &key, reason)
+        }
         40 | 41 => mark(&Kernel, work, family, &key, request.argument),
         42 | 43 => collect(&Kernel, work, family, &key, request.argument),
         _ => bury(&Kernel, work, family, &key),
