@@ -8,7 +8,7 @@ use std::{
     collections::HashSet,
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use aya::maps::MapData;
@@ -127,7 +127,12 @@ impl Inheritance {
         table: impl Fn(&'static str) -> Result<OwnedFd, BpfError>,
     ) -> Result<Load, BpfError> {
         let version = self.pins.version();
-        let number = loads(&version)?.iter().filter_map(number).max().unwrap_or(0) + 1;
+        let number = loads(&version)?
+            .iter()
+            .filter_map(|load| number(load))
+            .max()
+            .unwrap_or(0)
+            + 1;
         let mut load = Load {
             directory: version.join(format!("{LOAD}{number}")),
             pins: self.pins,
@@ -166,18 +171,18 @@ const LOAD: &str = "load-";
 const MARKS: &str = "MARKS";
 
 /// The directories of loads.
-fn loads(version: &std::path::Path) -> Result<Vec<PathBuf>, PinError> {
+fn loads(version: &Path) -> Result<Vec<PathBuf>, PinError> {
     let mut loads = entries(version)?;
     loads.retain(|path| number(path).is_some());
     Ok(loads)
 }
 
-fn number(load: &PathBuf) -> Option<u64> {
+fn number(load: &Path) -> Option<u64> {
     load.file_name()?.to_str()?.strip_prefix(LOAD)?.parse().ok()
 }
 
 /// The highest numbers that any load has put in force: nothing that is remembered bears a higher one.
-fn last(version: &std::path::Path) -> Result<abi::Live, PinError> {
+fn last(version: &Path) -> Result<abi::Live, PinError> {
     let mut last = abi::Live::default();
     for load in loads(version)? {
         let Ok(map) = MapData::from_pin(load.join("LIVE")) else {

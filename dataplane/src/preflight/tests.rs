@@ -417,6 +417,7 @@ fn netns_looking_finds_this_machine_able_and_changes_nothing() {
             "CAP_PERFMON",
             "CAP_NET_RAW",
             "bpf",
+            "attach",
             "jit",
             "btf",
             "syn_cookies",

@@ -2,6 +2,7 @@
 //! talks notices.
 
 mod child;
+#[expect(dead_code, reason = "these tests pin, and start engines of their own")]
 #[path = "../common/mod.rs"]
 mod common;
 mod configuration;

@@ -48,7 +48,13 @@ fn is_idle<E: Tables>(env: &E, work: &Work, early_ms: u32) -> (bool, bool) {
 
 /// Ends the session that `key` belongs to, whatever the clock says.
 #[inline(always)]
-pub fn clear<E: Tables + Clock>(
+pub fn clear<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowKey6) -> bool {
+    close(env, work, family, key, Reason::SessionClosed)
+}
+
+/// The same for a reason of user space's.
+#[inline(always)]
+pub fn close<E: Tables + Clock>(
     env: &E,
     work: &mut Work,
     family: u8,

@@ -134,7 +134,7 @@ impl HostFirewall {
     /// and events stay in the tables.
     pub fn expire(&mut self, family: u8, key: &FlowKey6, force: bool) -> bool {
         if force {
-            return control::clear(&self.tables, &mut self.work, family, key, Reason::SessionClosed);
+            return control::clear(&self.tables, &mut self.work, family, key);
         }
         let there = |tables: &HostTables| {
             [Table::Established, Table::HalfOpen]
