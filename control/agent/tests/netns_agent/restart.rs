@@ -86,10 +86,8 @@ fn netns_agent_pinned_stopped_or_killed_goes_on_and_is_taken_over() {
             .expect("a socket")
             .answered()
             .expect("taken over");
-        assert_eq!(
-            daemon.json(&["show", "sessions", "--policy", "use-servers"])["total"].as_u64() >= Some(1),
-            true
-        );
+        let sessions = daemon.json(&["show", "sessions", "--policy", "use-servers"]);
+        assert!(sessions["total"].as_u64() >= Some(1), "{sessions}");
     }
     for stream in streams {
         let to = stream.server();
