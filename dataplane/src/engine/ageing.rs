@@ -25,7 +25,7 @@ use bulkhead_abi::{
 use nix::time::{ClockId, clock_gettime};
 
 use self::{census::Census, early::Early, repeat::Repeats};
-use super::{Engine, EngineError, Shared, TICK, lock};
+use super::{Engine, EngineError, Shared, TICK, grace, lock};
 use crate::{inject::Injector, table::TypedMap};
 
 pub(super) use view::Timeouts;
@@ -108,19 +108,6 @@ pub(super) fn now_ns() -> u64 {
 
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
-}
-
-/// Waits until every packet that was in a program when this was called has left it: programs run inside an RCU read-side
-/// section, and this is the system call for "after all of those" (`membarrier(2)`; kernel/sched/membarrier.c calls
-/// `synchronize_rcu`). Where a kernel refuses it (`nohz_full`), a tenth of a second is a thousand times what a packet takes.
-#[expect(unsafe_code, reason = "none of the dependencies wraps this system call")]
-fn grace_period() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: no memory is passed.
-    let refused = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
-    if refused {
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Operations of the control program, those of IPv4; those of IPv6 are the next numbers.
@@ -227,7 +214,7 @@ impl Ager {
     fn sweep(&mut self, shared: &Shared, injector: &Injector) -> Result<Duration, EngineError> {
         let began = cpu_time();
         if self.report.marked != 0 {
-            grace_period();
+            grace::period();
         }
         let timeouts = Timeouts::in_force(shared)?;
         let created = lock(&shared.object).tallied(Tally::Created)?;
@@ -504,7 +491,7 @@ mod tests {
     #[test]
     fn a_grace_period_ends() {
         let began = Instant::now();
-        grace_period();
+        grace::period();
         assert!(began.elapsed() < Duration::from_secs(5));
     }
 }

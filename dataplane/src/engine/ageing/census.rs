@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 
 use bulkhead_abi::{ControlRequest, Flow, FlowKey6, LimitKey, LimitKind, LimitRule, SessionCount, protocol};
 
-use super::{super::Shared, grace_period};
+use super::super::{Shared, grace};
 use crate::{engine::EngineError, table::TableError};
 
 type Counts = HashMap<LimitKey, SessionCount>;
@@ -59,7 +59,7 @@ impl Census {
             return Ok(None);
         }
         let before = counts(shared)?;
-        grace_period();
+        grace::period();
         Ok(Some(Self {
             rules,
             before,
