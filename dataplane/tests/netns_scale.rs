@@ -1,7 +1,11 @@
 //! Many rules and many addresses in the kernel's tables: what a commit takes, what the tables take, and that the first match
 //! is still the first match. A debug build does a tenth of it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use bulkhead_dataplane::{
