@@ -220,9 +220,12 @@ impl Book {
                 Some(members) => (false, members),
                 None => (true, starting(&after.groups, role)),
             };
-            let count = if list.dynamic && dynamic {
-                list.count
-            } else if !list.dynamic && was == Some(wanted) && known.is_some() {
+            let unchanged = if dynamic {
+                list.dynamic
+            } else {
+                !list.dynamic && known.is_some() && was == Some(wanted)
+            };
+            let count = if unchanged {
                 list.count
             } else {
                 let wanted = distinct(wanted);

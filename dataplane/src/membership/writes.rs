@@ -80,3 +80,42 @@ pub fn back<A: Bits>(moved: &[Moved<A>]) -> Vec<Write<A>> {
         .collect();
     change(&turned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries of lengths 8, 16 and 24, one around the other, that turn from `was` to `is`.
+    fn nested(was: bool, is: bool) -> [Moved<u32>; 3] {
+        [(16, 2), (8, 1), (24, 3)].map(|(length, class)| Moved {
+            key: (0x0a00_0000, length),
+            before: if was { class } else { 9 },
+            after: if is { class + 10 } else { 9 },
+            was,
+            is,
+        })
+    }
+
+    fn lengths(writes: &[Write<u32>]) -> Vec<u8> {
+        writes.iter().map(|write| write.key.1).collect()
+    }
+
+    #[test]
+    fn what_comes_is_written_from_the_inside_and_what_goes_from_the_outside() {
+        assert_eq!(lengths(&change(&nested(false, true))), [24, 16, 8]);
+        assert_eq!(lengths(&change(&nested(true, true))), [24, 16, 8]);
+        assert_eq!(lengths(&change(&nested(true, false))), [8, 16, 24]);
+        assert_eq!(lengths(&back(&nested(false, true))), [8, 16, 24]);
+        let both = [nested(true, false), nested(false, true)].concat();
+        let goes: Vec<bool> = change(&both).iter().map(|write| write.value.is_none()).collect();
+        assert_eq!(goes, [false, false, false, true, true, true]);
+    }
+
+    #[test]
+    fn a_staged_commit_leaves_the_live_half_alone() {
+        for (live, class) in [(6, [2, 12]), (7, [12, 2])] {
+            let staged = stage(&nested(true, true), live);
+            assert_eq!(staged[0].value, Some(AddressClass { class }));
+        }
+    }
+}
