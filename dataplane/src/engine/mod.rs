@@ -328,8 +328,10 @@ impl Engine {
         f(&mut lock(&self.shared.object))
     }
 
-    /// Detaches every program and leaves the fail-closed rules: what a crash would do.
+    /// Detaches every program and leaves the fail-closed rules: what a crash would do. Nothing is followed any more: the
+    /// next change of the network would bring the programs back.
     pub fn detach(&self) {
+        self.shared.stop.store(true, Ordering::Release);
         for interface in lock(&self.shared.interfaces).iter_mut() {
             interface.detach();
         }
