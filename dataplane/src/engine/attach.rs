@@ -429,6 +429,10 @@ fn settle(shared: &Shared, event: Event) -> Result<(), EngineError> {
 /// being guarded; the first is returned.
 fn reconcile(shared: &Shared) -> Result<(), EngineError> {
     let mut interfaces = lock(&shared.interfaces);
+    if shared.stopping() {
+        // They may be detached already.
+        return Ok(());
+    }
     let mut live = lock(&shared.live);
     let mut fib = lock(&shared.fib);
     let links = fib.netlink.links()?;

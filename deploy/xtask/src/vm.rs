@@ -62,6 +62,9 @@ pub struct Options {
     /// The packages whose tests to build; all by default
     #[arg(long)]
     package: Vec<String>,
+    /// The integration tests (files below `tests`) to build; all by default
+    #[arg(long)]
+    test: Vec<String>,
     /// Tests whose names contain this do not run; may be repeated
     #[arg(long)]
     skip: Vec<String>,
@@ -120,6 +123,7 @@ impl Options {
             kernel: Series::ALL.to_vec(),
             quick: false,
             package: Vec::new(),
+            test: Vec::new(),
             skip: Vec::new(),
             accel: Accel::Tcg,
             timeout_minutes: 60,
@@ -164,7 +168,7 @@ pub fn tiers(ws: &Workspace, options: &Options) -> Result<Vec<TierReport>> {
     let timed = if options.accel == Accel::Tcg { TIMED } else { &[] };
     let mut skips = options.skip.clone();
     skips.extend(timed.iter().map(|(name, _)| (*name).to_owned()));
-    let plan = plan::build(ws, &packages, &filters, &skips)?;
+    let plan = plan::build(ws, &packages, &options.test, &filters, &skips)?;
     if plan.binaries.is_empty() {
         bail!("no test has a name with {}", filters.join(" or "));
     }

@@ -60,13 +60,22 @@ struct Profile {
     test: bool,
 }
 
-/// Builds the tests of `packages` (all default members if there are none) and keeps those whose names contain one of
-/// `filters` and none of `skips`.
-pub fn build(ws: &Workspace, packages: &[String], filters: &[String], skips: &[String]) -> Result<Plan> {
+/// Builds the tests of `packages` (all default members if there are none), or of them only the integration tests called
+/// `targets`, and keeps those whose names contain one of `filters` and none of `skips`.
+pub fn build(
+    ws: &Workspace,
+    packages: &[String],
+    targets: &[String],
+    filters: &[String],
+    skips: &[String],
+) -> Result<Plan> {
     let mut cargo = ws.cargo();
     cargo.args(["test", "--no-run", "--message-format=json"]);
     for package in packages {
         cargo.args(["--package", package]);
+    }
+    for target in targets {
+        cargo.args(["--test", target]);
     }
     process::echo(&cargo);
     let json = process::output(&mut cargo)?;
