@@ -30,11 +30,9 @@ pub struct Globals {
     pub bare_macs: [[u8; 6]; 2],
 }
 
-/// What the sink does with measured packets.
+/// What the sink does with measured packets; until it is told, it lets them pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SinkMode {
-    /// Hand them to the stack.
-    Pass = 0,
     /// Count and drop them at the first hook.
     Count = 1,
     /// Show them to packet sockets, then count and drop them.
