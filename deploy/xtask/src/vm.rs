@@ -166,9 +166,8 @@ pub fn tiers(ws: &Workspace, options: &Options) -> Result<Vec<TierReport>> {
         options.package.clone()
     };
     let timed = if options.accel == Accel::Tcg { TIMED } else { &[] };
-    let mut skips = options.skip.clone();
-    skips.extend(timed.iter().map(|(name, _)| (*name).to_owned()));
-    let plan = plan::build(ws, &packages, &options.test, &filters, &skips)?;
+    let leave_out: Vec<_> = timed.iter().map(|(name, _)| *name).collect();
+    let plan = plan::build(ws, &packages, &options.test, &filters, &options.skip, &leave_out)?;
     if plan.binaries.is_empty() {
         bail!("no test has a name with {}", filters.join(" or "));
     }
@@ -182,10 +181,11 @@ pub fn tiers(ws: &Workspace, options: &Options) -> Result<Vec<TierReport>> {
                 problems: vec![format!("{error:#}")],
                 ..TierReport::new(series.tier())
             });
-            for (name, why) in timed
-                .iter()
-                .filter(|(name, _)| filters.iter().any(|filter| name.contains(filter)))
-            {
+            for name in &plan.left_out {
+                let why = timed
+                    .iter()
+                    .find(|(part, _)| name.contains(part))
+                    .map_or("", |(_, why)| why);
                 report.counts.skipped += 1;
                 report
                     .notes

@@ -26,6 +26,8 @@ const TREE: &[(&str, &str, &[&str])] = &[
     ),
     ("bulkhead-testkit", "dataplane/testkit", &["bulkhead-dataplane"]),
     ("bulkhead-config", "control/config", &["serde"]),
+    ("bulkhead-revisions", "control/revisions", &["serde"]),
+    ("bulkhead-feeds", "control/feeds", &["serde"]),
     (
         "bulkhead-agent",
         "control/agent",

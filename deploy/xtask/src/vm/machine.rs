@@ -239,7 +239,7 @@ mod tests {
         };
         Plan {
             binaries: vec![binary("/t/netns_nat", 1), binary("/t/netns_tcp", 2)],
-            programs: Vec::new(),
+            ..Plan::default()
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Plan {
     pub binaries: Vec<Binary>,
     /// Programs of this workspace that tests start.
     pub programs: Vec<PathBuf>,
+    /// Names of tests that would have been selected and do not run.
+    pub left_out: Vec<String>,
 }
 
 impl Plan {
@@ -61,13 +63,15 @@ struct Profile {
 }
 
 /// Builds the tests of `packages` (all default members if there are none), or of them only the integration tests called
-/// `targets`, and keeps those whose names contain one of `filters` and none of `skips`.
+/// `targets`, and keeps those whose names contain one of `filters` and none of `skips`. Those with a name of `leave_out` do not
+/// run and are told.
 pub fn build(
     ws: &Workspace,
     packages: &[String],
     targets: &[String],
     filters: &[String],
     skips: &[String],
+    leave_out: &[&str],
 ) -> Result<Plan> {
     let mut cargo = ws.cargo();
     cargo.args(["test", "--no-run", "--message-format=json"]);
@@ -90,9 +94,16 @@ pub fn build(
             .parent()
             .ok_or_else(|| anyhow!("a manifest without a directory"))?
             .to_path_buf();
-        let skips = skips.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]);
-        let selection: Vec<String> = filters.iter().cloned().chain(skips).collect();
-        let tests = count(&executable, &directory, &selection)?;
+        let skip = |name: &str| ["--skip".to_owned(), name.to_owned()];
+        let skips = skips.iter().flat_map(|name| skip(name));
+        let mut selection: Vec<String> = filters.iter().cloned().chain(skips).collect();
+        let names = list(&executable, &directory, &selection)?;
+        let (left_out, run): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|name| leave_out.iter().any(|part| name.contains(part)));
+        plan.left_out.extend(left_out);
+        selection.extend(leave_out.iter().flat_map(|name| skip(name)));
+        let tests = run.len() as u64;
         if tests > 0 {
             plan.binaries.push(Binary {
                 executable,
@@ -112,8 +123,8 @@ fn artifact(line: &str) -> Option<(Artifact, PathBuf)> {
     (artifact.reason == "compiler-artifact").then_some((artifact, executable))
 }
 
-/// How many tests of a binary are selected.
-fn count(executable: &Path, directory: &Path, selection: &[String]) -> Result<u64> {
+/// The names of the tests of a binary that are selected.
+fn list(executable: &Path, directory: &Path, selection: &[String]) -> Result<Vec<String>> {
     let out = Command::new(executable)
         .args(["--list", "--format=terse"])
         .args(selection)
@@ -125,7 +136,8 @@ fn count(executable: &Path, directory: &Path, selection: &[String]) -> Result<u6
         bail!("{} does not list its tests: {}", executable.display(), out.status);
     }
     let text = String::from_utf8_lossy(&out.stdout);
-    Ok(text.lines().filter(|line| line.ends_with(": test")).count() as u64)
+    let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
 }
 
 #[cfg(test)]

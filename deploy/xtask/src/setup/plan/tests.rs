@@ -54,6 +54,8 @@ fn a_bare_debian_gets_everything() {
             "libzstd-dev",
             "iproute2",
             "nftables",
+            "iptables",
+            "ipset",
             "iputils-ping",
             "ethtool",
             "iperf3",
