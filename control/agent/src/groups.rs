@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bulkhead_config::{Config, IpPrefix};
 use bulkhead_dataplane::ruleset::{Prefix, Ruleset};
-use bulkhead_feeds::hold::Members;
+use bulkhead_feeds::hold::{Members, Step};
 use bulkhead_feeds::names::System;
 use bulkhead_feeds::store::{self, Saved};
 
@@ -411,46 +411,24 @@ impl InForce {
     }
 }
 
-/// What leads from one set of members to another: in force, by the shortest way.
-struct Step {
-    add: Vec<Prefix>,
-    remove: Vec<Prefix>,
-}
-
-impl Step {
-    fn between(mut before: Vec<IpPrefix>, mut after: Vec<IpPrefix>) -> Self {
-        before.sort_unstable();
-        after.sort_unstable();
-        let missing = |from: &[IpPrefix], others: &[IpPrefix]| -> Vec<Prefix> {
-            let missing = from.iter().filter(|prefix| others.binary_search(prefix).is_err());
-            missing.copied().map(prefix).collect()
-        };
-        Self {
-            add: missing(&after, &before),
-            remove: missing(&before, &after),
-        }
-    }
-
-    /// Puts it in force, or all of `members` where the data plane may have others.
-    fn apply(
-        &self,
-        group: &str,
-        in_force: &InForce,
-        members: impl FnOnce() -> Vec<IpPrefix>,
-        tables: &dyn Tables,
-    ) -> Result<Change, String> {
-        let change = Change {
-            added: self.add.len(),
-            removed: self.remove.len(),
-        };
-        let applied = match in_force.get() {
-            true if change == Change::default() => Ok(()),
-            true => tables.update_members(group, &self.add, &self.remove),
-            false => tables.set_members(group, prefixes(&members())),
-        };
-        in_force.set(applied.is_ok());
-        applied.map(|()| change)
-    }
+/// Puts a step in force, or all of `members` where the data plane may have others.
+fn apply(
+    step: &Step,
+    group: &str,
+    in_force: &InForce,
+    members: impl FnOnce() -> Vec<IpPrefix>,
+    tables: &dyn Tables,
+) -> Result<Change, String> {
+    let applied = match in_force.get() {
+        true if step.is_empty() => Ok(()),
+        true => tables.update_members(group, &prefixes(&step.add), &prefixes(&step.remove)),
+        false => tables.set_members(group, prefixes(&members())),
+    };
+    in_force.set(applied.is_ok());
+    applied.map(|()| Change {
+        added: step.add.len(),
+        removed: step.remove.len(),
+    })
 }
 
 fn prefix(prefix: IpPrefix) -> Prefix {

@@ -7,6 +7,51 @@ use bulkhead_config::IpPrefix;
 /// The most that are held; those with the least time left go first.
 pub const MOST_HELD: usize = 1_000_000;
 
+/// What leads from one set of members to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Who is new.
+    pub add: Vec<IpPrefix>,
+    /// Who is one no longer.
+    pub remove: Vec<IpPrefix>,
+}
+
+impl Step {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// From one set to the other, in any order.
+    pub fn between(mut before: Vec<IpPrefix>, mut after: Vec<IpPrefix>) -> Self {
+        before.sort_unstable();
+        after.sort_unstable();
+        let (add, remove) = differences(&before, &after);
+        Self { add, remove }
+    }
+}
+
+/// What only the second of two ascending lists has, and what only the first.
+fn differences(before: &[IpPrefix], after: &[IpPrefix]) -> (Vec<IpPrefix>, Vec<IpPrefix>) {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let (mut came, mut left) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return (came, left),
+            (Some(_), None) => Less,
+            (None, Some(_)) => Greater,
+            (Some(old), Some(new)) => old.cmp(new),
+        };
+        if order != Greater {
+            left.extend(old.next().filter(|_| order == Less));
+        }
+        if order != Less {
+            came.extend(new.next().filter(|_| order != Equal));
+        }
+    }
+}
+
 /// Members by a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
@@ -27,24 +72,45 @@ impl Members {
         Self { current, held }
     }
 
-    /// Takes over another list (ascending, each once). What left it stays until `hold` has passed.
-    pub fn replace(&mut self, list: Vec<IpPrefix>, hold: Option<Duration>, now: SystemTime) {
-        let before = std::mem::replace(&mut self.current, list);
-        let current = &self.current;
-        let gone = |prefix: &IpPrefix| current.binary_search(prefix).is_err();
-        self.held.retain(|(prefix, until)| *until > now && gone(prefix));
-        let Some(until) = hold.and_then(|hold| now.checked_add(hold)) else {
-            self.held.clear();
-            return;
-        };
-        let left = before.into_iter().filter(gone).map(|prefix| (prefix, until));
-        self.held.extend(left);
-        if self.held.len() > MOST_HELD {
-            self.held
-                .sort_unstable_by_key(|(_, until)| std::cmp::Reverse(*until));
-            self.held.truncate(MOST_HELD);
+    /// Takes over another list (ascending, each once). What left it stays until `hold` has passed. One walk along both
+    /// lists: what changes is little, what stays may be a million.
+    pub fn replace(&mut self, list: Vec<IpPrefix>, hold: Option<Duration>, now: SystemTime) -> Step {
+        let (came, left) = differences(&self.current, &list);
+        self.current = list;
+        let before = std::mem::take(&mut self.held);
+        if let Some(until) = hold.and_then(|hold| now.checked_add(hold)) {
+            let still = before
+                .iter()
+                .filter(|(prefix, until)| *until > now && !self.has(prefix));
+            self.held = still
+                .copied()
+                .chain(left.iter().map(|prefix| (*prefix, until)))
+                .collect();
+            if self.held.len() > MOST_HELD {
+                self.held
+                    .sort_unstable_by_key(|(_, until)| std::cmp::Reverse(*until));
+                self.held.truncate(MOST_HELD);
+            }
+            self.held.sort_unstable();
         }
-        self.held.sort_unstable();
+        let holds = |held: &[(IpPrefix, SystemTime)], prefix: &IpPrefix| {
+            held.binary_search_by_key(prefix, |(held, _)| *held).is_ok()
+        };
+        // Those that were held have been members all the time.
+        let add = came
+            .into_iter()
+            .filter(|prefix| !holds(&before, prefix))
+            .collect();
+        let gone = before.iter().map(|(prefix, _)| *prefix).chain(left);
+        let remove = gone
+            .filter(|prefix| !self.has(prefix) && !holds(&self.held, prefix))
+            .collect();
+        Step { add, remove }
+    }
+
+    /// Whether the list has exactly this.
+    fn has(&self, prefix: &IpPrefix) -> bool {
+        self.current.binary_search(prefix).is_ok()
     }
 
     /// Lets go whom it is time for; whether there was anyone.
@@ -125,5 +191,31 @@ mod tests {
         assert_eq!(members.all(), [host(1)]);
         members.replace(vec![], None, at(20));
         assert!(members.is_empty(), "without hold at once");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_step_leads_from_before_to_after(
+            lists in proptest::collection::vec(proptest::collection::btree_set(0u8..20, 0..20), 1..8),
+            holds in proptest::collection::vec(proptest::option::of(1u64..4), 8),
+        ) {
+            use std::collections::BTreeSet;
+            let (mut members, mut in_force) = (Members::default(), BTreeSet::new());
+            for (second, list) in (0..).zip(&lists) {
+                let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+                let hold = holds[second as usize].map(Duration::from_secs);
+                let step = members.replace(list.iter().map(|&last| host(last)).collect(), hold, now);
+                for prefix in &step.add {
+                    proptest::prop_assert!(in_force.insert(*prefix), "added twice");
+                }
+                for prefix in &step.remove {
+                    proptest::prop_assert!(in_force.remove(prefix), "removed what was not there");
+                }
+                let all: BTreeSet<IpPrefix> = members.all().into_iter().collect();
+                proptest::prop_assert_eq!(all.len(), members.len(), "each once");
+                proptest::prop_assert_eq!(&in_force, &all);
+                proptest::prop_assert!(list.iter().all(|&last| in_force.contains(&host(last))));
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use bulkhead_feeds::store::{Saved, fingerprint};
 use bulkhead_feeds::{Format, Rules};
 
 use super::{
-    Change, Groups, InForce, MOST_WORKERS, Source, State, Step, Tables, any, milliseconds, redacted,
+    Change, Groups, InForce, MOST_WORKERS, Source, State, Step, Tables, any, apply, milliseconds, redacted,
 };
 
 /// The most bytes of a list as it is sent: two million lines and their comments.
@@ -229,7 +229,7 @@ impl State {
             }
             let step = Step::between(before.all(), feed.members.all());
             let all = || feed.members.all();
-            match step.apply(&Source::Feed.hidden(group), &feed.in_force, all, tables) {
+            match apply(&step, &Source::Feed.hidden(group), &feed.in_force, all, tables) {
                 Ok(change) => tracing::info!(group, removed = change.removed, "held members were let go"),
                 Err(error) => tracing::error!(group, error, "members are not in force"),
             }
@@ -257,8 +257,7 @@ impl Job {
         let mut brought = Brought { fetched, new: None };
         if let Ok(Fetched::New(list, _)) = &mut brought.fetched {
             let mut members = (*self.members).clone();
-            members.replace(std::mem::take(&mut list.prefixes), self.hold, SystemTime::now());
-            let step = Step::between(self.members.all(), members.all());
+            let step = members.replace(std::mem::take(&mut list.prefixes), self.hold, SystemTime::now());
             brought.new = Some((members, step, received));
         }
         brought
@@ -292,7 +291,7 @@ impl Groups {
                     false => Step::between(feed.members.all(), members.all()),
                 };
                 let all = || members.all();
-                let applied = step.apply(&Source::Feed.hidden(group), &feed.in_force, all, &*tables);
+                let applied = apply(&step, &Source::Feed.hidden(group), &feed.in_force, all, &*tables);
                 feed.members = Arc::new(members);
                 (feed.bad, feed.skipped) = (list.bad, list.skipped);
                 feed.examples = list.examples.iter().map(ToString::to_string).collect();

@@ -7,7 +7,7 @@ use bulkhead_config::IpPrefix;
 use bulkhead_feeds::Entry;
 use bulkhead_feeds::hold::Members;
 
-use super::{Groups, InForce, Source, State, Step, Tables, milliseconds, saved};
+use super::{Groups, InForce, Source, State, Step, Tables, apply, milliseconds, saved};
 use crate::firewall::Answered;
 use crate::protocol::{Failure, FailureCode};
 use crate::report::GroupChanged;
@@ -151,7 +151,8 @@ impl Groups {
         change(&mut entries)?;
         let before = std::mem::replace(&mut manual.entries, entries);
         let step = Step::between(before.keys().copied().collect(), manual.members());
-        let applied = step.apply(
+        let applied = apply(
+            &step,
             &Source::Manual.hidden(group),
             &manual.in_force,
             || manual.members(),
@@ -210,7 +211,8 @@ impl State {
                 .entries
                 .retain(|_, until| until.is_none_or(|until| until > wall));
             let step = Step::between(before, manual.members());
-            match step.apply(
+            match apply(
+                &step,
                 &Source::Manual.hidden(group),
                 &manual.in_force,
                 || manual.members(),

@@ -11,7 +11,7 @@ use bulkhead_feeds::names::{Found, LookupError, lookup};
 use bulkhead_feeds::schedule::Schedule;
 use bulkhead_feeds::store::Saved;
 
-use super::{Groups, InForce, MOST_WORKERS, Source, State, Step, Tables, any, milliseconds, saved};
+use super::{Groups, InForce, MOST_WORKERS, Source, State, Step, Tables, any, apply, milliseconds, saved};
 
 /// However short a record's time: every server can be asked this often.
 const LEAST: Duration = Duration::from_secs(5);
@@ -163,7 +163,7 @@ impl State {
             }
             let step = Step::between(before, names.members());
             let all = || names.members();
-            if let Err(error) = step.apply(&Source::Dns.hidden(group), &names.in_force, all, tables) {
+            if let Err(error) = apply(&step, &Source::Dns.hidden(group), &names.in_force, all, tables) {
                 tracing::error!(group, error, "members are not in force");
             }
         }
@@ -237,7 +237,8 @@ impl Groups {
         names.fetched = Some(wall);
         let after = names.members();
         let step = Step::between(before, after.clone());
-        match step.apply(
+        match apply(
+            &step,
             &Source::Dns.hidden(group),
             &names.in_force,
             || after.clone(),
