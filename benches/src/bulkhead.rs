@@ -48,6 +48,7 @@ impl Bulkhead {
         let hook = if xdp { HookMode::Xdp } else { HookMode::Tcx };
         let options = Options {
             sizes: sizes(policy, sessions),
+            ..Options::default()
         };
         let engine = firewall
             .run(|| Engine::start(ruleset(hook, nat, policy), &options))

@@ -1,27 +1,26 @@
 //! The BPF object: loading it with the configured sizes, attaching it, and its tables as typed maps.
 
 use std::{
-    os::fd::{AsFd as _, BorrowedFd},
+    collections::HashSet,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
     sync::Arc,
 };
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf},
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        tc::{SchedClassifierLink, TcAttachOptions},
-        xdp::XdpLink,
-    },
-    sys::SyscallError,
+    programs::{SchedClassifier, Xdp},
 };
 use bulkhead_abi as abi;
 use zerocopy::IntoBytes as _;
 
+pub use crate::link::has_tcx;
 use crate::{
     inject,
+    link::{self, Hook, Link, LinkError},
     memory::{Kind, Listed, TableMemory},
-    netlink::{self, Direction, Filter},
+    pins::{Inheritance, Load, PinError, Pins},
     table::{TableError, TypedMap},
 };
 
@@ -39,9 +38,6 @@ pub enum BpfError {
         /// The kernel's answer.
         source: aya::programs::ProgramError,
     },
-    /// The kernel refused a filter, by which programs are attached where there is no TCX.
-    #[error(transparent)]
-    Filter(#[from] netlink::Error),
     /// The embedded object lacks something this build expects.
     #[error("the embedded object has no {0}")]
     Missing(&'static str),
@@ -53,6 +49,17 @@ pub enum BpfError {
         /// What the loader says.
         source: aya::maps::MapError,
     },
+    /// The kernel refused an attachment.
+    #[error("{operation}: {source}")]
+    Link {
+        /// What was tried.
+        operation: String,
+        /// The kernel's answer.
+        source: LinkError,
+    },
+    /// What outlives the daemon could not be found or kept.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// The system has no random numbers.
     #[error("cannot read /dev/urandom, where the mark of frames put back is drawn from: {0}")]
     Random(std::io::Error),
@@ -147,6 +154,17 @@ impl Sizes {
 
 /// Words of the rules that accept anything, of two generations of three rule sets: all there can be, were they full.
 pub(crate) const ANY_VECTORS: u32 = 2 * 3 * (1 + abi::PAGES + abi::PAGES * abi::RULES_PER_PAGE / 64);
+impl Sizes {
+    /// Entries of a table of established flows: two per session.
+    pub(crate) fn flows(&self) -> u32 {
+        self.sessions.saturating_mul(2).max(2)
+    }
+
+    /// Entries of a table of half-open flows.
+    pub(crate) fn half_open_flows(&self) -> u32 {
+        self.half_open.saturating_mul(2).max(2)
+    }
+}
 
 /// Addresses whose sessions are counted, of all zones with limits together.
 pub const LIMITED_ADDRESSES: u32 = 65_536;
@@ -244,6 +262,8 @@ pub struct Object {
     screen_counts: PerCpuArray<MapData, [u64; 2]>,
     /// The kernel empties a table of programs when user space lets go of it.
     _stages: ProgramArray<MapData>,
+    /// What is pinned of it, if anything is.
+    load: Option<Load>,
 }
 
 /// A program of the object that packets (or test runs) enter.
@@ -320,38 +340,19 @@ pub struct TestRunOutcome {
     pub duration: std::time::Duration,
 }
 
-/// A program attached to one direction of an interface. Dropping it detaches the program.
-#[derive(Debug)]
-enum Classifier {
-    /// By a TCX link (Linux 6.6).
-    Tcx {
-        /// The program goes with it.
-        _link: SchedClassifierLink,
-    },
-    /// By a filter of `clsact`.
-    Clsact {
-        /// The program goes with it.
-        _filter: Filter,
-    },
+/// The program that hangs on a hook.
+const fn program_of(hook: Hook) -> Program {
+    match hook {
+        Hook::Egress => Program::Egress,
+        Hook::Ingress => Program::Ingress,
+        Hook::Xdp => Program::Xdp,
+    }
 }
 
-/// The classifiers attached to one interface. Dropping it detaches them.
-#[derive(Debug)]
-pub struct Attachment {
-    /// Egress, then ingress.
-    _classifiers: [Classifier; 2],
-}
-
-/// Whether this kernel has TCX. One without does not know the hook; one with it knows that nothing, or what, is attached.
-/// Whoever may not ask will not be allowed to attach either, and hears of that then.
-#[must_use]
-pub fn has_tcx() -> bool {
-    let answer = SchedClassifier::query_tcx("lo", TcAttachType::Ingress);
-    !matches!(
-        answer,
-        Err(ProgramError::SyscallError(SyscallError { ref io_error, .. }))
-            if io_error.raw_os_error() == Some(libc::EINVAL)
-    )
+/// The marks of frames put back (low half) and of packets screened by XDP.
+fn draw_marks() -> Result<u64, BpfError> {
+    let [inject, screened] = [inject::draw_mark(), inject::draw_mark()];
+    Ok(u64::from(inject.map_err(BpfError::Random)?) | u64::from(screened.map_err(BpfError::Random)?) << 32)
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, which: Program) -> Result<&'a mut P, BpfError>
@@ -369,7 +370,12 @@ where
 
 fn data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data) => Some(data),
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data)
+        | Map::ProgramArray(data) => Some(data),
         _ => None,
     }
 }
@@ -387,6 +393,32 @@ where
         info.key_size() as usize,
         info.value_size() as usize,
     )?)
+}
+
+/// A program's descriptor.
+fn program_fd(ebpf: &Ebpf, which: Program) -> Result<BorrowedFd<'_>, BpfError> {
+    let program = ebpf
+        .program(which.name())
+        .ok_or(BpfError::Missing(which.name()))?;
+    match program.fd() {
+        Ok(fd) => Ok(fd.as_fd()),
+        Err(source) => Err(BpfError::Program {
+            operation: format!("program {}", which.name()),
+            source,
+        }),
+    }
+}
+
+/// A descriptor of a table of the object.
+fn table_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, BpfError> {
+    let data = ebpf.map(name).and_then(data).ok_or(BpfError::Missing(name))?;
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| BpfError::Link {
+            operation: format!("duplicate the descriptor of {name}"),
+            source: source.into(),
+        })
 }
 
 /// Takes an array with a value per CPU out of the object.
@@ -472,9 +504,21 @@ impl Object {
     /// # Errors
     /// As [`Object::load`].
     pub fn load_for(sizes: &Sizes, wired: bool) -> Result<Self, BpfError> {
+        Self::load_as(sizes, wired, None)
+    }
+
+    /// Loads the embedded object as the heir of what is pinned, and pins what it adds. Programs of the load before run on
+    /// where they are: [`Object::attach`] finds them, [`Object::replace`] puts the new ones in their place.
+    ///
+    /// # Errors
+    /// As [`Object::load`], and if something cannot be pinned. Nothing has changed then.
+    pub fn load_pinned(sizes: &Sizes, wired: bool, pins: Pins) -> Result<Self, BpfError> {
+        Self::load_as(sizes, wired, Some(Inheritance::find(pins, sizes)?))
+    }
+
+    fn load_as(sizes: &Sizes, wired: bool, inheritance: Option<Inheritance>) -> Result<Self, BpfError> {
         static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-programs.o"));
-        let flows = sizes.sessions.saturating_mul(2).max(2);
-        let half_open = sizes.half_open.saturating_mul(2).max(2);
+        let (flows, half_open) = (sizes.flows(), sizes.half_open_flows());
         let mut loader = EbpfLoader::new();
         let wired = u32::from(wired);
         loader.override_global("WIRED", &wired, true);
@@ -512,12 +556,20 @@ impl Object {
         ] {
             loader.map_max_entries(map, entries.max(1));
         }
-        let inject_mark = inject::draw_mark().map_err(BpfError::Random)?;
+        for (name, path) in inheritance.iter().flat_map(Inheritance::adopted) {
+            loader.map_pin_path(name, path);
+        }
+        // Packets may be on their way under the marks of the load before.
+        let marks = match inheritance.as_ref().and_then(Inheritance::marks) {
+            Some(marks) => marks,
+            None => draw_marks()?,
+        };
+        let (inject_mark, screened_mark) = (marks as u32, (marks >> 32) as u32);
         loader.override_global("INJECT_MARK", &inject_mark, true);
-        let screened_mark = inject::draw_mark().map_err(BpfError::Random)?;
         loader.override_global("SCREENED_MARK", &screened_mark, true);
         let mut ebpf = loader.load(OBJECT)?;
         let listed = list(&ebpf)?;
+        open::<u32, u64>(&ebpf, "MARKS")?.set(&0, &marks)?;
         let load = |which: Program, result: Result<(), aya::programs::ProgramError>| {
             result.map_err(|source| BpfError::Program {
                 operation: format!("load {}", which.name()),
@@ -529,6 +581,9 @@ impl Object {
                 load(which, program::<SchedClassifier>(&mut ebpf, which)?.load())?;
             }
         }
+        let pinned = inheritance
+            .map(|inheritance| inheritance.begin(|name| table_fd(&ebpf, name)))
+            .transpose()?;
         let stages = join_stages(&mut ebpf)?;
         load(Program::Xdp, program::<Xdp>(&mut ebpf, Program::Xdp)?.load())?;
         let maps = KernelMaps {
@@ -580,6 +635,7 @@ impl Object {
             listed,
             screen_counts,
             _stages: stages,
+            load: pinned,
         })
     }
 
@@ -653,78 +709,121 @@ impl Object {
     /// # Errors
     /// If it is not loaded.
     pub fn program_fd(&self, which: Program) -> Result<BorrowedFd<'_>, BpfError> {
-        let program = self
-            .ebpf
-            .program(which.name())
-            .ok_or(BpfError::Missing(which.name()))?;
-        program
-            .fd()
-            .map(|fd| fd.as_fd())
-            .map_err(|source| BpfError::Program {
-                operation: format!("program {}", which.name()),
-                source,
-            })
+        program_fd(&self.ebpf, which)
     }
 
-    /// Attaches the classifiers to an interface of this network namespace, egress first: from the first packet on the
-    /// firewall's own connections are remembered. By TCX, or where the kernel has none by filters of `clsact`.
+    /// Guards an interface of this network namespace at a hook: with the program that a load before has left there and
+    /// that goes on until [`Object::replace`], unless `anew`; or with this object's.
     ///
     /// # Errors
-    /// Whatever the kernel says.
-    pub fn attach_classifiers(&mut self, interface: &str) -> Result<Attachment, BpfError> {
-        let tcx = has_tcx();
-        Ok(Attachment {
-            _classifiers: [
-                self.attach_classifier(interface, Direction::Egress, tcx)?,
-                self.attach_classifier(interface, Direction::Ingress, tcx)?,
-            ],
-        })
-    }
-
-    fn attach_classifier(
-        &mut self,
-        interface: &str,
-        direction: Direction,
-        tcx: bool,
-    ) -> Result<Classifier, BpfError> {
-        let (which, hook) = match direction {
-            Direction::Egress => (Program::Egress, TcAttachType::Egress),
-            Direction::Ingress => (Program::Ingress, TcAttachType::Ingress),
-        };
-        let fail = |source| BpfError::Program {
+    /// Whatever the kernel says: see [`Link::attach`].
+    pub fn attach(&mut self, hook: Hook, interface: &str, anew: bool) -> Result<Link, BpfError> {
+        let which = program_of(hook);
+        let fail = |source: LinkError| BpfError::Link {
             operation: format!("attach {} to {interface}", which.name()),
             source,
         };
-        let program = program::<SchedClassifier>(&mut self.ebpf, which)?;
-        if tcx {
-            let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-            let id = program
-                .attach_with_options(interface, hook, order)
-                .map_err(fail)?;
-            return Ok(Classifier::Tcx {
-                _link: program.take_link(id).map_err(fail)?,
-            });
+        let ifindex = nix::net::if_::if_nametoindex(interface)
+            .map_err(|error| fail(std::io::Error::from(error).into()))?;
+        if let Some(load) = &self.load {
+            if !anew && let Some(link) = load.find_link(hook, ifindex) {
+                return Ok(link);
+            }
+            load.pins().forget_link(hook, ifindex)?;
+            load.pins().others_guard(hook, ifindex, interface)?;
         }
-        let index = nix::net::if_::if_nametoindex(interface)
-            .map_err(|error| fail(ProgramError::IOError(error.into())))?;
-        let fd = program.fd().map_err(fail)?;
-        Ok(Classifier::Clsact {
-            _filter: Filter::attach(index, direction, fd.as_fd(), which.name())?,
-        })
+        if link::links_on(hook, ifindex).is_ok_and(|others| !others.is_empty()) {
+            tracing::warn!(
+                interface,
+                hook = hook.word(),
+                "other programs are attached: what they drop or redirect does not come here; those of another bulkhead are \
+                 taken off by `bulkhead detach`"
+            );
+        }
+        let program = program_fd(&self.ebpf, which)?;
+        let mut link = Link::attach(hook, program, which.name(), ifindex).map_err(fail)?;
+        if let Some(load) = &self.load {
+            let path = load.pins().link_path(hook, ifindex);
+            link.pin(&path, program).map_err(fail)?;
+        }
+        Ok(link)
     }
 
     /// Attaches the XDP program in native mode.
     ///
     /// # Errors
-    /// Whatever the kernel says: `EOPNOTSUPP` from a driver without XDP, `ERANGE` for an MTU, `ENOSPC` for queues.
-    pub fn attach_xdp(&mut self, interface: &str) -> Result<XdpLink, BpfError> {
-        let fail = |source| BpfError::Program {
-            operation: format!("attach XDP to {interface}"),
-            source,
-        };
-        let program = program::<Xdp>(&mut self.ebpf, Program::Xdp)?;
-        let id = program.attach(interface, XdpMode::Driver).map_err(fail)?;
-        program.take_link(id).map_err(fail)
+    /// As [`Object::attach`].
+    pub fn attach_xdp(&mut self, interface: &str) -> Result<Link, BpfError> {
+        self.attach(Hook::Xdp, interface, true)
+    }
+
+    /// Puts this object's program in the place of the one that a link runs.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; the other program stays.
+    pub fn replace(&self, hook: Hook, link: &mut Link) -> Result<(), BpfError> {
+        let which = program_of(hook);
+        link.replace(program_fd(&self.ebpf, which)?, which.name())
+            .map_err(|source| BpfError::Link {
+                operation: format!("replace the program of a link by {}", which.name()),
+                source,
+            })
+    }
+
+    /// The highest numbers that the loads before have put in force; zeros if there was none.
+    #[must_use]
+    pub fn inherited(&self) -> abi::Live {
+        self.load.as_ref().map(Load::last).unwrap_or_default()
+    }
+
+    /// To be called before the first program of a load before is replaced: from now on the next start takes over from this
+    /// load.
+    ///
+    /// # Errors
+    /// If a table cannot be read, written or pinned.
+    pub fn keep(&mut self) -> Result<(), BpfError> {
+        if let Some(load) = &mut self.load {
+            load.carry_over(&self.maps)?;
+            load.keep()?;
+        }
+        Ok(())
+    }
+
+    /// To be called when no packet is in a program of a load before any more: takes away what only those needed. `links`
+    /// are the pins of the links in use.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn finish(&mut self, links: &HashSet<PathBuf>) -> Result<(), BpfError> {
+        if let Some(load) = &mut self.load {
+            load.carry_over(&self.maps)?;
+            load.finish(links)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it goes on without this process.
+    #[must_use]
+    pub const fn is_pinned(&self) -> bool {
+        self.load.is_some()
+    }
+
+    /// The instance's directory, if anything is pinned.
+    #[must_use]
+    pub fn pinned_at(&self) -> Option<PathBuf> {
+        let load = self.load.as_ref()?;
+        Some(load.pins().directory().to_owned())
+    }
+
+    /// Removes everything that is pinned; links must be detached before.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn unpin(&mut self) -> Result<(), BpfError> {
+        match self.load.take() {
+            Some(mut load) => Ok(load.remove_all()?),
+            None => Ok(()),
+        }
     }
 
     /// Runs a program on `packet` without attaching it (`BPF_PROG_TEST_RUN`).

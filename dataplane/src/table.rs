@@ -1,6 +1,6 @@
 //! Typed access to BPF maps through `bpf(2)`.
 //!
-//! The one place in user space that makes raw `bpf` calls: the loader library has no batch operations and asks for
+//! Raw calls (those about links are in [`crate::link`]): the loader library has no batch operations and asks for
 //! an `unsafe` marker on every key and value type, where zerocopy's derives prove the same at compile time.
 //! Batches are as good as single calls one after the other, without the calls.
 //! Everything here is synchronous and returns the kernel's error with the map's name.
@@ -25,6 +25,17 @@ pub struct TableError {
     pub source: io::Error,
 }
 
+impl TableError {
+    /// Whether the table had no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self.source.raw_os_error(),
+            Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM)
+        )
+    }
+}
+
 /// A map with keys `K` and values `V` (not per-CPU).
 #[derive(Debug)]
 pub struct TypedMap<K, V> {
@@ -43,6 +54,7 @@ mod uapi {
     pub const MAP_UPDATE_BATCH: libc::c_long = 26;
     pub const MAP_DELETE_BATCH: libc::c_long = 27;
     pub const ANY: u64 = 0;
+    pub const NOEXIST: u64 = 1;
 
     /// The part of `union bpf_attr` that element operations use.
     #[repr(C)]
@@ -81,6 +93,32 @@ fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// The number of keys in a map with keys of any type, at most `most`: keys that go while they are counted may begin the
+/// count anew.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub(crate) fn count(map: BorrowedFd<'_>, key_bytes: usize, most: u32) -> io::Result<u64> {
+    let (mut last, mut next) = (vec![0u8; key_bytes], vec![0u8; key_bytes]);
+    let mut found = 0;
+    while found < u64::from(most) {
+        let mut attr = uapi::Element {
+            map_fd: map.as_raw_fd() as u32,
+            pad: 0,
+            key: if found == 0 { 0 } else { last.as_ptr() as u64 },
+            value_or_next_key: next.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        match bpf(uapi::MAP_GET_NEXT_KEY, &mut attr) {
+            Ok(()) => found += 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(error) => return Err(error),
+        }
+        std::mem::swap(&mut last, &mut next);
+    }
+    Ok(found)
 }
 
 impl<K, V> TypedMap<K, V>
@@ -166,6 +204,29 @@ where
             uapi::ANY,
         );
         bpf(uapi::MAP_UPDATE_ELEM, &mut attr).map_err(|error| self.fail("update", error))
+    }
+
+    /// Sets the value under `key` unless there is one; whether it did.
+    ///
+    /// # Errors
+    /// Whatever the kernel says, "table full" included.
+    pub fn insert(&self, key: &K, value: &V) -> Result<bool, TableError> {
+        let mut attr = self.element(
+            std::ptr::from_ref(key) as u64,
+            std::ptr::from_ref(value) as u64,
+            uapi::NOEXIST,
+        );
+        match bpf(uapi::MAP_UPDATE_ELEM, &mut attr) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(self.fail("insert", error)),
+        }
+    }
+
+    /// The map's name in the BPF object.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Removes `key`; whether it was there.

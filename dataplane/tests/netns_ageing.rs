@@ -29,7 +29,15 @@ fn rules() -> Ruleset {
 
 /// Starts an engine with small tables.
 fn start(lab: &Topology, rules: Ruleset, sizes: Sizes) -> Result<Engine> {
-    Ok(lab.firewall().run(|| Engine::start(rules, &Options { sizes }))?)
+    Ok(lab.firewall().run(|| {
+        Engine::start(
+            rules,
+            &Options {
+                sizes,
+                ..Options::default()
+            },
+        )
+    })?)
 }
 
 fn udp_sessions(engine: &Engine) -> Result<Vec<Session>> {

@@ -88,7 +88,15 @@ fn lab() -> Topology {
 
 fn start(lab: &Topology, rules: Ruleset, sizes: Sizes) -> Engine {
     lab.firewall()
-        .run(|| Engine::start(rules, &Options { sizes }))
+        .run(|| {
+            Engine::start(
+                rules,
+                &Options {
+                    sizes,
+                    ..Options::default()
+                },
+            )
+        })
         .expect("an engine")
 }
 

@@ -1,7 +1,11 @@
 //! Many rules and many addresses in the kernel's tables: what a commit takes, what the tables take, and that the first match
 //! is still the first match. A debug build does a tenth of it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use bulkhead_dataplane::{
@@ -159,9 +163,15 @@ fn netns_a_hundred_thousand_rules_and_a_million_addresses() -> Result<()> {
         ..Sizes::large()
     };
     let small = ruleset(10, 2, 4, "few");
-    let engine = lab
-        .firewall()
-        .run(|| Engine::start(small.clone(), &Options { sizes }))?;
+    let engine = lab.firewall().run(|| {
+        Engine::start(
+            small.clone(),
+            &Options {
+                sizes,
+                ..Options::default()
+            },
+        )
+    })?;
     let ten_thousand = ruleset(10_000, 250, 40, "rule");
     commit_takes(&lab, &engine, ten_thousand.clone(), "10,000 rules, first")?;
     let mut changed = ten_thousand;

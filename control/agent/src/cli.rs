@@ -4,6 +4,7 @@ mod commits;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -12,6 +13,7 @@ use crate::daemon::RunArgs;
 use crate::demo::DemoArgs;
 use crate::filter::{FlowFilter, Prefix, SessionFilter};
 use crate::output::Format;
+use crate::pins::DetachArgs;
 use crate::protocol::{DEFAULT_SESSIONS, DEFAULT_SOCKET, MAX_SESSIONS};
 use crate::report::{FlowKind, Question, Verdict};
 use crate::words::{self, IcmpType};
@@ -59,6 +61,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Watch conversations begin, end and be denied
     Observe(ObserveArgs),
+    /// Take off what a stopped daemon has left enforcing; needs no daemon
+    Detach(DetachArgs),
     /// Say whether a firewall can run here, and what to do if not; needs no daemon
     Doctor(DoctorArgs),
     /// Set up five segments around a firewall, let them talk, show who reached whom

@@ -2,8 +2,9 @@
 //!
 //! Owns the order: the configuration is checked before anything is touched, the socket's path and the revisions are claimed
 //! before the engine starts, the engine enforces before anybody is told that it does. SIGHUP reads the file again and commits it; a file
-//! that is refused changes nothing. SIGTERM and SIGINT stop; the fail-closed rules stay, so nothing is forwarded until a
-//! daemon runs again. Assumes that the main thread is in the network namespace of the data interfaces.
+//! that is refused changes nothing. SIGTERM and SIGINT stop; what is pinned goes on enforcing until the next daemon takes it
+//! over, and if nothing is, or with `--on-exit detach`, the fail-closed rules stay, so nothing is forwarded until a daemon
+//! runs again. Assumes that the main thread is in the network namespace of the data interfaces.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ use crate::firewall::{Asked, Firewall as _};
 use crate::groups::{Groups, Tables};
 use crate::live::{CommitError, Commits, LiveFirewall, Proposal, log_error, now_ms};
 use crate::log::{self, LogFormat};
+use crate::pins::{self, OnExit, Pins};
 use crate::report::Committed;
 use crate::server::Claim;
 use crate::startup::Beginning;
@@ -47,6 +49,13 @@ pub struct RunArgs {
     /// How to write the log
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// A directory in a bpffs in which what is enforced outlives the daemon, or `none` [default: /sys/fs/bpf/bulkhead if a
+    /// bpffs is mounted there or can be]
+    #[arg(long, value_name = "DIR|none")]
+    pins: Option<Pins>,
+    /// What becomes of the programs on SIGTERM, if they are pinned
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    on_exit: OnExit,
 }
 
 fn revisions(text: &str) -> Result<usize, String> {
@@ -96,12 +105,15 @@ fn enforce(args: &RunArgs) -> Result<()> {
     let deadline = watch_deadline(&firewall)?;
     let sources = keep_groups(&firewall)?;
     let server = claim.serve(firewall.clone())?;
+    let pins = firewall.engine().pinned_at();
+    let pinned = pins.map_or_else(|| "none".to_owned(), |pins| pins.display().to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         name = firewall.config().name,
         config = args.config.as_ref().map(|file| tracing::field::display(file.display())),
         state = state.as_ref().map(|state| tracing::field::display(state.display())),
         socket = %server.path().display(),
+        pins = pinned,
         generation = firewall.engine().generation(),
         milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         "enforcing"
@@ -127,14 +139,26 @@ fn enforce(args: &RunArgs) -> Result<()> {
     if sources.join().is_err() {
         tracing::error!("the thread that keeps the groups has panicked");
     }
-    firewall.engine().stop();
+    let stays = args.on_exit == OnExit::Keep && firewall.engine().is_pinned();
+    if stays {
+        firewall.engine().leave();
+    } else {
+        firewall.engine().stop();
+    }
     drop(firewall);
     if events.join().is_err() {
         tracing::error!("the thread that logs events has panicked");
     }
-    tracing::info!(
-        "stopped; the kernel forwards nothing between data interfaces until the firewall runs again"
-    );
+    if stays {
+        tracing::info!(
+            pins = pinned,
+            "stopped; what is enforced goes on, and the next daemon takes it over; `bulkhead detach` ends it"
+        );
+    } else {
+        tracing::info!(
+            "stopped; the kernel forwards nothing between data interfaces until the firewall runs again"
+        );
+    }
     Ok(())
 }
 
@@ -152,12 +176,12 @@ fn start(
         .draft
         .as_ref()
         .is_some_and(|draft| draft.source == Source::File && store.current().is_some());
-    match start_with(beginning, store, state) {
+    match start_with(args, beginning, store, state) {
         Err(error) if replaces => {
             log::refusal(&error);
             tracing::error!("the file is refused by the data plane, the last committed revision is used");
             let beginning = startup::choose(None, None, store, user, now_ms())?;
-            start_with(beginning, store, state)
+            start_with(args, beginning, store, state)
         }
         outcome => outcome,
     }
@@ -165,6 +189,7 @@ fn start(
 
 /// What is new is on the disk before the engine starts and a revision when it has: see `live::commits`.
 fn start_with(
+    args: &RunArgs,
     beginning: Beginning,
     store: &mut Store,
     state: Option<&Path>,
@@ -178,6 +203,7 @@ fn start_with(
     let config = beginning.configuration.parsed.config;
     let options = Options {
         sizes: translate::sizes(&config),
+        pins: pins::directory(args.pins.as_ref(), &config.name)?,
     };
     let groups = Groups::load(state, &config);
     let mut ruleset = translate::ruleset(&config);

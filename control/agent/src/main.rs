@@ -24,6 +24,7 @@ mod live;
 mod log;
 mod notify;
 mod output;
+mod pins;
 mod protocol;
 mod render;
 mod report;
@@ -93,6 +94,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => return daemon::run(&args),
         Command::Demo(args) => return demo::run(args),
         Command::Check(args) => return check(&args),
+        Command::Detach(args) => output::print(&pins::detach(&args)?)?,
         Command::Doctor(args) => return doctor(&args),
         Command::Commit(args) => commands::commit(args)?,
         Command::Confirm(args) => commands::confirm(args)?,

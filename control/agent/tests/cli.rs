@@ -163,6 +163,8 @@ fn run_refuses_before_it_touches_anything() {
             config.to_str().expect("text"),
             "--socket",
             socket.to_str().expect("text"),
+            "--pins",
+            "none",
         ];
         arguments.extend(more);
         bulkhead(&arguments)

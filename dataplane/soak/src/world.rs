@@ -78,6 +78,7 @@ impl World {
                 half_open: HALF_OPEN,
                 ..Sizes::default()
             },
+            ..Options::default()
         };
         let engine = lab.firewall().run(|| Engine::start(rules::base(), &options))?;
         lab.resolve_neighbours()?;

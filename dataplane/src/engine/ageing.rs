@@ -114,7 +114,7 @@ fn cpu_time() -> Duration {
 /// section, and this is the system call for "after all of those" (`membarrier(2)`; kernel/sched/membarrier.c calls
 /// `synchronize_rcu`). Where a kernel refuses it (`nohz_full`), a tenth of a second is a thousand times what a packet takes.
 #[expect(unsafe_code, reason = "none of the dependencies wraps this system call")]
-fn grace_period() {
+pub(super) fn grace_period() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: no memory is passed.
     let refused = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;

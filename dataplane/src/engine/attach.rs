@@ -1,13 +1,16 @@
 //! Interfaces: fail-closed rules, addresses, hooks, and following what becomes of them.
 
-use std::time::{Duration, Instant};
-
-use aya::programs::xdp::XdpLink;
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use super::{EngineError, Fib, Live, Shared, lock};
 use crate::{
-    bpf::{Attachment, Object},
+    bpf::Object,
     fib::{DataInterface, WireEnd},
+    link::{Hook, Link},
     netlink::{Event, Monitor, Netlink, ethtool::Ethtool},
     preflight::{HookChoice, InterfaceFacts, hook},
     ruleset::{HookMode, InterfaceRule, Ruleset},
@@ -23,9 +26,10 @@ pub(super) struct Interface {
     pub(super) choice: Option<HookChoice>,
     /// The wire it is an end of.
     wire: Option<Wire>,
-    /// The programs on it. `xdp` is kept apart because TCX goes on first.
-    attachment: Option<Attachment>,
-    xdp: Option<XdpLink>,
+    /// The programs on it: egress and ingress, together or not at all.
+    tcx: Option<[Link; 2]>,
+    /// Kept apart because TCX goes on first.
+    xdp: Option<Link>,
 }
 
 /// An end of a wire, by the other end's name: indices come and go.
@@ -80,9 +84,16 @@ pub(super) fn data(interfaces: &[Interface]) -> Vec<DataInterface> {
     interfaces.iter().filter_map(one).collect()
 }
 
+/// Takes a program off its interface. What cannot be taken off stays and enforces; the interface may be gone with it.
+fn take_off(link: Link) {
+    if let Err(error) = link.detach() {
+        tracing::debug!(%error, "a program could not be taken off its interface");
+    }
+}
+
 impl Interface {
     pub(super) fn attached(&self) -> bool {
-        self.attachment.is_some()
+        self.tcx.is_some()
     }
 
     pub(super) fn has_xdp(&self) -> bool {
@@ -91,19 +102,52 @@ impl Interface {
 
     /// Takes the programs off; XDP first, so that no frame is settled that TCX could not take over.
     pub(super) fn detach(&mut self) {
-        self.xdp = None;
-        self.attachment = None;
+        let links = self.xdp.take().into_iter();
+        links
+            .chain(self.tcx.take().into_iter().flatten())
+            .for_each(take_off);
+    }
+
+    /// Undoes an attachment of a start that failed: what was there before it goes on.
+    pub(super) fn abandon(&mut self) {
+        let links = self.xdp.take().into_iter();
+        links
+            .chain(self.tcx.take().into_iter().flatten())
+            .filter(|link| !link.was_found())
+            .for_each(take_off);
+    }
+
+    /// Its links, with their hooks.
+    fn links(&mut self) -> impl Iterator<Item = (Hook, &mut Link)> {
+        let tcx = self
+            .tcx
+            .iter_mut()
+            .flat_map(|[egress, ingress]| [(Hook::Egress, egress), (Hook::Ingress, ingress)]);
+        tcx.chain(self.xdp.iter_mut().map(|link| (Hook::Xdp, link)))
     }
 
     fn attach(&mut self, object: &mut Object) -> Result<(), EngineError> {
-        if self.attachment.is_none() {
-            self.attachment = Some(object.attach_classifiers(&self.rule.name)?);
+        if self.tcx.is_none() {
+            let name = &self.rule.name;
+            // Egress first: from the first packet on the firewall's own connections are remembered.
+            let egress = object.attach(Hook::Egress, name, false)?;
+            match object.attach(Hook::Ingress, name, false) {
+                Ok(ingress) => self.tcx = Some([egress, ingress]),
+                Err(error) => {
+                    if !egress.was_found() {
+                        take_off(egress);
+                    }
+                    return Err(error.into());
+                }
+            }
         }
         let wants_xdp = self.choice.as_ref().is_some_and(|choice| choice.xdp);
         if !wants_xdp {
-            self.xdp = None;
+            self.xdp.take().into_iter().for_each(take_off);
         } else if self.xdp.is_none() {
-            match object.attach_xdp(&self.rule.name) {
+            // Whether a pinned XDP link is on this interface is known by those of TCX.
+            let anew = !self.tcx.iter().flatten().all(Link::was_found);
+            match object.attach(Hook::Xdp, &self.rule.name, anew) {
                 Ok(link) => self.xdp = Some(link),
                 // What was only chosen for speed is no reason to stand still; what was asked for is.
                 Err(error) if self.rule.hook == HookMode::Auto => {
@@ -205,7 +249,7 @@ pub(super) fn plan(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Vec<Inter
             index: Some(link.index),
             choice: Some(choice),
             wire,
-            attachment: None,
+            tcx: None,
             xdp: None,
         });
     }
@@ -224,7 +268,7 @@ pub(super) fn adopt(
 ) -> Result<(), EngineError> {
     for interface in next.iter_mut() {
         if let Some(before) = old.iter_mut().find(|before| before.index == interface.index) {
-            interface.attachment = before.attachment.take();
+            interface.tcx = before.tcx.take();
             interface.xdp = before.xdp.take();
         }
     }
@@ -239,10 +283,40 @@ pub(super) fn adopt(
 pub(super) fn give_back(old: &mut [Interface], next: &mut [Interface]) {
     for interface in next.iter_mut() {
         if let Some(before) = old.iter_mut().find(|before| before.index == interface.index) {
-            before.attachment = interface.attachment.take();
+            before.tcx = interface.tcx.take();
             before.xdp = interface.xdp.take();
+        } else {
+            interface.abandon();
         }
     }
+}
+
+/// Puts this load's programs in the place of those that were found on the interfaces.
+///
+/// To be called when what this load's programs look up is complete: an interface is guarded by the old programs or by the
+/// new ones at each instant, and both judge by a configuration. Hook by hook, so that whatever a new ingress program
+/// redirects meets an egress program that knows the interface it came from.
+pub(super) fn renew(interfaces: &mut [Interface], object: &Object) -> Result<(), EngineError> {
+    for hook in Hook::ALL {
+        for interface in interfaces.iter_mut() {
+            for (_, link) in interface
+                .links()
+                .filter(|(own, link)| *own == hook && link.is_stale())
+            {
+                object.replace(hook, link)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the links in use are pinned.
+pub(super) fn pins(interfaces: &mut [Interface]) -> HashSet<PathBuf> {
+    interfaces
+        .iter_mut()
+        .flat_map(Interface::links)
+        .filter_map(|(_, link)| link.pinned_at().map(PathBuf::from))
+        .collect()
 }
 
 /// How often it is looked whether frames redirected by XDP still arrive.

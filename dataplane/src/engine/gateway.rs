@@ -11,11 +11,14 @@ use std::{
 };
 
 use bulkhead_abi::{
-    ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, FrameHeader, announced_by, flow_flags, protocol,
+    ExpectKey, Expectation, Flow, FlowKey4, FlowKey6, FrameHeader, Reason, announced_by, flow_flags, protocol,
 };
 use bulkhead_packet::{HeaderBuffer, Packet, PlainLoop, parse};
 
-use super::{Shared, ageing::now_ns};
+use super::{
+    Shared,
+    ageing::{AnyKey as _, Operation, Target, now_ns},
+};
 use crate::{
     address::{address, family, words},
     gateway::{
@@ -52,19 +55,28 @@ impl Gateway {
         header: &FrameHeader,
         frame: &[u8],
     ) {
-        let treated =
-            control_flow(shared, header.argument, frame).and_then(|(session, ends, from_client)| {
-                self.forget();
-                let next_port = &mut self.next_port;
-                let (control, last) = self
-                    .connections
-                    .entry(session)
-                    .or_insert_with(|| (Control::default(), Instant::now()));
-                *last = Instant::now();
-                control.treat(frame, &ends, from_client, |expected| {
-                    expect(shared, header.argument, expected, next_port)
-                })
-            });
+        let treated = control_flow(shared, header.argument, frame).and_then(|packet| {
+            let (session, ends) = (packet.session, &packet.ends);
+            // What was rewritten before this daemon came, nobody knows any more.
+            if packet.created_ns < shared.since_ns
+                && ends.are_translated()
+                && !self.connections.contains_key(&session)
+            {
+                // The packet goes on all the same, and is counted as one without a session.
+                end_forgotten(shared, &packet);
+                return None;
+            }
+            self.forget();
+            let next_port = &mut self.next_port;
+            let (control, last) = self
+                .connections
+                .entry(session)
+                .or_insert_with(|| (Control::default(), Instant::now()));
+            *last = Instant::now();
+            control.treat(frame, ends, packet.from_client, |expected| {
+                expect(shared, header.argument, expected, next_port)
+            })
+        });
         let frame = treated.as_deref().unwrap_or(frame);
         let Some(pieces) = segments(frame, mtu(shared, header.ifindex), header.segment as usize) else {
             tracing::debug!(
@@ -112,16 +124,21 @@ fn mtu(shared: &Shared, ifindex: u32) -> usize {
     }
 }
 
+/// The IPv4 key in a key with room for either family.
+const fn narrow(key: &FlowKey6) -> FlowKey4 {
+    FlowKey4 {
+        source_be: key.source_be[0],
+        destination_be: key.destination_be[0],
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        protocol: key.protocol,
+    }
+}
+
 /// The established flow under a key.
 fn flow(shared: &Shared, family: u8, key: &FlowKey6) -> Option<Flow> {
     let found = if family == 4 {
-        shared.maps.flows4.get(&FlowKey4 {
-            source_be: key.source_be[0],
-            destination_be: key.destination_be[0],
-            source_port: key.source_port,
-            destination_port: key.destination_port,
-            protocol: key.protocol,
-        })
+        shared.maps.flows4.get(&narrow(key))
     } else {
         shared.maps.flows6.get(key)
     };
@@ -131,8 +148,34 @@ fn flow(shared: &Shared, family: u8, key: &FlowKey6) -> Option<Flow> {
     })
 }
 
+/// A control packet's conversation.
+struct ControlPacket {
+    session: u64,
+    created_ns: u64,
+    ends: Ends,
+    from_client: bool,
+    /// What user space's requests name it by.
+    target: Target,
+}
+
+/// Ends a conversation whose numbers were shifted by a daemon that is no more.
+fn end_forgotten(shared: &Shared, packet: &ControlPacket) {
+    let request = packet
+        .target
+        .request(Operation::Clear, Reason::GatewayForgotten as u32);
+    match shared.request(&request) {
+        Ok(_) => tracing::info!(
+            session = packet.session,
+            client = %packet.ends.client,
+            server = %packet.ends.server,
+            "an FTP control connection of before the restart was ended: what was rewritten in it is not known"
+        ),
+        Err(error) => tracing::error!(%error, "an FTP control connection could not be ended"),
+    }
+}
+
 /// Session, ends and direction of a control packet.
-fn control_flow(shared: &Shared, context: u32, frame: &[u8]) -> Option<(u64, Ends, bool)> {
+fn control_flow(shared: &Shared, context: u32, frame: &[u8]) -> Option<ControlPacket> {
     let headers = HeaderBuffer::from_frame(frame);
     let mut packet = Packet::default();
     parse(
@@ -165,7 +208,18 @@ fn control_flow(shared: &Shared, context: u32, frame: &[u8]) -> Option<(u64, End
         server: end(&first.new_destination_be),
         server_outside: end(&first_key.destination_be),
     };
-    (first.session_id == own.session_id).then_some((own.session_id, ends, from_client))
+    let target = if packet.family == 4 {
+        narrow(&key).target()
+    } else {
+        key.target()
+    };
+    (first.session_id == own.session_id).then_some(ControlPacket {
+        session: own.session_id,
+        created_ns: own.created_ns,
+        ends,
+        from_client,
+        target,
+    })
 }
 
 /// Writes an expectation and returns the port that the listener is announced under: its own where addresses stay or where

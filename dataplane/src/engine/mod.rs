@@ -55,6 +55,7 @@ use crate::{
         writes,
     },
     netlink::{self, Monitor, Netlink},
+    pins::{PinError, Pins},
     ruleset::Ruleset,
     slow_path::Sender,
     stage,
@@ -103,6 +104,9 @@ pub enum EngineError {
     /// There is no dynamic group of that name.
     #[error("there is no dynamic address group {0}; configure one, or change a static group by a commit")]
     NoSuchGroup(String),
+    /// What outlives the daemon.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// The route mirror.
     #[error(transparent)]
     Fib(#[from] FibError),
@@ -120,10 +124,13 @@ pub enum EngineError {
 }
 
 /// How the engine is set up; everything that cannot change while it runs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Table sizes.
     pub sizes: Sizes,
+    /// The instance's directory in a bpffs ([`crate::pins::instance_directory`]): what is enforced outlives the process,
+    /// and the next one takes it over. `None`: the programs go with the engine.
+    pub pins: Option<std::path::PathBuf>,
 }
 
 /// What is in force.
@@ -169,6 +176,10 @@ struct Shared {
     judgement: AtomicU32,
     /// The last generation that was tried; numbers of failed ones are not used again.
     tried: AtomicU32,
+    /// The last judgement number that a daemon before this one put in force.
+    inherited: u32,
+    /// When this engine began to start: by then a daemon before it was gone.
+    since_ns: u64,
     /// The programs were loaded for wire mode.
     wired: bool,
     stop: AtomicBool,
@@ -186,7 +197,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The running data plane. Dropping it detaches the programs and leaves the fail-closed rules.
+/// The running data plane. Dropping it detaches the programs and leaves the fail-closed rules; if they are pinned they go
+/// on.
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -195,10 +207,12 @@ pub struct Engine {
 impl Engine {
     /// Starts in the calling thread's network namespace and enforces `ruleset` when it returns.
     ///
-    /// Order: fail-closed rules, addresses, programs (which deny everything without a generation), mirror, tables, switch.
+    /// Order: fail-closed rules, tables, programs (which deny everything without a generation), addresses, mirror, switch.
+    /// Where a daemon before this one has left its programs they go on until the switch, and are replaced after it.
     ///
     /// # Errors
-    /// The first thing that failed. Nothing is forwarded then: the programs are gone, the rules stay.
+    /// The first thing that failed. Nothing is forwarded then: the programs are gone, the rules stay. Programs that were
+    /// there before go on, or this engine's in their place.
     pub fn start(ruleset: Ruleset, options: &Options) -> Result<Self, EngineError> {
         let mut netlink = Netlink::connect()?;
         // Subscribed before anything is read, so that no change falls between.
@@ -210,7 +224,11 @@ impl Engine {
             source,
         })?;
         let wired = !ruleset.wires.is_empty();
-        let mut object = Object::load_for(&options.sizes, wired)?;
+        let mut object = match &options.pins {
+            Some(directory) => Object::load_pinned(&options.sizes, wired, Pins::open(directory)?)?,
+            None => Object::load_for(&options.sizes, wired)?,
+        };
+        let (inherited, since_ns) = (object.inherited(), ageing::now_ns());
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
         let frames = object.ring_buffer("FRAMES")?;
@@ -241,7 +259,7 @@ impl Engine {
             fib: Mutex::new(Fib {
                 netlink,
                 mirror: Mirror::default(),
-                epoch: 0,
+                epoch: inherited.fib_epoch,
             }),
             object: Mutex::new(object),
             screens: Mutex::default(),
@@ -251,8 +269,10 @@ impl Engine {
             events: events::Hub::default(),
             pools: Mutex::default(),
             generation: AtomicU32::new(0),
-            judgement: AtomicU32::new(0),
-            tried: AtomicU32::new(0),
+            judgement: AtomicU32::new(inherited.generation),
+            tried: AtomicU32::new(inherited.tables),
+            inherited: inherited.generation,
+            since_ns,
             wired,
             stop: AtomicBool::new(false),
             sizes: options.sizes,
@@ -263,6 +283,7 @@ impl Engine {
             threads: Mutex::new(Vec::new()),
         };
         engine.shared.commit((*ruleset).clone())?;
+        engine.shared.take_over()?;
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
         engine.spawn("bulkhead-ageing", move |shared| ageing::run(shared, &repeater))?;
         engine.spawn("bulkhead-nat", move |shared| translation::run(shared, announcer))?;
@@ -328,34 +349,82 @@ impl Engine {
         f(&mut lock(&self.shared.object))
     }
 
-    /// Detaches every program and leaves the fail-closed rules: what a crash would do.
+    /// Detaches every program, removes what is pinned and leaves the fail-closed rules: without pins, what a crash would do.
     pub fn detach(&self) {
         for interface in lock(&self.shared.interfaces).iter_mut() {
             interface.detach();
+        }
+        if let Err(error) = lock(&self.shared.object).unpin() {
+            tracing::error!(%error, "something pinned could not be removed");
         }
     }
 
     /// Stops the threads and detaches the programs. The fail-closed rules stay.
     pub fn stop(&self) {
+        self.rest();
+        self.detach();
+    }
+
+    /// Stops the threads. Programs that are pinned go on as they are, with the configuration and the routes that they have
+    /// now, until another engine takes over; others are detached.
+    pub fn leave(&self) {
+        self.rest();
+        if !self.is_pinned() {
+            self.detach();
+        }
+    }
+
+    /// Whether what is enforced goes on without this process.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        lock(&self.shared.object).is_pinned()
+    }
+
+    /// Where it is pinned.
+    #[must_use]
+    pub fn pinned_at(&self) -> Option<std::path::PathBuf> {
+        lock(&self.shared.object).pinned_at()
+    }
+
+    fn rest(&self) {
         self.shared.stop.store(true, Ordering::Release);
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a data plane thread had panicked");
             }
         }
-        self.detach();
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.stop();
+        self.leave();
     }
 }
 
 impl Shared {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// Puts this load's programs in the place of those that a daemon before has left, and takes away what only those needed.
+    fn take_over(&self) -> Result<(), EngineError> {
+        let mut interfaces = lock(&self.interfaces);
+        let mut object = lock(&self.object);
+        if !object.is_pinned() {
+            return Ok(());
+        }
+        if let Err(error) = object.keep() {
+            interfaces.iter_mut().for_each(attach::Interface::abandon);
+            return Err(error.into());
+        }
+        attach::renew(&mut interfaces, &object)?;
+        // Packets that the programs before are busy with need their tables.
+        grace::period();
+        if let Err(error) = object.finish(&attach::pins(&mut interfaces)) {
+            tracing::error!(%error, "what the daemon before has left could not be removed; the next start tries again");
+        }
+        Ok(())
     }
 
     /// Stages, switches, and remembers.
@@ -405,7 +474,8 @@ impl Shared {
             live.book.undo(done, None);
             return Err(error);
         }
-        // Drops what is no longer configured, whose fail-closed rule stays.
+        // What is no longer configured loses its programs; its fail-closed rule stays.
+        interfaces.iter_mut().for_each(attach::Interface::detach);
         *interfaces = next;
         let first = self.generation.swap(generation, Ordering::AcqRel) == 0;
         let over = std::mem::replace(&mut live.compiled, compiled);
@@ -574,8 +644,12 @@ impl Shared {
         history.remove(&(self.judgement.load(Ordering::Acquire) + 1));
     }
 
-    /// The ruleset that a judgement number belongs to; of one that is forgotten, the oldest that is not.
+    /// The ruleset that a judgement number belongs to; of one that is forgotten, the oldest that is not. Of a number that the
+    /// daemon before gave there is none: the rules' numbers that go with it would name others.
     fn ruleset_of(&self, judgement: u32) -> Arc<Ruleset> {
+        if judgement != 0 && judgement <= self.inherited {
+            return Arc::new(Ruleset::default());
+        }
         let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
         let found = history.range(..=judgement).next_back();
         match found.or_else(|| history.first_key_value()) {
@@ -596,10 +670,14 @@ impl Shared {
     }
 }
 
+/// What is said of numbers that the daemon before gave, until the session's next packet is judged by this one.
+const BEFORE_RESTART: &str = "before restart";
+
 /// Name of a zone number.
 fn zone_name(ruleset: &Ruleset, zone: u8) -> String {
     match zone {
         bulkhead_abi::ZONE_SELF => "self".to_owned(),
+        _ if ruleset.zones.is_empty() => BEFORE_RESTART.to_owned(),
         zone => ruleset
             .zones
             .get(usize::from(zone) - 1)
@@ -610,9 +688,12 @@ fn zone_name(ruleset: &Ruleset, zone: u8) -> String {
 /// Name of a policy or NAT rule index; `None` for `u32::MAX`.
 fn rule_name<T>(rules: &[T], index: u32, name: impl Fn(&T) -> &String) -> Option<String> {
     (index != u32::MAX).then(|| {
-        rules
-            .get(index as usize)
-            .map_or_else(|| format!("#{index}"), |r| name(r).clone())
+        match rules.get(index as usize) {
+            Some(rule) => name(rule).clone(),
+            // A rule of a list without rules.
+            None if rules.is_empty() => BEFORE_RESTART.to_owned(),
+            None => format!("#{index}"),
+        }
     })
 }
 

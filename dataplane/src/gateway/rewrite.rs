@@ -30,6 +30,14 @@ pub struct Ends {
     pub server_outside: IpAddr,
 }
 
+impl Ends {
+    /// Whether either side is seen under another address, which announcements must then be changed to.
+    #[must_use]
+    pub fn are_translated(&self) -> bool {
+        self.client != self.client_outside || self.server != self.server_outside
+    }
+}
+
 /// A conversation that was announced: `from` will open one to `to`, which is really `goes_to` at `port`, and `goes_to` must
 /// see `seen_as` as its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,8 @@
 //! filters there by then. Refuses to touch a filter at our place that is not ours, and an interface with the older
 //! `ingress` discipline, which has no egress.
 //!
-//! A filter outlives its process. [`Filter`] takes it off when dropped, if it still runs the program that was set.
+//! A filter outlives its process. [`Filter`] takes it off when dropped, if it still runs the program that was set and was
+//! not told to keep it.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -237,9 +238,46 @@ pub struct Filter {
     index: u32,
     direction: Direction,
     program: u32,
+    keep: bool,
 }
 
 impl Filter {
+    /// The filter of ours that an earlier process has left on an interface of this network namespace. It stays when dropped.
+    pub fn find(index: u32, direction: Direction) -> Result<Option<Self>> {
+        let mut netlink = Netlink::connect()?;
+        let there = netlink.filter(index, direction)?;
+        Ok(there.filter(FilterInfo::is_own).map(|there| Self {
+            netlink,
+            index,
+            direction,
+            program: there.program,
+            keep: true,
+        }))
+    }
+
+    /// The interface it is on.
+    #[must_use]
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Number of the program it runs.
+    #[must_use]
+    pub const fn program(&self) -> u32 {
+        self.program
+    }
+
+    /// Leaves the program where it is when this is dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Takes the program off.
+    pub fn detach(mut self) -> Result<()> {
+        self.keep = true;
+        self.netlink.remove_filter(self.index, self.direction).map(drop)
+    }
+
     /// Attaches `program` to an interface of this network namespace, in place of one of ours that an earlier process left
     /// there.
     pub fn attach(index: u32, direction: Direction, program: BorrowedFd<'_>, name: &str) -> Result<Self> {
@@ -250,6 +288,7 @@ impl Filter {
             index,
             direction,
             program: 0,
+            keep: false,
         };
         filter.replace(program, name)?;
         Ok(filter)
@@ -269,6 +308,9 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         let own = match self.netlink.filter(self.index, self.direction) {
             // Another process may have put its program in the place of ours.
             Ok(there) => there.is_some_and(|there| there.program == self.program),

@@ -6,13 +6,13 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 
 use aya::maps::MapType;
 use aya::programs::{ProgramError, ProgramType};
 use aya::sys::{SyscallError, is_map_supported, is_program_supported};
 
-use super::{Check, Status};
+use super::Check;
+use crate::pins::MOUNT_POINT;
 
 /// TCX links: `BPF_TCX_INGRESS` and `_EGRESS`. Before, programs are attached as filters.
 const TCX: Release = Release(6, 6);
@@ -248,24 +248,38 @@ fn in_user_namespace(uid_map: &str) -> bool {
 
 /// Where programs and maps could be pinned.
 pub(super) fn bpffs(mounts: &str) -> Check {
-    let mounted = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let target = fields.next()?;
-        (fields.next()? == "bpf").then_some(target)
-    });
-    Check {
-        name: "bpffs",
-        status: Status::Ok,
-        found: match mounted {
-            Some(target) => format!("mounted at {}", Path::new(target).display()),
-            None => "not mounted; not needed".into(),
-        },
-        remedy: None,
+    let mounted: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let target = fields.next()?;
+            (fields.next()? == "bpf").then_some(target)
+        })
+        .collect();
+    match mounted.as_slice() {
+        [] => Check::warn(
+            "bpffs",
+            format!(
+                "not mounted: unless `run` may mount one at {MOUNT_POINT}, sessions end with the daemon and nothing is forwarded until it runs again"
+            ),
+            format!(
+                "`mount -t bpf bpf {MOUNT_POINT}`; in a container mount the node's {MOUNT_POINT}, so that it outlives the container"
+            ),
+        ),
+        mounted if mounted.contains(&MOUNT_POINT) => Check::ok(
+            "bpffs",
+            format!("mounted at {MOUNT_POINT}: what is enforced outlives the daemon"),
+        ),
+        [target, ..] => Check::ok(
+            "bpffs",
+            format!("mounted at {target}; `run --pins {target}/bulkhead` uses it"),
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Status;
     use super::*;
 
     #[test]
@@ -370,7 +384,20 @@ mod tests {
     #[test]
     fn a_bpf_file_system_is_found_by_its_type() {
         let mounts = "proc /proc proc rw 0 0\nbpffs /sys/fs/bpf bpf rw,mode=700 0 0\n";
-        assert_eq!(bpffs(mounts).found, "mounted at /sys/fs/bpf");
-        assert_eq!(bpffs("bpf /mnt ext4 rw 0 0\n").found, "not mounted; not needed");
+        let check = bpffs(mounts);
+        assert_eq!(check.status, Status::Ok);
+        assert!(
+            check.found.starts_with("mounted at /sys/fs/bpf: "),
+            "{}",
+            check.found
+        );
+        let check = bpffs("none /mnt/bpf bpf rw 0 0\n");
+        assert!(
+            check.found.contains("--pins /mnt/bpf/bulkhead"),
+            "{}",
+            check.found
+        );
+        let check = bpffs("bpf /mnt ext4 rw 0 0\n");
+        assert_eq!((check.status, check.remedy.is_some()), (Status::Warn, true));
     }
 }

@@ -10,7 +10,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod bpffs;
 pub mod counters;
+pub mod counting;
 pub mod delta;
 pub mod dns;
 pub mod frame;
@@ -34,7 +36,9 @@ mod digest;
 mod endpoint;
 mod server;
 
+pub use self::bpffs::Bpffs;
 pub use self::counters::KernelCounters;
+pub use self::counting::{Count, CountingStream};
 pub use self::delta::{CounterDelta, Counters, Script};
 pub use self::endpoint::{Client, SLOWNESS_VARIABLE};
 pub use self::frame::{Checksum, Frame};

@@ -81,6 +81,7 @@ impl Arena {
                 half_open: HALF_OPEN,
                 ..Sizes::default()
             },
+            ..Options::default()
         };
         let engine = lab.firewall().run(|| Engine::start(rules, &options))?;
         lab.resolve_neighbours()?;

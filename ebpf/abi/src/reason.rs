@@ -175,6 +175,9 @@ reasons! {
     Internal = 117, "internal", drop;
     /// An FTP control packet that user space could not be given, or that came in fragments: repeated by its sender.
     GatewayLost = 118, "gateway_lost", drop;
+    /// A translated FTP control connection whose shifts of sequence numbers were the daemon's before a restart, ended. Said of
+    /// sessions, never of packets.
+    GatewayForgotten = 119, "gateway_forgotten", drop;
 
     /// A session that was idle while the session table was nearly full, ended before its time. Said of sessions, never of
     /// packets.

@@ -51,10 +51,22 @@ fn is_idle<E: Tables>(env: &E, work: &Work, early_ms: u32) -> (bool, bool) {
 /// Ends the session that `key` belongs to, whatever the clock says.
 #[inline(always)]
 pub fn clear<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowKey6) -> bool {
+    close(env, work, family, key, Reason::SessionClosed)
+}
+
+/// The same for a reason of user space's.
+#[inline(always)]
+pub fn close<E: Tables + Clock>(
+    env: &E,
+    work: &mut Work,
+    family: u8,
+    key: &FlowKey6,
+    reason: Reason,
+) -> bool {
     let ended = match find(env, work, family, key) {
         Found::Nothing => false,
         Found::Half => life::end_half(env, work),
-        Found::Session => life::end(env, work, Reason::SessionClosed),
+        Found::Session => life::end(env, work, reason),
     };
     if ended {
         env.count(Reason::SLOT_SESSIONS_EXPIRED);

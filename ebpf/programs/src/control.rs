@@ -7,7 +7,7 @@ use aya_ebpf::programs::TcContext;
 use bulkhead_abi::{ControlRequest, FlowKey6, LimitKey, Live, MappingKey, Reason};
 use bulkhead_pipeline::{
     Tables as _, Work,
-    control::{bury, clear, collect, correct, expire_mapping, mark},
+    control::{bury, close, collect, correct, expire_mapping, mark},
 };
 
 use crate::{maps, scratch, tables::Kernel, work};
@@ -79,6 +79,16 @@ pub fn serve(ctx: &TcContext) -> i32 {
     }
 }
 
+/// Why a session is ended. A call of its own, or the compiler would write the whole way twice.
+#[inline(never)]
+fn closing(argument: u32) -> Reason {
+    if argument == Reason::GatewayForgotten as u32 {
+        Reason::GatewayForgotten
+    } else {
+        Reason::SessionClosed
+    }
+}
+
 /// Serves a request about one session.
 #[inline(never)]
 fn age(work: &mut Work, operation: u32, request: &ControlRequest) -> bool {
@@ -108,7 +118,7 @@ fn age(work: &mut Work, operation: u32, request: &ControlRequest) -> bool {
     };
     let family = if ipv4 { 4 } else { 6 };
     match operation {
-        5 | 6 => clear(&Kernel, work, family, &key),
+        5 | 6 => close(&Kernel, work, family, &key, closing(request.argument)),
         40 | 41 => mark(&Kernel, work, family, &key, request.argument),
         42 | 43 => collect(&Kernel, work, family, &key, request.argument),
         _ => bury(&Kernel, work, family, &key),

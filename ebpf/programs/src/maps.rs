@@ -187,6 +187,11 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, Datagram> = LruHashMap::with_max_e
 #[map]
 pub static DATAGRAM_IDS: Array<u64> = Array::with_max_entries(1, 0);
 
+/// The marks this load was given, for the load after it: `INJECT_MARK` in the low half, `SCREENED_MARK` above. No program
+/// reads it.
+#[map]
+pub static MARKS: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Key of a trie.
 #[inline(always)]
 pub fn trie_key<T>(bits: u32, data: T) -> Key<T> {

@@ -85,6 +85,8 @@ impl Firewall {
             .arg(directory.0.join("bulkhead.sock"))
             .arg("--state")
             .arg(directory.0.join("state"))
+            // With the process everything goes.
+            .args(["--pins", "none"])
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

@@ -19,6 +19,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// A daemon and its private directory. Dropping it kills it.
 pub struct Daemon<'t> {
     namespace: &'t Namespace,
+    /// `--pins` and what follows it.
+    pins: Vec<String>,
     process: Child,
     pub directory: tempfile::TempDir,
 }
@@ -34,10 +36,27 @@ impl<'t> Daemon<'t> {
 
     /// In a directory that its caller has prepared.
     pub fn start_in(topology: &'t Topology, configuration: &str, directory: tempfile::TempDir) -> Self {
+        Self::start_as(topology, configuration, directory, &["none"])
+    }
+
+    /// `pins`: what is to follow `--pins`.
+    pub fn start_pinned(topology: &'t Topology, configuration: &str, pins: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self::start_as(topology, configuration, directory, pins)
+    }
+
+    fn start_as(
+        topology: &'t Topology,
+        configuration: &str,
+        directory: tempfile::TempDir,
+        pins: &[&str],
+    ) -> Self {
+        let pins: Vec<String> = pins.iter().map(|word| (*word).to_owned()).collect();
         fs::write(directory.path().join("firewall.yaml"), configuration).expect("a file");
-        let process = spawn(topology.firewall(), &directory);
+        let process = spawn(topology.firewall(), &directory, &pins);
         let mut daemon = Self {
             namespace: topology.firewall(),
+            pins,
             process,
             directory,
         };
@@ -46,7 +65,7 @@ impl<'t> Daemon<'t> {
     }
 
     pub fn restart(&mut self) {
-        self.process = spawn(self.namespace, &self.directory);
+        self.process = spawn(self.namespace, &self.directory, &self.pins);
         self.await_ready();
     }
 
@@ -144,7 +163,7 @@ impl Drop for Daemon<'_> {
     }
 }
 
-fn spawn(namespace: &Namespace, directory: &tempfile::TempDir) -> Child {
+fn spawn(namespace: &Namespace, directory: &tempfile::TempDir, pins: &[String]) -> Child {
     let log = File::create(directory.path().join("log")).expect("a log");
     let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
     command
@@ -155,6 +174,8 @@ fn spawn(namespace: &Namespace, directory: &tempfile::TempDir) -> Child {
         .arg(directory.path().join("run/bulkhead.sock"))
         .arg("--state")
         .arg(directory.path().join("state"))
+        .arg("--pins")
+        .args(pins)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

@@ -161,6 +161,7 @@ fn netns_agent_second_daemon_and_missing_interface_change_nothing() {
             .arg("run")
             .arg("--config")
             .arg(&path)
+            .args(["--pins", "none"])
             .arg("--socket")
             .arg(socket)
             .arg("--state")

@@ -6,6 +6,7 @@ mod daemon;
 mod feeds;
 mod lifecycle;
 mod load;
+mod restart;
 mod screens;
 mod sizes;
 mod wire;

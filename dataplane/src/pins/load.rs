@@ -1,0 +1,331 @@
+//! One load's share of an instance's directory: what it finds there, what it puts there, when it counts.
+//!
+//! Until [`Load::keep`] nothing has changed for whoever starts next: what this load has pinned so far goes when it is
+//! dropped, and the programs of the load before run on. From then on the next start takes over from this one, whether it
+//! came to its end or was killed: its programs may be on some interfaces already.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::maps::MapData;
+use bulkhead_abi as abi;
+
+use super::{
+    PinError, Pins, entries, make, remove,
+    tables::{self, Carried, Fit, Shape},
+};
+use crate::{
+    bpf::{BpfError, KernelMaps, Sizes},
+    link::{self, Hook, Link},
+    table::TypedMap,
+};
+
+/// What a load finds.
+pub(crate) struct Inheritance {
+    pins: Pins,
+    shapes: Vec<Shape>,
+    /// Tables that are used as they are.
+    adopted: Vec<(&'static str, PathBuf)>,
+    /// Tables whose entries are carried over.
+    resized: Vec<(&'static str, MapData)>,
+    /// Pinned under a name that is needed.
+    taken: HashSet<&'static str>,
+    last: abi::Live,
+    marks: Option<u64>,
+}
+
+impl Inheritance {
+    /// Looks at what is pinned, and says what cannot be taken over; nothing has been changed then.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(crate) fn find(pins: Pins, sizes: &Sizes) -> Result<Self, PinError> {
+        let version = pins.version();
+        for path in entries(&version)? {
+            // Of a start that did not come to its end.
+            if path.to_string_lossy().ends_with(NEXT) {
+                remove(&path)?;
+            }
+        }
+        for foreign in pins.foreign()? {
+            tracing::warn!(
+                directory = %foreign.directory.display(),
+                sessions = foreign.sessions,
+                version = abi::ABI_VERSION,
+                "the tables of another version cannot be taken over: their sessions end when this version is in force"
+            );
+        }
+        let shapes = tables::shapes(sizes);
+        let mut found = Self {
+            adopted: Vec::new(),
+            resized: Vec::new(),
+            taken: HashSet::new(),
+            last: last(&version)?,
+            marks: None,
+            shapes,
+            pins,
+        };
+        let mut different = Vec::new();
+        for shape in &found.shapes {
+            let path = version.join(shape.name);
+            let Ok(map) = MapData::from_pin(&path) else {
+                continue;
+            };
+            found.taken.insert(shape.name);
+            match map.info().map_or(Fit::Different, |info| shape.fit(&info)) {
+                Fit::Exact => found.adopted.push((shape.name, path)),
+                Fit::Resized => found.resized.push((shape.name, map)),
+                Fit::Different => different.push(shape.name),
+            }
+        }
+        if !different.is_empty() {
+            tracing::warn!(
+                tables = different.join(" "),
+                sessions = tables::count_sessions(&version),
+                "tables of another layout cannot be taken over: their sessions end when this load is in force"
+            );
+            found.adopted.clear();
+            found.resized.clear();
+        }
+        for (name, _) in &found.resized {
+            tracing::info!(
+                table = name,
+                "a table changes its size: its entries are carried over"
+            );
+        }
+        found.marks = found.read_marks();
+        Ok(found)
+    }
+
+    fn read_marks(&self) -> Option<u64> {
+        let (_, path) = self.adopted.iter().find(|(name, _)| *name == MARKS)?;
+        let map = MapData::from_pin(path).ok()?;
+        let marks: TypedMap<u32, u64> = TypedMap::open(MARKS, map.fd().as_fd(), 4, 8).ok()?;
+        marks.get(&0).ok()?.filter(|marks| *marks != 0)
+    }
+
+    /// The tables to be used in place of new ones.
+    pub(crate) fn adopted(&self) -> &[(&'static str, PathBuf)] {
+        &self.adopted
+    }
+
+    /// The marks that the load before gave to packets: those on their way are to be known again.
+    pub(crate) const fn marks(&self) -> Option<u64> {
+        self.marks
+    }
+
+    /// Pins what the next start has to find. `table` gives a descriptor of a table by its name.
+    ///
+    /// # Errors
+    /// If something cannot be pinned; what was is gone then.
+    pub(crate) fn begin(
+        self,
+        table: impl Fn(&'static str) -> Result<OwnedFd, BpfError>,
+    ) -> Result<Load, BpfError> {
+        let version = self.pins.version();
+        let number = loads(&version)?
+            .iter()
+            .filter_map(|load| number(load))
+            .max()
+            .unwrap_or(0)
+            + 1;
+        let mut load = Load {
+            directory: version.join(format!("{LOAD}{number}")),
+            pins: self.pins,
+            created: Vec::new(),
+            replacing: Vec::new(),
+            resized: self.resized,
+            last: self.last,
+            kept: false,
+            finished: false,
+        };
+        make(&load.directory)?;
+        for name in ["STAGES", "LIVE"] {
+            load.pin(load.directory.join(name), &table(name)?)?;
+        }
+        for shape in self.shapes {
+            let name = shape.name;
+            if self.adopted.iter().any(|(adopted, _)| *adopted == name) {
+                continue;
+            }
+            if self.taken.contains(name) {
+                load.replacing.push(name);
+                load.pin(version.join(format!("{name}{NEXT}")), &table(name)?)?;
+            } else {
+                load.pin(version.join(name), &table(name)?)?;
+            }
+        }
+        Ok(load)
+    }
+}
+
+/// What is in the name of a table of a load that is not kept yet.
+const NEXT: &str = "_next";
+/// What the names of loads begin with.
+const LOAD: &str = "load-";
+/// The table of marks.
+const MARKS: &str = "MARKS";
+
+/// The directories of loads.
+fn loads(version: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let mut loads = entries(version)?;
+    loads.retain(|path| number(path).is_some());
+    Ok(loads)
+}
+
+fn number(load: &Path) -> Option<u64> {
+    load.file_name()?.to_str()?.strip_prefix(LOAD)?.parse().ok()
+}
+
+/// The highest numbers that any load has put in force: nothing that is remembered bears a higher one.
+fn last(version: &Path) -> Result<abi::Live, PinError> {
+    let mut last = abi::Live::default();
+    for load in loads(version)? {
+        let Ok(map) = MapData::from_pin(load.join("LIVE")) else {
+            continue;
+        };
+        let Ok(info) = map.info() else { continue };
+        let live: Result<TypedMap<u32, abi::Live>, _> = TypedMap::open(
+            "LIVE",
+            map.fd().as_fd(),
+            info.key_size() as usize,
+            info.value_size() as usize,
+        );
+        if let Ok(Some(live)) = live.and_then(|live| live.get(&0)) {
+            last.generation = last.generation.max(live.generation);
+            last.tables = last.tables.max(live.tables);
+            last.fib_epoch = last.fib_epoch.max(live.fib_epoch);
+        }
+    }
+    Ok(last)
+}
+
+/// What a load has in the directory.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pins: Pins,
+    directory: PathBuf,
+    created: Vec<PathBuf>,
+    /// Tables pinned beside one of their name.
+    replacing: Vec<&'static str>,
+    /// Tables of the load before, of another size.
+    resized: Vec<(&'static str, MapData)>,
+    last: abi::Live,
+    kept: bool,
+    finished: bool,
+}
+
+impl Load {
+    fn pin(&mut self, path: PathBuf, table: &OwnedFd) -> Result<(), PinError> {
+        link::pin(table.as_fd(), &path).map_err(|error| PinError::system("cannot pin", &path, error))?;
+        self.created.push(path);
+        Ok(())
+    }
+
+    /// The instance's directory.
+    pub(crate) const fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The link that a load before has left on a hook. What is pinned after the start is this load's.
+    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Option<Link> {
+        if self.finished {
+            return None;
+        }
+        self.pins.find_link(hook, ifindex)
+    }
+
+    /// The highest numbers that the loads before have put in force.
+    pub(crate) const fn last(&self) -> abi::Live {
+        self.last
+    }
+
+    /// Carries the entries of tables of another size over. To be called before the programs are replaced, and once more
+    /// when they are, for what came in between.
+    ///
+    /// # Errors
+    /// If a table cannot be read or written; one that is full is no error.
+    pub(crate) fn carry_over(&self, maps: &KernelMaps) -> Result<(), BpfError> {
+        for (name, old) in &self.resized {
+            match tables::carry_over(name, old, maps)? {
+                Some(Carried { entries, dropped: 0 }) => {
+                    tracing::info!(table = name, entries, "entries carried over");
+                }
+                Some(Carried { entries, dropped }) => tracing::warn!(
+                    table = name,
+                    entries,
+                    dropped,
+                    "entries carried over; the others found no room"
+                ),
+                None => tracing::info!(table = name, "a table begins anew"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes this the load that the next start takes over from.
+    ///
+    /// # Errors
+    /// If a table cannot take the place of the one before.
+    pub(crate) fn keep(&mut self) -> Result<(), PinError> {
+        // Before a table moves: what was moved must not go with this value.
+        self.kept = true;
+        let version = self.pins.version();
+        for name in self.replacing.drain(..) {
+            let (from, to) = (version.join(format!("{name}{NEXT}")), version.join(name));
+            fs::rename(&from, &to).map_err(|error| PinError::system("cannot rename", &from, error))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what only the loads before needed. No packet may be in one of their programs any more: without its table
+    /// of stages a program that is not over drops its packet.
+    ///
+    /// # Errors
+    /// The first file that could not be removed; the next start tries again.
+    pub(crate) fn finish(&mut self, links: &HashSet<PathBuf>) -> Result<(), PinError> {
+        self.finished = true;
+        let gone = self.pins.sweep_links(links)?;
+        if gone != 0 {
+            tracing::info!(
+                programs = gone,
+                "programs taken off interfaces that are not configured any more"
+            );
+        }
+        self.resized.clear();
+        for load in loads(&self.pins.version())? {
+            if load != self.directory {
+                remove(&load)?;
+            }
+        }
+        self.pins
+            .foreign()?
+            .iter()
+            .try_for_each(|foreign| remove(&foreign.directory))
+    }
+
+    /// Takes everything away, the directory included.
+    ///
+    /// # Errors
+    /// The first file that could not be removed.
+    pub(crate) fn remove_all(&mut self) -> Result<(), PinError> {
+        self.kept = true;
+        remove(self.pins.directory())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        for path in self.created.drain(..) {
+            let _best_effort = fs::remove_file(path);
+        }
+        let _best_effort: io::Result<()> = fs::remove_dir(&self.directory);
+    }
+}

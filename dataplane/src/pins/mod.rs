@@ -1,0 +1,357 @@
+//! What outlives the daemon, in a bpffs: an instance's directory, who may use it, what is in it.
+//!
+//! ```text
+//! INSTANCE/links/IFINDEX_HOOK   a program on an interface (see [`crate::link`])
+//! INSTANCE/vVERSION/TABLE       a table of sessions and what belongs to them, of one version of the ABI
+//! INSTANCE/vVERSION/TABLE_next  the same, of a start that has not come to its end
+//! INSTANCE/vVERSION/load-N/     what the programs of one load need and the next has to know: STAGES, LIVE
+//! ```
+//!
+//! Owns the directory: one process at a time holds its lock, from [`Pins::open`] until it ends. Assumes that nobody else
+//! removes files in it. Refuses a directory that is in no bpffs or held by another process. Why it is as it is, and what
+//! becomes of a packet meanwhile: `deploy/docs/decisions/0008-pins.md`.
+
+mod detach;
+mod load;
+mod place;
+mod tables;
+
+use std::{
+    collections::HashSet,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use bulkhead_abi::ABI_VERSION;
+use nix::fcntl::{Flock, FlockArg};
+
+pub use self::detach::{Detached, detach};
+pub(crate) use self::load::{Inheritance, Load};
+pub use self::place::{MOUNT_POINT, Place, instance_directory, is_bpffs, place};
+use crate::link::{Hook, Link};
+
+/// Why pins could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// Another process holds the directory.
+    #[error(
+        "{directory} is held by {}: one daemon at a time; `metadata.name` tells instances apart",
+        match .process { Some(process) => format!("process {process}"), None => "another process".to_owned() },
+        directory = .directory.display()
+    )]
+    Held {
+        /// The instance's directory.
+        directory: PathBuf,
+        /// The process, if this one may know.
+        process: Option<u32>,
+    },
+    /// Another instance's programs are on the interface.
+    #[error(
+        "{interface} is guarded by instance {instance}, whose programs would come first: `bulkhead detach {instance}` takes \
+         them off"
+    )]
+    Guarded {
+        /// The interface.
+        interface: String,
+        /// The other instance.
+        instance: String,
+    },
+    /// The directory is in no bpffs.
+    #[error("{directory} is not in a bpffs: `mount -t bpf bpf {MOUNT_POINT}`, or run with `--pins none`", directory = .0.display())]
+    NotBpffs(PathBuf),
+    /// The system refused.
+    #[error("{operation} {path}: {source}", path = .path.display())]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl PinError {
+    fn system(operation: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::System {
+            operation,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+/// An instance's directory, held.
+#[derive(Debug)]
+pub struct Pins {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// What another version of the ABI has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Sessions in its tables.
+    pub sessions: u64,
+}
+
+impl Pins {
+    /// Makes the instance's directory if it is not there, and takes its lock.
+    ///
+    /// # Errors
+    /// [`PinError::NotBpffs`], [`PinError::Held`], or what the system says.
+    pub fn open(directory: &Path) -> Result<Self, PinError> {
+        if !place::is_within_bpffs(directory) {
+            return Err(PinError::NotBpffs(directory.to_owned()));
+        }
+        make(directory)?;
+        let pins = Self {
+            directory: directory.to_owned(),
+            _lock: lock(directory)?,
+        };
+        make(&pins.links())?;
+        make(&pins.version())?;
+        Ok(pins)
+    }
+
+    /// The instance's directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn links(&self) -> PathBuf {
+        self.directory.join("links")
+    }
+
+    fn version(&self) -> PathBuf {
+        self.directory.join(format!("v{ABI_VERSION}"))
+    }
+
+    /// Where the link of a hook is pinned.
+    pub(crate) fn link_path(&self, hook: Hook, ifindex: u32) -> PathBuf {
+        self.directory.join(link_name(hook, ifindex))
+    }
+
+    /// The pinned link of a hook, if it is really on the interface with this index in this network namespace.
+    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Option<Link> {
+        let path = self.link_path(hook, ifindex);
+        let there =
+            Link::find(&path, hook, ifindex).and_then(|link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
+        match there {
+            Ok(Some(link)) => Some(link),
+            Ok(None) => {
+                tracing::warn!(pin = %path.display(), "a pinned program is not on this interface any more");
+                None
+            }
+            Err(error) if error.is_not_found() => None,
+            Err(error) => {
+                tracing::warn!(pin = %path.display(), %error, "a pinned program could not be looked at");
+                None
+            }
+        }
+    }
+
+    /// Takes off what is pinned for a hook, wherever it is.
+    ///
+    /// # Errors
+    /// If there is something and it stays.
+    pub(crate) fn forget_link(&self, hook: Hook, ifindex: u32) -> Result<(), PinError> {
+        let path = self.link_path(hook, ifindex);
+        if path.exists() { take_off(&path) } else { Ok(()) }
+    }
+
+    /// Refuses an interface that another instance guards, alive or not: its programs would be asked first, and what they
+    /// settle never comes here.
+    ///
+    /// # Errors
+    /// [`PinError::Guarded`].
+    pub(crate) fn others_guard(&self, hook: Hook, ifindex: u32, interface: &str) -> Result<(), PinError> {
+        let root = self.directory.parent().unwrap_or(&self.directory);
+        for other in entries(root)? {
+            let path = other.join(link_name(hook, ifindex));
+            if other != self.directory
+                && let Ok(link) = Link::find(&path, hook, ifindex)
+                && link.is_on(hook, ifindex).unwrap_or(false)
+            {
+                return Err(PinError::Guarded {
+                    interface: interface.to_owned(),
+                    instance: other
+                        .file_name()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes programs off whose links are not among `wanted`; how many.
+    ///
+    /// # Errors
+    /// If the directory cannot be read or a file not be removed.
+    pub(crate) fn sweep_links(&self, wanted: &HashSet<PathBuf>) -> Result<usize, PinError> {
+        let mut gone = 0;
+        for path in entries(&self.links())? {
+            if !wanted.contains(&path) {
+                take_off(&path)?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// What other versions of the ABI have left.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(crate) fn foreign(&self) -> Result<Vec<Foreign>, PinError> {
+        let own = self.version();
+        let version = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str())?;
+            name.strip_prefix('v')?.parse::<u32>().ok()
+        };
+        let others = entries(&self.directory)?
+            .into_iter()
+            .filter(|path| *path != own && version(path).is_some());
+        Ok(others
+            .map(|directory| Foreign {
+                sessions: tables::count_sessions(&directory),
+                directory,
+            })
+            .collect())
+    }
+}
+
+/// The names of the directories of instances below `root`.
+///
+/// # Errors
+/// If the directory cannot be read; that there is none is no error.
+pub fn instances(root: &Path) -> Result<Vec<String>, PinError> {
+    let name = |path: &PathBuf| path.file_name()?.to_str().map(str::to_owned);
+    Ok(entries(root)?
+        .iter()
+        .filter(|path| path.is_dir())
+        .filter_map(name)
+        .collect())
+}
+
+/// Makes a directory that only its owner may look into: who finds the tables finds the marks of frames put back.
+fn make(directory: &Path) -> Result<(), PinError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| PinError::system("cannot make", directory, error))
+}
+
+fn lock(directory: &Path) -> Result<Flock<File>, PinError> {
+    let file = File::open(directory).map_err(|error| PinError::system("cannot open", directory, error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, error)| {
+        if error == nix::errno::Errno::EWOULDBLOCK {
+            PinError::Held {
+                directory: directory.to_owned(),
+                process: holder(&file),
+            }
+        } else {
+            PinError::system("cannot lock", directory, error)
+        }
+    })
+}
+
+/// The process that holds the lock of a file, from `/proc/locks`.
+fn holder(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino();
+    let device = file.metadata().ok()?.dev();
+    let file = format!(
+        "{:02x}:{:02x}:{inode}",
+        nix::sys::stat::major(device),
+        nix::sys::stat::minor(device)
+    );
+    holder_in(&fs::read_to_string("/proc/locks").ok()?, &file)
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 1234 00:1c:5678 0 EOF`; a line with an arrow is of somebody who waits.
+fn holder_in(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (kind, _, _, process) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        (kind == "FLOCK" && fields.next()? == file)
+            .then(|| process.parse().ok())
+            .flatten()
+    })
+}
+
+/// The paths in a directory, none if there is no such directory.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let fail = |error| PinError::system("cannot read", directory, error);
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(fail(error)),
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()).map_err(fail))
+            .collect(),
+    }
+}
+
+/// The file of a hook's link below an instance's directory. By index: bpffs allows no dot in a name, and names of interfaces
+/// have them.
+fn link_name(hook: Hook, ifindex: u32) -> String {
+    format!("links/{ifindex}_{}", hook.word())
+}
+
+/// The hook and the interface that a link's file is named after.
+fn hook_of(link: &Path) -> Option<(Hook, u32)> {
+    let (ifindex, word) = link.file_name()?.to_str()?.split_once('_')?;
+    let hook = Hook::ALL.into_iter().find(|hook| hook.word() == word)?;
+    Some((hook, ifindex.parse().ok()?))
+}
+
+/// Takes the program of a pinned link off its interface.
+fn take_off(path: &Path) -> Result<(), PinError> {
+    let Some((hook, ifindex)) = hook_of(path) else {
+        // Nothing that any version has pinned here.
+        return remove(path);
+    };
+    match Link::find(path, hook, ifindex).and_then(Link::detach) {
+        Ok(()) => Ok(()),
+        // A filter that is gone, with its interface perhaps.
+        Err(error) if error.is_not_found() => remove(path),
+        Err(error) => Err(PinError::system("cannot take off", path, io::Error::other(error))),
+    }
+}
+
+/// Removes a file or a directory with everything in it.
+fn remove(path: &Path) -> Result<(), PinError> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(PinError::system("cannot remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_a_lock_is_found() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 00:1c:77 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 4242 00:1c:77 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 5 00:1c:77 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 9 00:1c:778 0 EOF\n";
+        assert_eq!(holder_in(locks, "00:1c:77"), Some(4242));
+        assert_eq!(holder_in(locks, "00:1c:7"), None);
+    }
+}
