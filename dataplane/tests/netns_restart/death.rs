@@ -136,6 +136,20 @@ fn netns_restart_second_daemon_is_refused_and_another_name_is_not() -> Result<()
         message.contains(&format!("process {}", daemon.process())) && message.contains("edge"),
         "{message}"
     );
+    // Nor does another name help: the first one's programs would be asked first.
+    drop(daemon);
+    let renamed = bulkhead_dataplane::engine::Options {
+        pins: Some(lab.bpffs.path().join("bulkhead/renamed")),
+        ..lab.options()
+    };
+    let refused = lab
+        .start_with(common::ruleset(HookMode::Auto, false), &renamed)
+        .err()
+        .context("refused")?;
+    assert!(
+        refused.to_string().contains("`bulkhead detach edge`"),
+        "{refused}"
+    );
     // Another instance, elsewhere on the machine, in the same bpffs.
     let other = bulkhead_testkit::Topology::builder("bhpin2-")
         .host(HostSpec::new("inside"))
