@@ -730,6 +730,7 @@ impl Object {
                 return Ok(link);
             }
             load.pins().forget_link(hook, ifindex)?;
+            load.pins().others_guard(hook, ifindex, interface)?;
         }
         if link::links_on(hook, ifindex).is_ok_and(|others| !others.is_empty()) {
             tracing::warn!(
@@ -805,6 +806,13 @@ impl Object {
     #[must_use]
     pub const fn is_pinned(&self) -> bool {
         self.load.is_some()
+    }
+
+    /// The instance's directory, if anything is pinned.
+    #[must_use]
+    pub fn pinned_at(&self) -> Option<PathBuf> {
+        let load = self.load.as_ref()?;
+        Some(load.pins().directory().to_owned())
     }
 
     /// Removes everything that is pinned; links must be detached before.

@@ -110,6 +110,8 @@ fn enforce(args: &RunArgs) -> Result<()> {
     let deadline = watch_deadline(&firewall)?;
     let sources = keep_groups(&firewall)?;
     let server = claim.serve(firewall.clone())?;
+    let pins = firewall.engine().pinned_at();
+    let pinned = pins.map_or_else(|| "none".to_owned(), |pins| pins.display().to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         name = firewall.config().name,
@@ -219,7 +221,7 @@ fn start_with(
         .map_or_else(|| "none".to_owned(), |pins| pins.display().to_string());
     let options = Options {
         sizes: translate::sizes(&config),
-        pins,
+        pins: pins::directory(args.pins.as_ref(), &config.name)?,
     };
     let groups = Groups::load(state, &config);
     let mut ruleset = translate::ruleset(&config);

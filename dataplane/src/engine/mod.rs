@@ -176,7 +176,7 @@ struct Shared {
     judgement: AtomicU32,
     /// The last generation that was tried; numbers of failed ones are not used again.
     tried: AtomicU32,
-    /// The last generation that a daemon before this one put in force.
+    /// The last judgement number that a daemon before this one put in force.
     inherited: u32,
     /// When this engine began to start: by then a daemon before it was gone.
     since_ns: u64,
@@ -270,7 +270,7 @@ impl Engine {
             pools: Mutex::default(),
             generation: AtomicU32::new(0),
             judgement: AtomicU32::new(inherited.generation),
-            tried: AtomicU32::new(inherited.generation),
+            tried: AtomicU32::new(inherited.tables),
             inherited: inherited.generation,
             since_ns,
             wired,
@@ -350,7 +350,6 @@ impl Engine {
     }
 
     /// Detaches every program, removes what is pinned and leaves the fail-closed rules: without pins, what a crash would do.
-    /// Nothing is followed any more: the next change of the network would bring the programs back.
     pub fn detach(&self) {
         self.shared.stop.store(true, Ordering::Release);
         for interface in lock(&self.shared.interfaces).iter_mut() {
@@ -380,6 +379,12 @@ impl Engine {
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         lock(&self.shared.object).is_pinned()
+    }
+
+    /// Where it is pinned.
+    #[must_use]
+    pub fn pinned_at(&self) -> Option<std::path::PathBuf> {
+        lock(&self.shared.object).pinned_at()
     }
 
     fn rest(&self) {
@@ -640,8 +645,8 @@ impl Shared {
         history.remove(&(self.judgement.load(Ordering::Acquire) + 1));
     }
 
-    /// The ruleset that a judgement number belongs to; of one that is forgotten, the oldest that is not. Of a judgement of the
-    /// daemon before there is none: its numbers would name other rules.
+    /// The ruleset that a judgement number belongs to; of one that is forgotten, the oldest that is not. Of a number that the
+    /// daemon before gave there is none: the rules' numbers that go with it would name others.
     fn ruleset_of(&self, judgement: u32) -> Arc<Ruleset> {
         if judgement != 0 && judgement <= self.inherited {
             return Arc::new(Ruleset::default());

@@ -197,6 +197,7 @@ fn last(version: &Path) -> Result<abi::Live, PinError> {
         );
         if let Ok(Some(live)) = live.and_then(|live| live.get(&0)) {
             last.generation = last.generation.max(live.generation);
+            last.tables = last.tables.max(live.tables);
             last.fib_epoch = last.fib_epoch.max(live.fib_epoch);
         }
     }

@@ -47,6 +47,17 @@ pub enum PinError {
         /// The process, if this one may know.
         process: Option<u32>,
     },
+    /// Another instance's programs are on the interface.
+    #[error(
+        "{interface} is guarded by instance {instance}, whose programs would come first: `bulkhead detach {instance}` takes \
+         them off"
+    )]
+    Guarded {
+        /// The interface.
+        interface: String,
+        /// The other instance.
+        instance: String,
+    },
     /// The directory is in no bpffs.
     #[error("{directory} is not in a bpffs: `mount -t bpf bpf {MOUNT_POINT}`, or run with `--pins none`", directory = .0.display())]
     NotBpffs(PathBuf),
@@ -123,8 +134,7 @@ impl Pins {
 
     /// Where the link of a hook is pinned.
     pub(crate) fn link_path(&self, hook: Hook, ifindex: u32) -> PathBuf {
-        // By index: bpffs allows no dot in a name, and names of interfaces have them.
-        self.links().join(format!("{ifindex}_{}", hook.word()))
+        self.directory.join(link_name(hook, ifindex))
     }
 
     /// The pinned link of a hook, if it is really on the interface with this index in this network namespace.
@@ -153,6 +163,32 @@ impl Pins {
     pub(crate) fn forget_link(&self, hook: Hook, ifindex: u32) -> Result<(), PinError> {
         let path = self.link_path(hook, ifindex);
         if path.exists() { take_off(&path) } else { Ok(()) }
+    }
+
+    /// Refuses an interface that another instance guards, alive or not: its programs would be asked first, and what they
+    /// settle never comes here.
+    ///
+    /// # Errors
+    /// [`PinError::Guarded`].
+    pub(crate) fn others_guard(&self, hook: Hook, ifindex: u32, interface: &str) -> Result<(), PinError> {
+        let root = self.directory.parent().unwrap_or(&self.directory);
+        for other in entries(root)? {
+            let path = other.join(link_name(hook, ifindex));
+            if other != self.directory
+                && let Ok(link) = Link::find(&path, hook, ifindex)
+                && link.is_on(hook, ifindex).unwrap_or(false)
+            {
+                return Err(PinError::Guarded {
+                    interface: interface.to_owned(),
+                    instance: other
+                        .file_name()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Takes programs off whose links are not among `wanted`; how many.
@@ -261,6 +297,12 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
             .map(|entry| entry.map(|entry| entry.path()).map_err(fail))
             .collect(),
     }
+}
+
+/// The file of a hook's link below an instance's directory. By index: bpffs allows no dot in a name, and names of interfaces
+/// have them.
+fn link_name(hook: Hook, ifindex: u32) -> String {
+    format!("links/{ifindex}_{}", hook.word())
 }
 
 /// The hook and the interface that a link's file is named after.

@@ -56,7 +56,7 @@ fn killed_while_starting(hook: HookMode, nat: bool, rounds: u32) -> Result<()> {
     let typical = began.elapsed();
     first.kill()?;
     let _forbidden = lab.forbidden()?;
-    let (_servers, bulk) = lab.bulk()?;
+    let (_servers, bulk) = lab.bulk_at(hook)?;
     let counting = lab.counting()?;
     // Each round another instant; the golden ratio spreads them evenly, the last tenth is where programs are replaced.
     let mut finished = 0;
@@ -135,6 +135,20 @@ fn netns_restart_second_daemon_is_refused_and_another_name_is_not() -> Result<()
     assert!(
         message.contains(&format!("process {}", daemon.process())) && message.contains("edge"),
         "{message}"
+    );
+    // Nor does another name help: the first one's programs would be asked first.
+    drop(daemon);
+    let renamed = bulkhead_dataplane::engine::Options {
+        pins: Some(lab.bpffs.path().join("bulkhead/renamed")),
+        ..lab.options()
+    };
+    let refused = lab
+        .start_with(common::ruleset(HookMode::Auto, false), &renamed)
+        .err()
+        .context("refused")?;
+    assert!(
+        refused.to_string().contains("`bulkhead detach edge`"),
+        "{refused}"
     );
     // Another instance, elsewhere on the machine, in the same bpffs.
     let other = bulkhead_testkit::Topology::builder("bhpin2-")

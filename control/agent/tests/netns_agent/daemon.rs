@@ -41,20 +41,16 @@ impl<'t> Daemon<'t> {
 
     /// In a directory that its caller has prepared.
     pub fn start_in(topology: &'t Topology, configuration: &str, directory: tempfile::TempDir) -> Self {
-        Self::begin(topology, configuration, directory, &["none"])
+        Self::start_as(topology, configuration, directory, &["none"])
     }
 
     /// `pins`: what is to follow `--pins`.
     pub fn start_pinned(topology: &'t Topology, configuration: &str, pins: &[&str]) -> Self {
-        Self::begin(
-            topology,
-            configuration,
-            tempfile::tempdir().expect("a directory"),
-            pins,
-        )
+        let directory = tempfile::tempdir().expect("a directory");
+        Self::start_as(topology, configuration, directory, pins)
     }
 
-    fn begin(
+    fn start_as(
         topology: &'t Topology,
         configuration: &str,
         directory: tempfile::TempDir,
