@@ -96,12 +96,7 @@ fn enforce(args: &RunArgs) -> Result<()> {
     let state = state::directory(args.state.as_deref())?;
     let (mut store, durable) = state::revisions(state.as_deref(), args.state.is_some(), args.revisions)?;
     let user = words::user_name(nix::unistd::getuid());
-    let Started {
-        engine,
-        config,
-        groups,
-        pinned,
-    } = start(args, first, &mut store, &user, state.as_deref())?;
+    let (engine, config, groups) = start(args, first, &mut store, &user, state.as_deref())?;
     groups.begun();
     let events = log_events(&engine)?;
     let commits = Commits::new(store, durable, args.config.clone());
@@ -167,15 +162,6 @@ fn enforce(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// What runs once a start has succeeded.
-struct Started {
-    engine: Engine,
-    config: Config,
-    groups: Arc<Groups>,
-    /// Where it is pinned, for the log.
-    pinned: String,
-}
-
 /// Starts the engine with what a start uses. A changed file that the data plane refuses is like one that is wrong: the
 /// last committed revision is used.
 fn start(
@@ -184,7 +170,7 @@ fn start(
     store: &mut Store,
     user: &str,
     state: Option<&Path>,
-) -> Result<Started> {
+) -> Result<(Engine, Config, Arc<Groups>)> {
     let beginning = startup::choose(args.config.as_deref(), first, store, user, now_ms())?;
     let replaces = beginning
         .draft
@@ -207,7 +193,7 @@ fn start_with(
     beginning: Beginning,
     store: &mut Store,
     state: Option<&Path>,
-) -> Result<Started> {
+) -> Result<(Engine, Config, Arc<Groups>)> {
     log::warnings(&beginning.configuration);
     let document = beginning.configuration.source;
     let prepared = match beginning.draft {
@@ -215,10 +201,6 @@ fn start_with(
         None => None,
     };
     let config = beginning.configuration.parsed.config;
-    let pins = pins::directory(args.pins.as_ref(), &config.name)?;
-    let pinned = pins
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), |pins| pins.display().to_string());
     let options = Options {
         sizes: translate::sizes(&config),
         pins: pins::directory(args.pins.as_ref(), &config.name)?,
@@ -249,12 +231,7 @@ fn start_with(
             "configuration chosen"
         );
     }
-    Ok(Started {
-        engine,
-        config,
-        groups,
-        pinned,
-    })
+    Ok((engine, config, groups))
 }
 
 /// Commits the file.

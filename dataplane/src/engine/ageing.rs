@@ -110,19 +110,6 @@ fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
-/// Waits until every packet that was in a program when this was called has left it: programs run inside an RCU read-side
-/// section, and this is the system call for "after all of those" (`membarrier(2)`; kernel/sched/membarrier.c calls
-/// `synchronize_rcu`). Where a kernel refuses it (`nohz_full`), a tenth of a second is a thousand times what a packet takes.
-#[expect(unsafe_code, reason = "none of the dependencies wraps this system call")]
-pub(super) fn grace_period() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: no memory is passed.
-    let refused = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
-    if refused {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
 /// Operations of the control program, those of IPv4; those of IPv6 are the next numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

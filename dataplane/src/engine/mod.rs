@@ -350,6 +350,7 @@ impl Engine {
     }
 
     /// Detaches every program, removes what is pinned and leaves the fail-closed rules: without pins, what a crash would do.
+    /// Nothing is followed any more: the next change of the network would bring the programs back.
     pub fn detach(&self) {
         self.shared.stop.store(true, Ordering::Release);
         for interface in lock(&self.shared.interfaces).iter_mut() {

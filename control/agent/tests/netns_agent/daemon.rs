@@ -31,12 +31,7 @@ impl<'t> Daemon<'t> {
     }
 
     pub fn start_with(topology: &'t Topology, configuration: &str) -> Self {
-        Self::begin(
-            topology,
-            configuration,
-            tempfile::tempdir().expect("a directory"),
-            &["none"],
-        )
+        Self::start_in(topology, configuration, tempfile::tempdir().expect("a directory"))
     }
 
     /// In a directory that its caller has prepared.
