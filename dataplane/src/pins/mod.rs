@@ -9,7 +9,7 @@
 //!
 //! Owns the directory: one process at a time holds its lock, from [`Pins::open`] until it ends. Assumes that nobody else
 //! removes files in it. Refuses a directory that is in no bpffs or held by another process. Why it is as it is, and what
-//! becomes of a packet meanwhile: `deploy/docs/decisions/0008-pins.md`.
+//! becomes of a packet meanwhile: `deploy/docs/decisions/0010-pins.md`.
 
 mod detach;
 mod load;
