@@ -48,7 +48,7 @@ pub fn run(settings: &Settings, results: &mut Results) -> Result<()> {
     };
     for &count in rules {
         go_on()?;
-        let rounds = if count > 10_000 { 1 } else { settings.rounds };
+        let rounds = if count > 10_000 { 1 } else { settings.rounds.min(5) };
         eprintln!("  start with {count} rules, {rounds} rounds");
         starts(&program, count, rounds, results).with_context(|| format!("the daemon with {count} rules"))?;
     }
