@@ -120,7 +120,7 @@ impl Contender {
             Self::Kernel => "kernel",
             Self::Nftables => "nftables",
             Self::NftablesMasquerade => "nftables-masquerade",
-            Self::NftablesVerdicts => "nftables-verdict-map",
+            Self::NftablesVerdicts => "nftables-verdicts",
             Self::IptablesIpset => "iptables-ipset",
         }
     }

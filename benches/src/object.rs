@@ -46,7 +46,7 @@ pub enum SinkMode {
 pub struct Traffic {
     /// Flows, taken in turn; [`Self::FRESH`]: each packet is of another.
     pub flows: u32,
-    /// Destinations, taken in turn, and begun anew with the flows.
+    /// Destinations, all of them in turn but not in order, and begun anew with the flows.
     pub targets: u32,
     /// Number of the first destination.
     pub first_target: u32,
@@ -58,11 +58,26 @@ impl Traffic {
     /// More flows than any round sends packets: source addresses are from a /10.
     pub const FRESH: u32 = 1 << 30;
 
+    /// How far it is from a target to the next: about the golden section of all of them and prime to their number, so that
+    /// a short round, too, is spread over all of them.
+    #[must_use]
+    pub fn stride(&self) -> u32 {
+        let section = (f64::from(self.targets) * 0.618) as u32;
+        (1..=section)
+            .rev()
+            .find(|stride| gcd(*stride, self.targets) == 1)
+            .unwrap_or(0)
+    }
+
     /// Sessions that are established beforehand.
     #[must_use]
     pub const fn established(&self) -> u32 {
         if self.flows == Self::FRESH { 0 } else { self.flows }
     }
+}
+
+const fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// What was counted since the object was loaded.
@@ -79,7 +94,7 @@ pub struct Object {
     ebpf: Ebpf,
     mode: Array<MapData, u32>,
     counts: PerCpuArray<MapData, u64>,
-    traffic: Array<MapData, [u32; 4]>,
+    traffic: Array<MapData, [u32; 5]>,
     shapes: Array<MapData, [u32; 4]>,
     next: PerCpuArray<MapData, [u32; 3]>,
     spec: FrameSpec,
@@ -135,6 +150,7 @@ impl Object {
             traffic.targets,
             traffic.first_target,
             turns.len() as u32,
+            traffic.stride(),
         ];
         self.traffic.set(0, words, 0)?;
         self.restart()?;
@@ -256,5 +272,32 @@ impl Object {
             sink: slot(0)? + slot(1)?,
             returned: slot(2)? + slot(3)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides_reach_every_target_and_are_far_from_the_first() {
+        for targets in [2, 10, 61, 1_000, 10_000, 100_000, 1_000_000] {
+            let traffic = Traffic {
+                flows: 1,
+                targets,
+                first_target: 0,
+                size: Size::Bytes(60),
+            };
+            let stride = traffic.stride();
+            assert_eq!(gcd(stride, targets), 1, "{targets}");
+            assert!(stride < targets && stride >= targets / 3, "{targets}: {stride}");
+        }
+        let one = Traffic {
+            flows: 1,
+            targets: 1,
+            first_target: 0,
+            size: Size::Bytes(60),
+        };
+        assert_eq!(one.stride(), 0);
     }
 }

@@ -72,9 +72,9 @@ static BARE_IFINDEX: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static BARE_MACS: Global<[u32; 3]> = Global::new([0; 3]);
 
-/// What the source sends: flows, targets, the first target's number, shapes.
+/// What the source sends: flows, targets, the first target's number, shapes, and how far it is from a target to the next.
 #[map]
-static SOURCE_TRAFFIC: Array<[u32; 4]> = Array::with_max_entries(1, 0);
+static SOURCE_TRAFFIC: Array<[u32; 5]> = Array::with_max_entries(1, 0);
 /// The shapes it takes in turn: bytes; IPv4 total length and UDP length in network byte order, as one word; sums of the
 /// IPv4 header and of pseudo header and segment, unfolded, in memory's byte order, without what the flow decides.
 #[map]
@@ -124,20 +124,31 @@ const fn turn(number: u32, count: u32) -> u32 {
     if number + 1 >= count { 0 } else { number + 1 }
 }
 
+/// The number a stride after `number`, around `count`.
+#[inline(always)]
+const fn step(number: u32, stride: u32, count: u32) -> u32 {
+    let next = number + stride;
+    if next >= count { next - count } else { next }
+}
+
 /// The packet source. A recycled frame comes back as the firewall left it, so the whole header is written anew.
 #[xdp]
 pub fn bench_source(ctx: XdpContext) -> u32 {
     let (Some(traffic), Some(next)) = (SOURCE_TRAFFIC.get(0), SOURCE_NEXT.get_ptr_mut(0)) else {
         return XDP_ABORTED;
     };
-    let [flows, targets, first_target, shapes] = *traffic;
+    let [flows, targets, first_target, shapes, stride] = *traffic;
     // SAFETY: a per-CPU entry, and a test run holds its CPU while it runs a batch.
     let [flow, target, slot] = unsafe {
         let now = *next;
         let flow = turn(now[0], flows);
         // Begins anew with the flows, so that a flow always has the same target.
         (*next)[0] = flow;
-        (*next)[1] = if flow == 0 { 0 } else { turn(now[1], targets) };
+        (*next)[1] = if flow == 0 {
+            0
+        } else {
+            step(now[1], stride, targets)
+        };
         (*next)[2] = turn(now[2], shapes);
         now
     };

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use bulkhead_testkit::Bpffs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -48,7 +49,7 @@ pub fn run(settings: &Settings, results: &mut Results) -> Result<()> {
     };
     for &count in rules {
         go_on()?;
-        let rounds = if count > 10_000 { 1 } else { settings.rounds };
+        let rounds = if count > 10_000 { 1 } else { settings.rounds.min(5) };
         eprintln!("  start with {count} rules, {rounds} rounds");
         starts(&program, count, rounds, results).with_context(|| format!("the daemon with {count} rules"))?;
     }
@@ -76,10 +77,10 @@ fn starts(program: &Path, rules: u32, rounds: usize, results: &mut Results) -> R
     let (mut start, mut resident, mut tables) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         go_on()?;
-        let lab = lab()?;
+        let (lab, pins) = (lab()?, Bpffs::mount()?);
         let stream = Stream::start(&lab, target(0))?;
         let began = Instant::now();
-        let daemon = Daemon::start(&lab, program, rules)?;
+        let daemon = Daemon::start(&lab, program, &pins, rules)?;
         std::thread::sleep(SETTLE);
         let denied = Probe::new(&lab, target(rules))?;
         denied.must_not_pass()?;
@@ -100,15 +101,15 @@ fn starts(program: &Path, rules: u32, rounds: usize, results: &mut Results) -> R
 /// An established session through the end of one daemon and the start of the next; packets lost.
 fn restart(program: &Path, signal: Signal) -> Result<f64> {
     go_on()?;
-    let lab = lab()?;
-    let daemon = Daemon::start(&lab, program, 1)?;
+    let (lab, pins) = (lab()?, Bpffs::mount()?);
+    let daemon = Daemon::start(&lab, program, &pins, 1)?;
     Probe::new(&lab, target(2))?.must_not_pass()?;
     let stream = Stream::start(&lab, target(0))?;
     std::thread::sleep(SETTLE);
     daemon.end(signal)?;
     std::thread::sleep(SETTLE);
     Probe::new(&lab, target(2))?.must_not_pass()?;
-    let daemon = Daemon::start(&lab, program, 1)?;
+    let daemon = Daemon::start(&lab, program, &pins, 1)?;
     std::thread::sleep(SETTLE);
     Probe::new(&lab, target(2))?.must_not_pass()?;
     let delivered = stream.finish()?;
@@ -175,7 +176,7 @@ struct Daemon {
 
 impl Daemon {
     /// Starts it in the firewall's namespace; it enforces when this returns.
-    fn start(lab: &Lab, program: &Path, rules: u32) -> Result<Self> {
+    fn start(lab: &Lab, program: &Path, pins: &Bpffs, rules: u32) -> Result<Self> {
         let directory = tempfile::tempdir().context("cannot make a directory for the daemon")?;
         let path = |name: &str| directory.path().join(name);
         fs::write(path("firewall.yaml"), configuration(rules))?;
@@ -195,6 +196,8 @@ impl Daemon {
                     .arg(path("socket"))
                     .arg("--state")
                     .arg(path("state"))
+                    .arg("--pins")
+                    .arg(pins.path())
                     .env("NOTIFY_SOCKET", path("notify"))
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())
