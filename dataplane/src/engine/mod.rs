@@ -139,7 +139,8 @@ struct Live {
     compiled: CompiledRuleset,
     /// The generation before, while it is not removed.
     previous: Option<CompiledRuleset>,
-    /// The addresses that the last commit moved, while both halves of their entries are not the same.
+    /// Where addresses go whose entries are not yet what the book says in both halves: the moves of the last commit, or the
+    /// way back of a change that failed.
     unsettled: Option<Moves>,
     /// Who is on which list.
     book: Book,
@@ -449,7 +450,7 @@ impl Shared {
         self.clear_up(live)?;
         let (book, before) = (&mut live.book, &live.ruleset);
         let (done, meaning) = book.commit(before, &ruleset).map_err(CompileError::from)?;
-        let staged = self.fits(book).and_then(|()| {
+        let staged = self.fits(book, &done.moves).and_then(|()| {
             let classes = book.classes(&meaning);
             let compiled = compile_with(&ruleset, generation, &indices, &classes)?;
             self.has_room(&compiled, live.compiled.vectors.len())?;
@@ -469,7 +470,7 @@ impl Shared {
             .and_then(|()| self.switch(&mut interfaces, &mut next, &mut fib, &ruleset, generation));
         if let Err(error) = switched {
             // Nothing of it may be found by a later generation; its number is spent. The first error is the one that matters.
-            let _restored = groups::take_back(&self.maps, &done.moves);
+            self.take_back(live, done.moves.turned());
             let _removed = stage::remove(&self.maps, &compiled);
             let _mirrored = self.sync(&interfaces, &mut fib);
             self.forget();
@@ -526,11 +527,7 @@ impl Shared {
 
     /// Removes the generation before and what addresses were in it. No packet is judged by it any more.
     fn clear_up(&self, live: &mut Live) -> Result<(), TableError> {
-        if let Some(moves) = &live.unsettled {
-            stage::follow4(&self.maps, &writes::settle(&moves.v4))?;
-            stage::follow6(&self.maps, &writes::settle(&moves.v6))?;
-            live.unsettled = None;
-        }
+        self.settle(live)?;
         if let Some(previous) = &live.previous {
             stage::remove(&self.maps, previous)?;
             live.previous = None;

@@ -52,6 +52,15 @@ impl Moves {
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
+
+    /// The way back.
+    #[must_use]
+    pub fn turned(&self) -> Self {
+        Self {
+            v4: self.v4.iter().map(|moved| moved.turned()).collect(),
+            v6: self.v6.iter().map(|moved| moved.turned()).collect(),
+        }
+    }
 }
 
 /// A change as it was made, to be carried out or taken back.
