@@ -91,6 +91,11 @@ impl Shared {
         if done.moves.is_empty() {
             return Ok(outcome);
         }
+        if let Err(error) = self.fits(&live.book, &done.moves) {
+            // Nothing is written yet.
+            live.book.undo(done, Some(group));
+            return Err(error);
+        }
         if let Err(error) = self.carry_out(&mut live, &done.moves) {
             // The first error is the one that matters. Some packets may have met the change: they are asked again.
             let turned = done.moves.turned();
@@ -105,7 +110,6 @@ impl Shared {
     }
 
     fn carry_out(&self, live: &mut Live, moves: &Moves) -> Result<(), EngineError> {
-        self.fits(&live.book, moves)?;
         // Numbers of classes mean the same as long as the generation lives, so vectors that a failed change has written are
         // as good as any.
         let mut walk = Walk::default();
@@ -116,7 +120,9 @@ impl Shared {
                 .naming
                 .of_class(live.compiled.generation, class, &groups);
             // So that they go with their generation, written or not.
-            live.compiled.vectors.extend_from_slice(&vectors);
+            if live.noted.insert(class) {
+                live.compiled.vectors.extend_from_slice(&vectors);
+            }
             stage::vectors(&self.maps, &vectors)?;
             live.classes.insert(class);
         }

@@ -148,6 +148,8 @@ struct Live {
     meaning: Meaning,
     /// The address classes whose vectors the generation has.
     classes: HashSet<u32>,
+    /// The address classes that came since the commit and whose vectors `compiled` lists, written or not.
+    noted: HashSet<u32>,
 }
 
 /// The route mirror and its socket.
@@ -256,6 +258,7 @@ impl Engine {
                 book: Book::default(),
                 meaning: Meaning::default(),
                 classes: HashSet::new(),
+                noted: HashSet::new(),
             }),
             fib: Mutex::new(Fib {
                 netlink,
@@ -485,6 +488,7 @@ impl Shared {
         live.ruleset = ruleset;
         live.meaning = meaning;
         live.classes = classes.into_iter().map(|(class, _)| class).collect();
+        live.noted.clear();
         if !first {
             live.previous = Some(over);
             live.unsettled = Some(done.moves);
