@@ -146,14 +146,22 @@ impl Shared {
     }
 
     /// Brings both halves of the entries that a commit or a failed change has left apart to what the book says.
-    pub(super) fn settle(&self, live: &mut Live) -> Result<(), TableError> {
+    pub(super) fn settle(&self, live: &mut Live) -> Result<(), EngineError> {
         let Some(moves) = &live.unsettled else {
             return Ok(());
         };
         // One family is no reason to leave the other.
         let v4 = stage::follow4(&self.maps, &writes::settle(&moves.v4));
         let v6 = stage::follow6(&self.maps, &writes::settle(&moves.v6));
+        // A packet that met an entry of a host while it was freed may have read another's: it is asked about again, also where
+        // only some of the entries could be written.
+        let asked = if moves.has_hosts() && live.compiled.generation != 0 {
+            self.judge_again(live)
+        } else {
+            Ok(())
+        };
         v4.and(v6)?;
+        asked?;
         live.unsettled = None;
         Ok(())
     }

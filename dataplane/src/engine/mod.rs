@@ -473,10 +473,11 @@ impl Shared {
             .and_then(|()| self.switch(&mut interfaces, &mut next, &mut fib, &ruleset, generation));
         if let Err(error) = switched {
             // Nothing of it may be found by a later generation; its number is spent. The first error is the one that matters.
+            // First its ruleset's name for the next judgement number, which is then another's.
+            self.forget();
             self.take_back(live, done.moves.turned());
             let _removed = stage::remove(&self.maps, &compiled);
             let _mirrored = self.sync(&interfaces, &mut fib);
-            self.forget();
             live.book.undo(done, None);
             return Err(error);
         }
@@ -530,7 +531,7 @@ impl Shared {
     }
 
     /// Removes the generation before and what addresses were in it. No packet is judged by it any more.
-    fn clear_up(&self, live: &mut Live) -> Result<(), TableError> {
+    fn clear_up(&self, live: &mut Live) -> Result<(), EngineError> {
         self.settle(live)?;
         if let Some(previous) = &live.previous {
             stage::remove(&self.maps, previous)?;
