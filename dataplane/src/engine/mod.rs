@@ -532,6 +532,12 @@ impl Shared {
 
     /// Removes the generation before and what addresses were in it. No packet is judged by it any more.
     fn clear_up(&self, live: &mut Live) -> Result<(), EngineError> {
+        if self.live.is_poisoned() {
+            return Err(EngineError::Question(
+                "a change before this one broke off half-way, so the tables may not be what the book says: restart the data plane"
+                    .to_owned(),
+            ));
+        }
         self.settle(live)?;
         if let Some(previous) = &live.previous {
             stage::remove(&self.maps, previous)?;
