@@ -253,15 +253,6 @@ impl World {
         )
     }
 
-    fn take_back(&self, moves: &Moves, wanted: &[u32]) -> Result<(), TestCaseError> {
-        self.follow(
-            &writes::back(&moves.v4),
-            &writes::back(&moves.v6),
-            wanted,
-            usize::MAX,
-        )
-    }
-
     /// Stages a commit; nothing of it is seen.
     fn stage(&self, moves: &Moves) -> Result<(), TestCaseError> {
         let unchanged = self.classes();
@@ -277,7 +268,9 @@ impl World {
         let (done, meaning) = self.book.commit(&self.ruleset, ruleset).expect("no cycles");
         self.stage(&done.moves)?;
         if !happens {
-            self.take_back(&done.moves, &unchanged)?;
+            let turned = done.moves.turned();
+            let (v4, v6) = (writes::settle(&turned.v4), writes::settle(&turned.v6));
+            self.follow(&v4, &v6, &unchanged, usize::MAX)?;
             self.book.undo(done, None);
             return Ok(());
         }
@@ -367,7 +360,9 @@ impl World {
                 if let Some(done) = self.book.update(&group, add, remove) {
                     let writes = done.moves.v4.len() + done.moves.v6.len();
                     self.change(&done.moves, at.index(writes + 1))?;
-                    self.take_back(&done.moves, &unchanged)?;
+                    let turned = done.moves.turned();
+                    let (v4, v6) = (writes::change(&turned.v4), writes::change(&turned.v6));
+                    self.follow(&v4, &v6, &unchanged, usize::MAX)?;
                     self.book.undo(done, Some(&group));
                 }
             }

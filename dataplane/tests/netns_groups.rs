@@ -279,6 +279,84 @@ fn netns_too_many_members_change_nothing() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn netns_what_comes_must_fit_beside_what_goes() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = lab();
+    let sizes = Sizes {
+        addresses: 100,
+        ..Sizes::small()
+    };
+    let engine = start(&lab, rules(HookMode::Tcx), sizes);
+    let nets = |from: u32, count: u32| -> Vec<Prefix> {
+        let net = |number: u32| Prefix {
+            address: Ipv4Addr::from(0x0a00_0000 + ((from + number) << 8)).into(),
+            length: 24,
+        };
+        (0..count).map(net).collect()
+    };
+    let entries = || -> Result<u64> {
+        let tables = engine.memory()?;
+        let table = tables.iter().find(|table| table.name == "PREFIXES4");
+        Ok(table.expect("PREFIXES4").entries)
+    };
+    let class = |address: [u8; 4]| -> Result<Vec<String>> {
+        let explained = engine.explain(&Explain {
+            ingress: "net1".into(),
+            source: IpAddr::from(address),
+            destination: lab.host("outside").v4.into(),
+            protocol: 6,
+            source_port: 1,
+            destination_port: 5001,
+            icmp: None,
+        })?;
+        Ok(explained.source_groups)
+    };
+    assert_eq!(engine.set_members("feed", nets(0, 60))?.added, 60);
+    let refused = |error: &EngineError| {
+        matches!(error, EngineError::TooMany { what, count: 120, most: 100 }
+            if what.starts_with("IPv4 prefixes, before and after together"))
+    };
+    let error = engine.set_members("feed", nets(1000, 60)).unwrap_err();
+    assert!(refused(&error), "{error}");
+    // A commit that would do the same, from a group that does not change without one.
+    let fixed = |members| {
+        let mut rules = rules(HookMode::Tcx);
+        rules.groups.push(Group {
+            name: "fixed".into(),
+            members,
+            ..Group::default()
+        });
+        rules
+    };
+    let commit = |rules| lab.firewall().run(|| engine.commit(rules));
+    let plain = || rules(HookMode::Tcx);
+    for rules in [plain(), fixed(nets(0, 60)), plain()] {
+        // Moves no entry in or out.
+        commit(rules)?;
+        assert_eq!(engine.members("feed", 200), Some(nets(0, 60)));
+        assert_eq!(entries()?, 60);
+        assert!(class([10, 0, 59, 1])?.starts_with(&["feed".into(), "quarantine".into()]));
+        assert!(class([10, 3, 232, 1])?.is_empty());
+    }
+    assert_eq!(engine.set_members("feed", Vec::new())?.removed, 60);
+    commit(fixed(nets(0, 60)))?;
+    let error = commit(fixed(nets(1000, 60))).unwrap_err();
+    assert!(refused(&error), "{error}");
+    assert_eq!(class([10, 0, 59, 1])?, ["fixed"]);
+    // Forty beside sixty is full to the brim, and can be changed and emptied.
+    assert_eq!(engine.set_members("feed", nets(1000, 40))?.added, 40);
+    assert_eq!(entries()?, 100);
+    assert_eq!(engine.update_members("trusted", &nets(1000, 40), &[])?.added, 40);
+    assert_eq!(class([10, 3, 232, 1])?, ["feed", "trusted"]);
+    commit(fixed(nets(10, 50)))?;
+    assert_eq!(entries()?, 90);
+    assert!(class([10, 0, 5, 1])?.is_empty());
+    Ok(())
+}
+
 /// The promise: one address into a group of 1,000,000 is in force in 10 ms.
 #[test]
 fn netns_one_address_into_a_group_of_a_million_takes_milliseconds() -> Result<()> {

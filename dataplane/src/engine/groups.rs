@@ -12,6 +12,7 @@ use crate::{
     membership::{
         book::{Book, Done, Moves},
         nesting::Walk,
+        side::{Bits, Moved},
         writes,
     },
     ruleset::Prefix,
@@ -32,12 +33,6 @@ pub struct Change {
 pub(super) fn follow(maps: &KernelMaps, moves: &Moves) -> Result<(), TableError> {
     stage::follow4(maps, &writes::change(&moves.v4))?;
     stage::follow6(maps, &writes::change(&moves.v6))
-}
-
-/// Takes address entries back to what they were.
-pub(super) fn take_back(maps: &KernelMaps, moves: &Moves) -> Result<(), TableError> {
-    stage::follow4(maps, &writes::back(&moves.v4))?;
-    stage::follow6(maps, &writes::back(&moves.v6))
 }
 
 impl Engine {
@@ -96,9 +91,17 @@ impl Shared {
         if done.moves.is_empty() {
             return Ok(outcome);
         }
+        if let Err(error) = self.fits(&live.book, &done.moves) {
+            // Nothing is written yet.
+            live.book.undo(done, Some(group));
+            return Err(error);
+        }
         if let Err(error) = self.carry_out(&mut live, &done.moves) {
             // The first error is the one that matters. Some packets may have met the change: they are asked again.
-            let _restored = take_back(&self.maps, &done.moves);
+            let turned = done.moves.turned();
+            if follow(&self.maps, &turned).is_err() {
+                self.take_back(&mut live, turned);
+            }
             live.book.undo(done, Some(group));
             let _raised = self.judge_again(&live);
             return Err(error);
@@ -107,7 +110,6 @@ impl Shared {
     }
 
     fn carry_out(&self, live: &mut Live, moves: &Moves) -> Result<(), EngineError> {
-        self.fits(&live.book)?;
         // Numbers of classes mean the same as long as the generation lives, so vectors that a failed change has written are
         // as good as any.
         let mut walk = Walk::default();
@@ -118,7 +120,9 @@ impl Shared {
                 .naming
                 .of_class(live.compiled.generation, class, &groups);
             // So that they go with their generation, written or not.
-            live.compiled.vectors.extend_from_slice(&vectors);
+            if live.noted.insert(class) {
+                live.compiled.vectors.extend_from_slice(&vectors);
+            }
             stage::vectors(&self.maps, &vectors)?;
             live.classes.insert(class);
         }
@@ -131,22 +135,90 @@ impl Shared {
         self.judge(live.compiled.generation)
     }
 
-    /// Whether the address tables have room for what the book holds.
-    pub(super) fn fits(&self, book: &Book) -> Result<(), EngineError> {
+    /// Brings the address tables to where `turned` leads, the way back of what was not carried out. What fails is noted: no
+    /// change is made before it succeeds.
+    pub(super) fn take_back(&self, live: &mut Live, turned: Moves) {
+        // Nothing else is noted, since what was has been cleared up before the change.
+        live.unsettled = Some(turned);
+        if let Err(error) = self.settle(live) {
+            tracing::error!(%error, "address tables are not what they were before a failed change; the next change tries again");
+        }
+    }
+
+    /// Brings both halves of the entries that a commit or a failed change has left apart to what the book says.
+    pub(super) fn settle(&self, live: &mut Live) -> Result<(), EngineError> {
+        let Some(moves) = &live.unsettled else {
+            return Ok(());
+        };
+        // One family is no reason to leave the other.
+        let v4 = stage::follow4(&self.maps, &writes::settle(&moves.v4));
+        let v6 = stage::follow6(&self.maps, &writes::settle(&moves.v6));
+        // A packet that met an entry of a host while it was freed may have read another's: it is asked about again, also where
+        // only some of the entries could be written.
+        let asked = if moves.has_hosts() && live.compiled.generation != 0 {
+            self.judge_again(live)
+        } else {
+            Ok(())
+        };
+        v4.and(v6)?;
+        asked?;
+        live.unsettled = None;
+        Ok(())
+    }
+
+    /// Whether the address tables have room for what the book holds and, beside it, for what `moves` has led away from:
+    /// entries come before others go.
+    pub(super) fn fits(&self, book: &Book, moves: &Moves) -> Result<(), EngineError> {
         let (v4, v6) = book.sides();
+        let (hosts4, prefixes4) = going(&moves.v4);
+        let (hosts6, prefixes6) = going(&moves.v6);
         let most = self.sizes.addresses as usize;
-        for (what, count) in [
-            ("IPv4 hosts", v4.hosts()),
-            ("IPv4 prefixes", v4.prefixes()),
-            ("IPv6 hosts", v6.hosts()),
-            ("IPv6 prefixes", v6.prefixes()),
+        for (what, meanwhile, count, going) in [
+            (
+                "IPv4 hosts",
+                "IPv4 hosts, before and after together,",
+                v4.hosts(),
+                hosts4,
+            ),
+            (
+                "IPv4 prefixes",
+                "IPv4 prefixes, before and after together,",
+                v4.prefixes(),
+                prefixes4,
+            ),
+            (
+                "IPv6 hosts",
+                "IPv6 hosts, before and after together,",
+                v6.hosts(),
+                hosts6,
+            ),
+            (
+                "IPv6 prefixes",
+                "IPv6 prefixes, before and after together,",
+                v6.prefixes(),
+                prefixes6,
+            ),
         ] {
             if count > most {
                 return Err(EngineError::TooMany { what, count, most });
             }
+            if count + going > most {
+                return Err(EngineError::TooMany {
+                    what: meanwhile,
+                    count: count + going,
+                    most,
+                });
+            }
         }
         Ok(())
     }
+}
+
+/// How many entries of hosts and of real prefixes go.
+fn going<A: Bits>(moved: &[Moved<A>]) -> (usize, usize) {
+    let gone = || moved.iter().filter(|moved| moved.was && !moved.is);
+    let hosts = gone().filter(|moved| moved.key.1 == A::WIDTH).count();
+    (hosts, gone().count() - hosts)
 }
 
 impl Live {

@@ -139,7 +139,8 @@ struct Live {
     compiled: CompiledRuleset,
     /// The generation before, while it is not removed.
     previous: Option<CompiledRuleset>,
-    /// The addresses that the last commit moved, while both halves of their entries are not the same.
+    /// Where addresses go whose entries are not yet what the book says in both halves: the moves of the last commit, or the
+    /// way back of a change that failed.
     unsettled: Option<Moves>,
     /// Who is on which list.
     book: Book,
@@ -147,6 +148,8 @@ struct Live {
     meaning: Meaning,
     /// The address classes whose vectors the generation has.
     classes: HashSet<u32>,
+    /// The address classes that came since the commit and whose vectors `compiled` lists, written or not.
+    noted: HashSet<u32>,
 }
 
 /// The route mirror and its socket.
@@ -255,6 +258,7 @@ impl Engine {
                 book: Book::default(),
                 meaning: Meaning::default(),
                 classes: HashSet::new(),
+                noted: HashSet::new(),
             }),
             fib: Mutex::new(Fib {
                 netlink,
@@ -449,7 +453,7 @@ impl Shared {
         self.clear_up(live)?;
         let (book, before) = (&mut live.book, &live.ruleset);
         let (done, meaning) = book.commit(before, &ruleset).map_err(CompileError::from)?;
-        let staged = self.fits(book).and_then(|()| {
+        let staged = self.fits(book, &done.moves).and_then(|()| {
             let classes = book.classes(&meaning);
             let compiled = compile_with(&ruleset, generation, &indices, &classes)?;
             self.has_room(&compiled, live.compiled.vectors.len())?;
@@ -469,10 +473,11 @@ impl Shared {
             .and_then(|()| self.switch(&mut interfaces, &mut next, &mut fib, &ruleset, generation));
         if let Err(error) = switched {
             // Nothing of it may be found by a later generation; its number is spent. The first error is the one that matters.
-            let _restored = groups::take_back(&self.maps, &done.moves);
+            // First its ruleset's name for the next judgement number, which is then another's.
+            self.forget();
+            self.take_back(live, done.moves.turned());
             let _removed = stage::remove(&self.maps, &compiled);
             let _mirrored = self.sync(&interfaces, &mut fib);
-            self.forget();
             live.book.undo(done, None);
             return Err(error);
         }
@@ -484,6 +489,7 @@ impl Shared {
         live.ruleset = ruleset;
         live.meaning = meaning;
         live.classes = classes.into_iter().map(|(class, _)| class).collect();
+        live.noted.clear();
         if !first {
             live.previous = Some(over);
             live.unsettled = Some(done.moves);
@@ -525,12 +531,14 @@ impl Shared {
     }
 
     /// Removes the generation before and what addresses were in it. No packet is judged by it any more.
-    fn clear_up(&self, live: &mut Live) -> Result<(), TableError> {
-        if let Some(moves) = &live.unsettled {
-            stage::follow4(&self.maps, &writes::settle(&moves.v4))?;
-            stage::follow6(&self.maps, &writes::settle(&moves.v6))?;
-            live.unsettled = None;
+    fn clear_up(&self, live: &mut Live) -> Result<(), EngineError> {
+        if self.live.is_poisoned() {
+            return Err(EngineError::Question(
+                "a change before this one broke off half-way, so the tables may not be what the book says: restart the data plane"
+                    .to_owned(),
+            ));
         }
+        self.settle(live)?;
         if let Some(previous) = &live.previous {
             stage::remove(&self.maps, previous)?;
             live.previous = None;

@@ -13,7 +13,7 @@ use super::{
     meaning::{Meaning, Role},
     nesting::Cycle,
     sets::Sets,
-    side::{Edit, Key, Moved, Side},
+    side::{Bits, Edit, Key, Moved, Side},
 };
 use crate::ruleset::{Group, Prefix, Ruleset};
 
@@ -51,6 +51,22 @@ impl Moves {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// Whether entries of hosts are among them.
+    #[must_use]
+    pub fn has_hosts(&self) -> bool {
+        self.v4.iter().any(|moved| moved.key.1 == u32::WIDTH)
+            || self.v6.iter().any(|moved| moved.key.1 == u128::WIDTH)
+    }
+
+    /// The way back.
+    #[must_use]
+    pub fn turned(&self) -> Self {
+        Self {
+            v4: self.v4.iter().map(|moved| moved.turned()).collect(),
+            v6: self.v6.iter().map(|moved| moved.turned()).collect(),
+        }
     }
 }
 

@@ -68,6 +68,20 @@ pub struct Moved<A> {
     pub is: bool,
 }
 
+impl<A> Moved<A> {
+    /// The way back.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        Self {
+            key: self.key,
+            before: self.after,
+            after: self.before,
+            was: self.is,
+            is: self.was,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Node {
     /// The lists it is on.
