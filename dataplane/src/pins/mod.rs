@@ -1,7 +1,7 @@
 //! What outlives the daemon, in a bpffs: an instance's directory, who may use it, what is in it.
 //!
 //! ```text
-//! INSTANCE/links/IFINDEX_HOOK   a program on an interface (see [`crate::link`])
+//! INSTANCE/links/IFINDEX_HOOK   a program on an interface (see [`crate::link`]); with _next what is to take its place
 //! INSTANCE/vVERSION/TABLE       a table of sessions and what belongs to them, of one version of the ABI
 //! INSTANCE/vVERSION/TABLE_next  the same, of a start that has not come to its end
 //! INSTANCE/vVERSION/load-N/     what the programs of one load need and the next has to know: STAGES, LIVE
@@ -287,15 +287,19 @@ fn holder_in(locks: &str, file: &str) -> Option<u32> {
     })
 }
 
-/// The paths in a directory, none if there is no such directory.
+/// The paths in a directory, none if there is no such directory. In order: a link comes before what is to be pinned in its
+/// place, which tells whose filter it is.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let fail = |error| PinError::system("cannot read", directory, error);
     match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(fail(error)),
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.path()).map_err(fail))
-            .collect(),
+        Ok(entries) => {
+            let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+            let mut paths = paths.collect::<io::Result<Vec<_>>>().map_err(fail)?;
+            paths.sort();
+            Ok(paths)
+        }
     }
 }
 
