@@ -726,11 +726,15 @@ impl Object {
         let ifindex = nix::net::if_::if_nametoindex(interface)
             .map_err(|error| fail(std::io::Error::from(error).into()))?;
         if let Some(load) = &self.load {
-            if !anew && let Some(link) = load.find_link(hook, ifindex) {
+            // First whatever may refuse: what is forgotten enforces no more.
+            // Whose interface it is TCX's hooks have told before XDP's turn: XDP cannot be asked, see `Link::is_on`.
+            if hook != Hook::Xdp {
+                load.pins().others_guard(hook, ifindex, interface)?;
+            }
+            if !anew && let Some(link) = load.find_link(hook, ifindex)? {
                 return Ok(link);
             }
             load.pins().forget_link(hook, ifindex)?;
-            load.pins().others_guard(hook, ifindex, interface)?;
         }
         if link::links_on(hook, ifindex).is_ok_and(|others| !others.is_empty()) {
             tracing::warn!(

@@ -232,9 +232,12 @@ impl Load {
     }
 
     /// The link that a load before has left on a hook. What is pinned after the start is this load's.
-    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Option<Link> {
+    ///
+    /// # Errors
+    /// As [`Pins::find_link`].
+    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinError> {
         if self.finished {
-            return None;
+            return Ok(None);
         }
         self.pins.find_link(hook, ifindex)
     }

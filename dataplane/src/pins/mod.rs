@@ -138,20 +138,18 @@ impl Pins {
     }
 
     /// The pinned link of a hook, if it is really on the interface with this index in this network namespace.
-    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Option<Link> {
+    ///
+    /// # Errors
+    /// If that cannot be told: what is there may be what guards the interface.
+    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinError> {
         let path = self.link_path(hook, ifindex);
-        let there =
-            Link::find(&path, hook, ifindex).and_then(|link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
-        match there {
-            Ok(Some(link)) => Some(link),
-            Ok(None) => {
-                tracing::warn!(pin = %path.display(), "a pinned program is not on this interface any more");
-                None
-            }
-            Err(error) if error.is_not_found() => None,
-            Err(error) => {
-                tracing::warn!(pin = %path.display(), %error, "a pinned program could not be looked at");
-                None
+        match find_on(&path, hook, ifindex)? {
+            Some(link) => Ok(Some(link)),
+            None => {
+                if path.exists() {
+                    tracing::warn!(pin = %path.display(), "a pinned program is not on this interface any more");
+                }
+                Ok(None)
             }
         }
     }
@@ -169,15 +167,12 @@ impl Pins {
     /// settle never comes here.
     ///
     /// # Errors
-    /// [`PinError::Guarded`].
+    /// [`PinError::Guarded`], or if it cannot be told.
     pub(crate) fn others_guard(&self, hook: Hook, ifindex: u32, interface: &str) -> Result<(), PinError> {
         let root = self.directory.parent().unwrap_or(&self.directory);
         for other in entries(root)? {
             let path = other.join(link_name(hook, ifindex));
-            if other != self.directory
-                && let Ok(link) = Link::find(&path, hook, ifindex)
-                && link.is_on(hook, ifindex).unwrap_or(false)
-            {
+            if other != self.directory && other.is_dir() && find_on(&path, hook, ifindex)?.is_some() {
                 return Err(PinError::Guarded {
                     interface: interface.to_owned(),
                     instance: other
@@ -314,6 +309,16 @@ fn hook_of(link: &Path) -> Option<(Hook, u32)> {
     let (ifindex, word) = link.file_name()?.to_str()?.split_once('_')?;
     let hook = Hook::ALL.into_iter().find(|hook| hook.word() == word)?;
     Some((hook, ifindex.parse().ok()?))
+}
+
+/// What is pinned there for a hook, if it is on the interface with this index in this network namespace.
+fn find_on(path: &Path, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinError> {
+    let there =
+        Link::find(path, hook, ifindex).and_then(|link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
+    match there {
+        Err(error) if error.is_not_found() => Ok(None),
+        there => there.map_err(|error| PinError::system("cannot look at", path, io::Error::other(error))),
+    }
 }
 
 /// Takes the program of a pinned link off its interface.
