@@ -182,26 +182,37 @@ fn number(load: &Path) -> Option<u64> {
 }
 
 /// The highest numbers that any load has put in force: nothing that is remembered bears a higher one.
+///
+/// # Errors
+/// If a load's numbers are there and cannot be read: flows that it has judged would bear numbers to come, and pass for
+/// judged by what is configured then.
 fn last(version: &Path) -> Result<abi::Live, PinError> {
     let mut last = abi::Live::default();
     for load in loads(version)? {
-        let Ok(map) = MapData::from_pin(load.join("LIVE")) else {
-            continue;
+        let path = load.join("LIVE");
+        let fail = |error: io::Error| PinError::Numbers {
+            path: path.clone(),
+            source: error,
         };
-        let Ok(info) = map.info() else { continue };
-        let live: Result<TypedMap<u32, abi::Live>, _> = TypedMap::open(
-            "LIVE",
-            map.fd().as_fd(),
-            info.key_size() as usize,
-            info.value_size() as usize,
-        );
-        if let Ok(Some(live)) = live.and_then(|live| live.get(&0)) {
-            last.generation = last.generation.max(live.generation);
-            last.tables = last.tables.max(live.tables);
-            last.fib_epoch = last.fib_epoch.max(live.fib_epoch);
+        // Of a start that was killed before it could put anything in force, or of a load that was half removed.
+        if !path.try_exists().map_err(fail)? {
+            continue;
         }
+        let live = read_live(&path).map_err(|error| fail(io::Error::other(error)))?;
+        last.generation = last.generation.max(live.generation);
+        last.tables = last.tables.max(live.tables);
+        last.fib_epoch = last.fib_epoch.max(live.fib_epoch);
     }
     Ok(last)
+}
+
+fn read_live(path: &Path) -> Result<abi::Live, BpfError> {
+    let fail = |source| BpfError::Map { name: "LIVE", source };
+    let map = MapData::from_pin(path).map_err(fail)?;
+    let info = map.info().map_err(fail)?;
+    let (key_bytes, value_bytes) = (info.key_size() as usize, info.value_size() as usize);
+    let live: TypedMap<u32, abi::Live> = TypedMap::open("LIVE", map.fd().as_fd(), key_bytes, value_bytes)?;
+    live.get(&0)?.ok_or(BpfError::Missing("LIVE"))
 }
 
 /// What a load has in the directory.

@@ -61,6 +61,18 @@ pub enum PinError {
     /// The directory is in no bpffs.
     #[error("{directory} is not in a bpffs: `mount -t bpf bpf {MOUNT_POINT}`, or run with `--pins none`", directory = .0.display())]
     NotBpffs(PathBuf),
+    /// The numbers that a load before has put in force cannot be told.
+    #[error(
+        "cannot read {path}, the numbers that sessions were judged under: {source}; `bulkhead detach` ends the sessions and \
+         lets a start begin anew",
+        path = .path.display()
+    )]
+    Numbers {
+        /// The table.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("{operation} {path}: {source}", path = .path.display())]
     System {
