@@ -71,7 +71,7 @@ pub fn directory(asked: Option<&Pins>, instance: &str) -> Result<Option<PathBuf>
         Place::None(error) => {
             return Err(error).with_context(|| {
                 format!(
-                    "cannot pin below {}; `mount -t bpf bpf {}`, or run with `--pins none`",
+                    "cannot pin below {}; `mount -t bpf -o mode=700 bpf {}`, or run with `--pins none`",
                     root.display(),
                     pins::MOUNT_POINT
                 )

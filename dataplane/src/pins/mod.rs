@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Owns the directory: one process at a time holds its lock, from [`Pins::open`] until it ends. Assumes that nobody else
-//! removes files in it. Refuses a directory that is in no bpffs or held by another process. Why it is as it is, and what
+//! removes files in it. Refuses a directory that is in no bpffs, that others may write in, or that another process holds. Why it is as it is, and what
 //! becomes of a packet meanwhile: `deploy/docs/decisions/0010-pins.md`.
 
 mod detach;
@@ -20,12 +20,15 @@ use std::{
     collections::HashSet,
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use bulkhead_abi::ABI_VERSION;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg, OFlag},
+    unistd::geteuid,
+};
 
 pub use self::detach::{Detached, detach};
 pub(crate) use self::load::{Inheritance, Load};
@@ -59,8 +62,24 @@ pub enum PinError {
         instance: String,
     },
     /// The directory is in no bpffs.
-    #[error("{directory} is not in a bpffs: `mount -t bpf bpf {MOUNT_POINT}`, or run with `--pins none`", directory = .0.display())]
+    #[error("{directory} is not in a bpffs: `mount -t bpf -o mode=700 bpf {MOUNT_POINT}`, or run with `--pins none`", directory = .0.display())]
     NotBpffs(PathBuf),
+    /// Others than who runs this may write in the directory.
+    #[error(
+        "{directory} belongs to user {owner} and has mode {mode:o}, so that others could change what is enforced: see what \
+         is in it, then `chown {user} {directory}` and `chmod 700 {directory}`, or mount the bpffs with `-o mode=700`",
+        directory = .directory.display()
+    )]
+    Exposed {
+        /// The directory.
+        directory: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+        /// Who runs this.
+        user: u32,
+    },
     /// The numbers that a load before has put in force cannot be told.
     #[error(
         "cannot read {path}, the numbers that sessions were judged under: {source}; `bulkhead detach` ends the sessions and \
@@ -115,15 +134,17 @@ impl Pins {
     /// Makes the instance's directory if it is not there, and takes its lock.
     ///
     /// # Errors
-    /// [`PinError::NotBpffs`], [`PinError::Held`], or what the system says.
+    /// [`PinError::NotBpffs`], [`PinError::Exposed`], [`PinError::Held`], or what the system says.
     pub fn open(directory: &Path) -> Result<Self, PinError> {
         if !place::is_within_bpffs(directory) {
             return Err(PinError::NotBpffs(directory.to_owned()));
         }
-        make(directory)?;
+        if let Some(root) = directory.parent() {
+            make(root)?;
+        }
         let pins = Self {
+            _lock: lock(make(directory)?, directory)?,
             directory: directory.to_owned(),
-            _lock: lock(directory)?,
         };
         make(&pins.links())?;
         make(&pins.version())?;
@@ -248,17 +269,36 @@ pub fn instances(root: &Path) -> Result<Vec<String>, PinError> {
         .collect())
 }
 
-/// Makes a directory that only its owner may look into: who finds the tables finds the marks of frames put back.
-fn make(directory: &Path) -> Result<(), PinError> {
+/// Makes a directory that only its owner may look into: who finds the tables finds the marks of frames put back. One that
+/// is there must be of who runs this and nobody else's to write in: a bpffs mounted by hand is everybody's (mode 1777), and
+/// who pins a program of theirs under a name of ours has it adopted.
+fn make(directory: &Path) -> Result<File, PinError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|error| PinError::system("cannot make", directory, error))
+        .map_err(|error| PinError::system("cannot make", directory, error))?;
+    let fail = |error| PinError::system("cannot open", directory, error);
+    // What is looked at is what is held: no link to elsewhere.
+    let file = File::options()
+        .read(true)
+        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
+        .open(directory)
+        .map_err(fail)?;
+    let found = file.metadata().map_err(fail)?;
+    let (owner, mode, user) = (found.uid(), found.mode() & 0o7777, geteuid().as_raw());
+    if owner != user || mode & 0o022 != 0 {
+        return Err(PinError::Exposed {
+            directory: directory.to_owned(),
+            owner,
+            mode,
+            user,
+        });
+    }
+    Ok(file)
 }
 
-fn lock(directory: &Path) -> Result<Flock<File>, PinError> {
-    let file = File::open(directory).map_err(|error| PinError::system("cannot open", directory, error))?;
+fn lock(file: File, directory: &Path) -> Result<Flock<File>, PinError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, error)| {
         if error == nix::errno::Errno::EWOULDBLOCK {
             PinError::Held {
@@ -364,7 +404,31 @@ fn remove(path: &Path) -> Result<(), PinError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_directory_that_others_may_write_in_is_refused() {
+        let root = std::env::temp_dir().join(format!("bh-pins-{}", std::process::id()));
+        let (ours, link) = (root.join("ours"), root.join("link"));
+        make(&ours).expect("made");
+        let may = |mode| fs::set_permissions(&ours, fs::Permissions::from_mode(mode)).expect("chmod");
+        may(0o755);
+        make(&ours).expect("others may look");
+        for mode in [0o720, 0o702, 0o1777] {
+            may(mode);
+            let error = make(&ours).expect_err("others may write").to_string();
+            assert!(
+                error.contains(&format!("mode {mode:o}")) && error.contains("`chmod 700 "),
+                "{error}"
+            );
+        }
+        may(0o700);
+        std::os::unix::fs::symlink(&ours, &link).expect("a link");
+        assert!(matches!(make(&link), Err(PinError::System { .. })));
+        fs::remove_dir_all(&root).expect("removed");
+    }
 
     #[test]
     fn who_holds_a_lock_is_found() {
