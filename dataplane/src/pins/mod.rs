@@ -208,11 +208,7 @@ impl Pins {
             if other != self.directory && other.is_dir() && find_on(&path, hook, ifindex)?.is_some() {
                 return Err(PinError::Guarded {
                     interface: interface.to_owned(),
-                    instance: other
-                        .file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy()
-                        .into_owned(),
+                    instance: name_of(&other).unwrap_or_default(),
                 });
             }
         }
@@ -256,17 +252,21 @@ impl Pins {
     }
 }
 
-/// The names of the directories of instances below `root`.
+/// The names of the instances below `root`.
 ///
 /// # Errors
 /// If the directory cannot be read; that there is none is no error.
 pub fn instances(root: &Path) -> Result<Vec<String>, PinError> {
-    let name = |path: &PathBuf| path.file_name()?.to_str().map(str::to_owned);
     Ok(entries(root)?
         .iter()
         .filter(|path| path.is_dir())
-        .filter_map(name)
+        .filter_map(|path| name_of(path))
         .collect())
+}
+
+/// The name of the instance whose directory it is.
+fn name_of(directory: &Path) -> Option<String> {
+    Some(place::instance_name(directory.file_name()?.to_str()?))
 }
 
 /// Makes a directory that only its owner may look into: who finds the tables finds the marks of frames put back. One that
@@ -427,6 +427,14 @@ mod tests {
         may(0o700);
         std::os::unix::fs::symlink(&ours, &link).expect("a link");
         assert!(matches!(make(&link), Err(PinError::System { .. })));
+        fs::remove_dir_all(&root).expect("removed");
+    }
+
+    #[test]
+    fn instances_are_listed_by_their_names() {
+        let root = std::env::temp_dir().join(format!("bh-instances-{}", std::process::id()));
+        make(&instance_directory(&root, "edge.1")).expect("made");
+        assert_eq!(instances(&root).expect("a list"), ["edge.1"]);
         fs::remove_dir_all(&root).expect("removed");
     }
 
