@@ -794,14 +794,17 @@ impl Object {
     }
 
     /// To be called when no packet is in a program of a load before any more: takes away what only those needed. `links`
-    /// are the pins of the links in use.
+    /// are the pins of the links in use; `wait` returns when no packet is in a program any more that was taken off before it
+    /// was called.
     ///
     /// # Errors
-    /// If a file cannot be removed.
-    pub fn finish(&mut self, links: &HashSet<PathBuf>) -> Result<(), BpfError> {
+    /// The first of what went wrong; everything else is done all the same.
+    pub fn finish(&mut self, links: &HashSet<PathBuf>, wait: impl FnOnce()) -> Result<(), BpfError> {
         if let Some(load) = &mut self.load {
-            load.carry_over(&self.maps)?;
-            load.finish(links)?;
+            let carried = load.carry_over(&self.maps);
+            let finished = load.finish(links, wait);
+            carried?;
+            finished?;
         }
         Ok(())
     }

@@ -423,7 +423,7 @@ impl Shared {
         attach::renew(&mut interfaces, &object)?;
         // Packets that the programs before are busy with need their tables.
         grace::period();
-        if let Err(error) = object.finish(&attach::pins(&mut interfaces)) {
+        if let Err(error) = object.finish(&attach::pins(&mut interfaces), grace::period) {
             tracing::error!(%error, "what the daemon before has left could not be removed; the next start tries again");
         }
         Ok(())

@@ -296,30 +296,30 @@ impl Load {
         Ok(())
     }
 
-    /// Takes away what only the loads before needed. No packet may be in one of their programs any more: without its table
-    /// of stages a program that is not over drops its packet.
+    /// Takes away what only the loads before needed. No packet may be in a program that this load has replaced any more:
+    /// without its table of stages a program that is not over drops its packet. `wait` returns when none is in those that
+    /// are taken off here either.
     ///
     /// # Errors
-    /// The first file that could not be removed; the next start tries again.
-    pub(crate) fn finish(&mut self, links: &HashSet<PathBuf>) -> Result<(), PinError> {
+    /// The first thing that could not be taken off or removed; the others are, and the next start tries again. Programs that
+    /// stay keep their tables.
+    pub(crate) fn finish(&mut self, links: &HashSet<PathBuf>, wait: impl FnOnce()) -> Result<(), PinError> {
         self.finished = true;
-        let gone = self.pins.sweep_links(links)?;
+        let (gone, swept) = self.pins.sweep_links(links);
         if gone != 0 {
             tracing::info!(
                 programs = gone,
                 "programs taken off interfaces that are not configured any more"
             );
+            wait();
         }
         self.resized.clear();
-        for load in loads(&self.pins.version())? {
-            if load != self.directory {
-                remove(&load)?;
-            }
-        }
-        self.pins
-            .foreign()?
-            .iter()
-            .try_for_each(|foreign| remove(&foreign.directory))
+        swept?;
+        let mut over = loads(&self.pins.version())?;
+        over.retain(|load| *load != self.directory);
+        over.extend(self.pins.foreign()?.into_iter().map(|foreign| foreign.directory));
+        let removed = over.iter().map(|directory| remove(directory));
+        removed.fold(Ok(()), Result::and)
     }
 
     /// Takes everything away, the directory included.

@@ -215,19 +215,21 @@ impl Pins {
         Ok(())
     }
 
-    /// Takes programs off whose links are not among `wanted`; how many.
-    ///
-    /// # Errors
-    /// If the directory cannot be read or a file not be removed.
-    pub(crate) fn sweep_links(&self, wanted: &HashSet<PathBuf>) -> Result<usize, PinError> {
-        let mut gone = 0;
-        for path in entries(&self.links())? {
-            if !wanted.contains(&path) {
-                take_off(&path)?;
-                gone += 1;
+    /// Takes programs off whose links are not among `wanted`: how many, and the first error. One that stays is no reason
+    /// for the others to.
+    pub(crate) fn sweep_links(&self, wanted: &HashSet<PathBuf>) -> (usize, Result<(), PinError>) {
+        let (mut gone, mut result) = (0, Ok(()));
+        let paths = match entries(&self.links()) {
+            Ok(paths) => paths,
+            Err(error) => return (0, Err(error)),
+        };
+        for path in paths.iter().filter(|path| !wanted.contains(*path)) {
+            match take_off(path) {
+                Ok(()) => gone += 1,
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(gone)
+        (gone, result)
     }
 
     /// What other versions of the ABI have left.
