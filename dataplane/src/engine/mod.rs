@@ -543,7 +543,8 @@ impl Shared {
         let judgement = self.judgement.load(Ordering::Acquire) + 1;
         if judgement >= bulkhead_abi::flow_generation::MARK {
             return Err(EngineError::Question(
-                "2147483647 changes are as many as one run of the data plane can tell apart: restart it"
+                "2147483647 changes are as many as sessions can tell apart, those of restarts included: stop the daemon, \
+                 `bulkhead detach` (which ends the sessions), then start it"
                     .to_owned(),
             ));
         }
