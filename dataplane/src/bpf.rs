@@ -726,11 +726,15 @@ impl Object {
         let ifindex = nix::net::if_::if_nametoindex(interface)
             .map_err(|error| fail(std::io::Error::from(error).into()))?;
         if let Some(load) = &self.load {
-            if !anew && let Some(link) = load.find_link(hook, ifindex) {
+            // First whatever may refuse: what is forgotten enforces no more.
+            // Whose interface it is TCX's hooks have told before XDP's turn: XDP cannot be asked, see `Link::is_on`.
+            if hook != Hook::Xdp {
+                load.pins().others_guard(hook, ifindex, interface)?;
+            }
+            if !anew && let Some(link) = load.find_link(hook, ifindex)? {
                 return Ok(link);
             }
             load.pins().forget_link(hook, ifindex)?;
-            load.pins().others_guard(hook, ifindex, interface)?;
         }
         if link::links_on(hook, ifindex).is_ok_and(|others| !others.is_empty()) {
             tracing::warn!(
@@ -790,14 +794,17 @@ impl Object {
     }
 
     /// To be called when no packet is in a program of a load before any more: takes away what only those needed. `links`
-    /// are the pins of the links in use.
+    /// are the pins of the links in use; `wait` returns when no packet is in a program any more that was taken off before it
+    /// was called.
     ///
     /// # Errors
-    /// If a file cannot be removed.
-    pub fn finish(&mut self, links: &HashSet<PathBuf>) -> Result<(), BpfError> {
+    /// The first of what went wrong; everything else is done all the same.
+    pub fn finish(&mut self, links: &HashSet<PathBuf>, wait: impl FnOnce()) -> Result<(), BpfError> {
         if let Some(load) = &mut self.load {
-            load.carry_over(&self.maps)?;
-            load.finish(links)?;
+            let carried = load.carry_over(&self.maps);
+            let finished = load.finish(links, wait);
+            carried?;
+            finished?;
         }
         Ok(())
     }

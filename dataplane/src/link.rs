@@ -175,6 +175,14 @@ mod uapi {
         pub rest: [u64; 4],
     }
 
+    /// `struct bpf_prog_info` as far as it says which one.
+    #[repr(C)]
+    #[derive(Default)]
+    pub struct ProgramInfo {
+        pub kind: u32,
+        pub id: u32,
+    }
+
     #[repr(C)]
     #[derive(Default)]
     pub struct Query {
@@ -229,6 +237,53 @@ pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         flags: 0,
     };
     bpf(uapi::OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Pins an object in place of what may be pinned there, which goes once this one is there.
+fn pin_over(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let next = next_to(path);
+    pin_next(object, &next)?;
+    std::fs::rename(next, path)
+}
+
+/// Pins an object under the name of one that is to take another's place; what an earlier process left there goes.
+fn pin_next(object: BorrowedFd<'_>, next: &Path) -> io::Result<()> {
+    match std::fs::remove_file(next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    pin(object, next)
+}
+
+/// Where what is to be pinned at `path` is until it takes its place: in the same directory, which a bpffs can rename within
+/// (kernel/bpf/inode.c, `simple_rename`).
+fn next_to(path: &Path) -> PathBuf {
+    let mut next = path.as_os_str().to_owned();
+    next.push("_next");
+    next.into()
+}
+
+/// Opens what is pinned.
+fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let name = c_path(path)?;
+    let mut attr = uapi::Pin {
+        path: name.as_ptr() as u64,
+        ..uapi::Pin::default()
+    };
+    bpf(uapi::OBJ_GET, &mut attr).map(own)
+}
+
+/// The number of a pinned program.
+fn pinned_program(path: &Path) -> io::Result<u32> {
+    let program = open_pin(path)?;
+    let mut info = uapi::ProgramInfo::default();
+    let mut attr = uapi::Info {
+        fd: program.as_raw_fd() as u32,
+        length: size_of::<uapi::ProgramInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(uapi::OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.id)
 }
 
 /// The numbers of the links on a TCX hook of an interface of this network namespace; 0 for programs attached without one.
@@ -308,24 +363,35 @@ impl Link {
     /// # Errors
     /// Whatever the kernel says; [`LinkError::is_not_found`] if there is none.
     pub fn find(path: &Path, hook: Hook, ifindex: u32) -> Result<Self, LinkError> {
-        let name = c_path(path)?;
-        let mut attr = uapi::Pin {
-            path: name.as_ptr() as u64,
-            ..uapi::Pin::default()
-        };
-        let object = own(bpf(uapi::OBJ_GET, &mut attr)?);
-        let holder = match filtered(hook) {
-            Some(direction) => Holder::Filter(
-                Filter::find(ifindex, direction)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?,
-            ),
-            None => Holder::Link(object),
-        };
-        Ok(Self {
+        if let Some(direction) = filtered(hook) {
+            return Self::find_filter(path, direction, ifindex);
+        }
+        Ok(Self::found(path, Holder::Link(open_pin(path)?)))
+    }
+
+    /// Finds the filter of `clsact` whose program is pinned there, on whatever kernel. A pin names an interface by its index
+    /// only, and another network namespace or another instance may have a filter under the same: it is not this one.
+    ///
+    /// # Errors
+    /// As [`Link::find`].
+    pub fn find_filter(path: &Path, direction: Direction, ifindex: u32) -> Result<Self, LinkError> {
+        let pinned = pinned_program(path)?;
+        let none = || io::Error::from(io::ErrorKind::NotFound);
+        let filter = Filter::find(ifindex, direction)?.ok_or_else(none)?;
+        // A process that was killed in `replace` has left the program that the filter runs beside the one before.
+        if pinned != filter.program() && pinned_program(&next_to(path))? != filter.program() {
+            return Err(none().into());
+        }
+        Ok(Self::found(path, Holder::Filter(filter)))
+    }
+
+    fn found(path: &Path, holder: Holder) -> Self {
+        Self {
             holder,
             pin: Some(path.to_owned()),
             found: true,
             stale: true,
-        })
+        }
     }
 
     /// Pins it, in place of what may be pinned there. `program` is what it runs.
@@ -333,14 +399,10 @@ impl Link {
     /// # Errors
     /// Whatever the kernel says; it is not pinned then.
     pub fn pin(&mut self, path: &Path, program: BorrowedFd<'_>) -> Result<(), LinkError> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
         match &mut self.holder {
-            Holder::Link(link) => pin(link.as_fd(), path)?,
+            Holder::Link(link) => pin_over(link.as_fd(), path)?,
             Holder::Filter(filter) => {
-                pin(program, path)?;
+                pin_over(program, path)?;
                 filter.keep();
             }
         }
@@ -425,9 +487,14 @@ impl Link {
                 bpf(uapi::LINK_UPDATE, &mut attr)?;
             }
             Holder::Filter(filter) => {
+                // One of the two pins is of what the filter runs, whenever this process ends.
+                let pin = self.pin.as_deref().map(|path| (next_to(path), path));
+                if let Some((next, _)) = &pin {
+                    pin_next(program, next)?;
+                }
                 filter.replace(program, name)?;
-                if let Some(path) = self.pin.clone() {
-                    self.pin(&path, program)?;
+                if let Some((next, path)) = &pin {
+                    std::fs::rename(next, path)?;
                 }
             }
         }

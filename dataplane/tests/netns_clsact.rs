@@ -6,9 +6,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use bulkhead_dataplane::{
     bpf::{Object, Program, Sizes},
+    link::{self, Link},
     netlink::{Direction, Filter, HANDLE, Netlink, PREFERENCE, VethSpec},
 };
-use bulkhead_testkit::{Namespace, privileged};
+use bulkhead_testkit::{Bpffs, Namespace, privileged};
 
 const SIZES: Sizes = Sizes {
     sessions: 1,
@@ -159,6 +160,46 @@ fn netns_clsact_filters_that_a_dead_process_left_are_taken_over() -> Result<()> 
         ensure!(there.name == "bulkhead_ingress");
         drop(next);
         ensure!(netlink.filter(index, Direction::Ingress)?.is_none());
+        Ok(())
+    })
+}
+
+/// A pin stands for the filter that runs the pinned program, not for any filter under its interface's index; and it does at
+/// every step of a replacement.
+#[test]
+fn netns_clsact_filters_are_found_by_the_program_that_is_pinned() -> Result<()> {
+    lab("bht-clsact-e", |_, index, object| {
+        let bpffs = Bpffs::mount()?;
+        let path = bpffs.path().join("1_ingress");
+        let next = bpffs.path().join("1_ingress_next");
+        let ours = object.program_fd(Program::Ingress)?;
+        let other = object.program_fd(Program::Control)?;
+        let find = || Link::find_filter(&path, Direction::Ingress, index);
+        let absent = || find().is_err_and(|error| error.is_not_found());
+        ensure!(absent(), "no pin");
+        link::pin(ours, &path)?;
+        ensure!(absent(), "no filter");
+        let stranger = Filter::attach(index, Direction::Ingress, other, "bulkhead_other")?;
+        ensure!(absent(), "another instance's filter");
+        drop(stranger);
+        let mut filter = Filter::attach(index, Direction::Ingress, ours, "bulkhead_ingress")?;
+        filter.keep();
+        let mut found = find()?;
+        // Killed before the filter was changed, and after it.
+        link::pin(other, &next)?;
+        find()?;
+        filter.replace(other, "bulkhead_other")?;
+        ensure!(find()?.info()?.program == filter.program());
+        // Replaced by a process that lives on.
+        found.replace(ours, "bulkhead_ingress")?;
+        ensure!(!next.exists(), "it took its place");
+        let found = find()?;
+        ensure!(
+            found.info()?.program != filter.program(),
+            "it runs the new program"
+        );
+        found.detach()?;
+        ensure!(!path.exists() && absent());
         Ok(())
     })
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
-use bulkhead_dataplane::link::{Hook, links_on};
-use bulkhead_dataplane::netlink::Netlink;
+use bulkhead_dataplane::link::{Hook, LinkError, has_tcx, links_on};
+use bulkhead_dataplane::netlink::{self, Direction, Netlink};
 use bulkhead_dataplane::pins::{self, Place};
 
 use crate::words;
@@ -71,7 +71,7 @@ pub fn directory(asked: Option<&Pins>, instance: &str) -> Result<Option<PathBuf>
         Place::None(error) => {
             return Err(error).with_context(|| {
                 format!(
-                    "cannot pin below {}; `mount -t bpf bpf {}`, or run with `--pins none`",
+                    "cannot pin below {}; `mount -t bpf -o mode=700 bpf {}`, or run with `--pins none`",
                     root.display(),
                     pins::MOUNT_POINT
                 )
@@ -145,11 +145,6 @@ fn rules(open: bool) -> Result<String> {
         .collect();
     interfaces.sort();
     interfaces.dedup();
-    // Whoever has programs there wants the rule.
-    let guarded = |netlink: &mut Netlink, name: &str| {
-        let link = netlink.link_by_name(name);
-        link.is_ok_and(|link| links_on(Hook::Ingress, link.index).is_ok_and(|links| !links.is_empty()))
-    };
     interfaces.retain(|name| !guarded(&mut netlink, name));
     if interfaces.is_empty() {
         return Ok("no fail-closed rule is left over in this network namespace\n".to_owned());
@@ -168,9 +163,43 @@ fn rules(open: bool) -> Result<String> {
     ))
 }
 
+/// Whether programs are on an interface: whoever has some there wants the rule. Where nobody can tell it stays: one that is
+/// left over stops traffic, one that is missing lets everything through once the programs end.
+fn guarded(netlink: &mut Netlink, name: &str) -> bool {
+    programs_on(netlink, name).unwrap_or_else(|error| {
+        tracing::warn!(interface = name, %error, "cannot tell whether an interface is guarded: its rule stays");
+        true
+    })
+}
+
+/// Whether programs are on an interface; on one that is gone there are none.
+fn programs_on(netlink: &mut Netlink, name: &str) -> Result<bool, LinkError> {
+    let index = match netlink.link_by_name(name) {
+        Ok(link) => link.index,
+        Err(netlink::Error::NoSuchInterface { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    if !has_tcx() {
+        let there = netlink.filter(index, Direction::Ingress)?;
+        return Ok(there.is_some_and(|filter| filter.is_own()));
+    }
+    match links_on(Hook::Ingress, index) {
+        Ok(links) => Ok(!links.is_empty()),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_that_is_gone_needs_no_rule() {
+        let mut netlink = Netlink::connect().expect("a socket");
+        assert!(matches!(programs_on(&mut netlink, "bh-gone"), Ok(false)));
+        assert!(!guarded(&mut netlink, "bh-gone"));
+    }
 
     #[test]
     fn none_is_none_and_anything_else_a_directory() {

@@ -427,7 +427,7 @@ impl Shared {
         attach::renew(&mut interfaces, &object)?;
         // Packets that the programs before are busy with need their tables.
         grace::period();
-        if let Err(error) = object.finish(&attach::pins(&mut interfaces)) {
+        if let Err(error) = object.finish(&attach::pins(&mut interfaces), grace::period) {
             tracing::error!(%error, "what the daemon before has left could not be removed; the next start tries again");
         }
         Ok(())
@@ -551,7 +551,8 @@ impl Shared {
         let judgement = self.judgement.load(Ordering::Acquire) + 1;
         if judgement >= bulkhead_abi::flow_generation::MARK {
             return Err(EngineError::Question(
-                "2147483647 changes are as many as one run of the data plane can tell apart: restart it"
+                "2147483647 changes are as many as sessions can tell apart, those of restarts included: stop the daemon, \
+                 `bulkhead detach` (which ends the sessions), then start it"
                     .to_owned(),
             ));
         }

@@ -182,26 +182,37 @@ fn number(load: &Path) -> Option<u64> {
 }
 
 /// The highest numbers that any load has put in force: nothing that is remembered bears a higher one.
+///
+/// # Errors
+/// If a load's numbers are there and cannot be read: flows that it has judged would bear numbers to come, and pass for
+/// judged by what is configured then.
 fn last(version: &Path) -> Result<abi::Live, PinError> {
     let mut last = abi::Live::default();
     for load in loads(version)? {
-        let Ok(map) = MapData::from_pin(load.join("LIVE")) else {
-            continue;
+        let path = load.join("LIVE");
+        let fail = |error: io::Error| PinError::Numbers {
+            path: path.clone(),
+            source: error,
         };
-        let Ok(info) = map.info() else { continue };
-        let live: Result<TypedMap<u32, abi::Live>, _> = TypedMap::open(
-            "LIVE",
-            map.fd().as_fd(),
-            info.key_size() as usize,
-            info.value_size() as usize,
-        );
-        if let Ok(Some(live)) = live.and_then(|live| live.get(&0)) {
-            last.generation = last.generation.max(live.generation);
-            last.tables = last.tables.max(live.tables);
-            last.fib_epoch = last.fib_epoch.max(live.fib_epoch);
+        // Of a start that was killed before it could put anything in force, or of a load that was half removed.
+        if !path.try_exists().map_err(fail)? {
+            continue;
         }
+        let live = read_live(&path).map_err(|error| fail(io::Error::other(error)))?;
+        last.generation = last.generation.max(live.generation);
+        last.tables = last.tables.max(live.tables);
+        last.fib_epoch = last.fib_epoch.max(live.fib_epoch);
     }
     Ok(last)
+}
+
+fn read_live(path: &Path) -> Result<abi::Live, BpfError> {
+    let fail = |source| BpfError::Map { name: "LIVE", source };
+    let map = MapData::from_pin(path).map_err(fail)?;
+    let info = map.info().map_err(fail)?;
+    let (key_bytes, value_bytes) = (info.key_size() as usize, info.value_size() as usize);
+    let live: TypedMap<u32, abi::Live> = TypedMap::open("LIVE", map.fd().as_fd(), key_bytes, value_bytes)?;
+    live.get(&0)?.ok_or(BpfError::Missing("LIVE"))
 }
 
 /// What a load has in the directory.
@@ -232,9 +243,12 @@ impl Load {
     }
 
     /// The link that a load before has left on a hook. What is pinned after the start is this load's.
-    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Option<Link> {
+    ///
+    /// # Errors
+    /// As [`Pins::find_link`].
+    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinError> {
         if self.finished {
-            return None;
+            return Ok(None);
         }
         self.pins.find_link(hook, ifindex)
     }
@@ -282,30 +296,30 @@ impl Load {
         Ok(())
     }
 
-    /// Takes away what only the loads before needed. No packet may be in one of their programs any more: without its table
-    /// of stages a program that is not over drops its packet.
+    /// Takes away what only the loads before needed. No packet may be in a program that this load has replaced any more:
+    /// without its table of stages a program that is not over drops its packet. `wait` returns when none is in those that
+    /// are taken off here either.
     ///
     /// # Errors
-    /// The first file that could not be removed; the next start tries again.
-    pub(crate) fn finish(&mut self, links: &HashSet<PathBuf>) -> Result<(), PinError> {
+    /// The first thing that could not be taken off or removed; the others are, and the next start tries again. Programs that
+    /// stay keep their tables.
+    pub(crate) fn finish(&mut self, links: &HashSet<PathBuf>, wait: impl FnOnce()) -> Result<(), PinError> {
         self.finished = true;
-        let gone = self.pins.sweep_links(links)?;
+        let (gone, swept) = self.pins.sweep_links(links);
         if gone != 0 {
             tracing::info!(
                 programs = gone,
                 "programs taken off interfaces that are not configured any more"
             );
+            wait();
         }
         self.resized.clear();
-        for load in loads(&self.pins.version())? {
-            if load != self.directory {
-                remove(&load)?;
-            }
-        }
-        self.pins
-            .foreign()?
-            .iter()
-            .try_for_each(|foreign| remove(&foreign.directory))
+        swept?;
+        let mut over = loads(&self.pins.version())?;
+        over.retain(|load| *load != self.directory);
+        over.extend(self.pins.foreign()?.into_iter().map(|foreign| foreign.directory));
+        let removed = over.iter().map(|directory| remove(directory));
+        removed.fold(Ok(()), Result::and)
     }
 
     /// Takes everything away, the directory included.

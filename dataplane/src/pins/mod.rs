@@ -1,14 +1,14 @@
 //! What outlives the daemon, in a bpffs: an instance's directory, who may use it, what is in it.
 //!
 //! ```text
-//! INSTANCE/links/IFINDEX_HOOK   a program on an interface (see [`crate::link`])
+//! INSTANCE/links/IFINDEX_HOOK   a program on an interface (see [`crate::link`]); with _next what is to take its place
 //! INSTANCE/vVERSION/TABLE       a table of sessions and what belongs to them, of one version of the ABI
 //! INSTANCE/vVERSION/TABLE_next  the same, of a start that has not come to its end
 //! INSTANCE/vVERSION/load-N/     what the programs of one load need and the next has to know: STAGES, LIVE
 //! ```
 //!
 //! Owns the directory: one process at a time holds its lock, from [`Pins::open`] until it ends. Assumes that nobody else
-//! removes files in it. Refuses a directory that is in no bpffs or held by another process. Why it is as it is, and what
+//! removes files in it. Refuses a directory that is in no bpffs, that others may write in, or that another process holds. Why it is as it is, and what
 //! becomes of a packet meanwhile: `deploy/docs/decisions/0010-pins.md`.
 
 mod detach;
@@ -20,12 +20,15 @@ use std::{
     collections::HashSet,
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use bulkhead_abi::ABI_VERSION;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg, OFlag},
+    unistd::geteuid,
+};
 
 pub use self::detach::{Detached, detach};
 pub(crate) use self::load::{Inheritance, Load};
@@ -59,8 +62,36 @@ pub enum PinError {
         instance: String,
     },
     /// The directory is in no bpffs.
-    #[error("{directory} is not in a bpffs: `mount -t bpf bpf {MOUNT_POINT}`, or run with `--pins none`", directory = .0.display())]
+    #[error("{directory} is not in a bpffs: `mount -t bpf -o mode=700 bpf {MOUNT_POINT}`, or run with `--pins none`", directory = .0.display())]
     NotBpffs(PathBuf),
+    /// Others than who runs this may write in the directory.
+    #[error(
+        "{directory} belongs to user {owner} and has mode {mode:o}, so that others could change what is enforced: see what \
+         is in it, then `chown {user} {directory}` and `chmod 700 {directory}`, or mount the bpffs with `-o mode=700`",
+        directory = .directory.display()
+    )]
+    Exposed {
+        /// The directory.
+        directory: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+        /// Who runs this.
+        user: u32,
+    },
+    /// The numbers that a load before has put in force cannot be told.
+    #[error(
+        "cannot read {path}, the numbers that sessions were judged under: {source}; `bulkhead detach` ends the sessions and \
+         lets a start begin anew",
+        path = .path.display()
+    )]
+    Numbers {
+        /// The table.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("{operation} {path}: {source}", path = .path.display())]
     System {
@@ -103,15 +134,17 @@ impl Pins {
     /// Makes the instance's directory if it is not there, and takes its lock.
     ///
     /// # Errors
-    /// [`PinError::NotBpffs`], [`PinError::Held`], or what the system says.
+    /// [`PinError::NotBpffs`], [`PinError::Exposed`], [`PinError::Held`], or what the system says.
     pub fn open(directory: &Path) -> Result<Self, PinError> {
         if !place::is_within_bpffs(directory) {
             return Err(PinError::NotBpffs(directory.to_owned()));
         }
-        make(directory)?;
+        if let Some(root) = directory.parent() {
+            make(root)?;
+        }
         let pins = Self {
+            _lock: lock(make(directory)?, directory)?,
             directory: directory.to_owned(),
-            _lock: lock(directory)?,
         };
         make(&pins.links())?;
         make(&pins.version())?;
@@ -138,20 +171,18 @@ impl Pins {
     }
 
     /// The pinned link of a hook, if it is really on the interface with this index in this network namespace.
-    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Option<Link> {
+    ///
+    /// # Errors
+    /// If that cannot be told: what is there may be what guards the interface.
+    pub(crate) fn find_link(&self, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinError> {
         let path = self.link_path(hook, ifindex);
-        let there =
-            Link::find(&path, hook, ifindex).and_then(|link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
-        match there {
-            Ok(Some(link)) => Some(link),
-            Ok(None) => {
-                tracing::warn!(pin = %path.display(), "a pinned program is not on this interface any more");
-                None
-            }
-            Err(error) if error.is_not_found() => None,
-            Err(error) => {
-                tracing::warn!(pin = %path.display(), %error, "a pinned program could not be looked at");
-                None
+        match find_on(&path, hook, ifindex)? {
+            Some(link) => Ok(Some(link)),
+            None => {
+                if path.exists() {
+                    tracing::warn!(pin = %path.display(), "a pinned program is not on this interface any more");
+                }
+                Ok(None)
             }
         }
     }
@@ -169,41 +200,36 @@ impl Pins {
     /// settle never comes here.
     ///
     /// # Errors
-    /// [`PinError::Guarded`].
+    /// [`PinError::Guarded`], or if it cannot be told.
     pub(crate) fn others_guard(&self, hook: Hook, ifindex: u32, interface: &str) -> Result<(), PinError> {
         let root = self.directory.parent().unwrap_or(&self.directory);
         for other in entries(root)? {
             let path = other.join(link_name(hook, ifindex));
-            if other != self.directory
-                && let Ok(link) = Link::find(&path, hook, ifindex)
-                && link.is_on(hook, ifindex).unwrap_or(false)
-            {
+            if other != self.directory && other.is_dir() && find_on(&path, hook, ifindex)?.is_some() {
                 return Err(PinError::Guarded {
                     interface: interface.to_owned(),
-                    instance: other
-                        .file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy()
-                        .into_owned(),
+                    instance: name_of(&other).unwrap_or_default(),
                 });
             }
         }
         Ok(())
     }
 
-    /// Takes programs off whose links are not among `wanted`; how many.
-    ///
-    /// # Errors
-    /// If the directory cannot be read or a file not be removed.
-    pub(crate) fn sweep_links(&self, wanted: &HashSet<PathBuf>) -> Result<usize, PinError> {
-        let mut gone = 0;
-        for path in entries(&self.links())? {
-            if !wanted.contains(&path) {
-                take_off(&path)?;
-                gone += 1;
+    /// Takes programs off whose links are not among `wanted`: how many, and the first error. One that stays is no reason
+    /// for the others to.
+    pub(crate) fn sweep_links(&self, wanted: &HashSet<PathBuf>) -> (usize, Result<(), PinError>) {
+        let (mut gone, mut result) = (0, Ok(()));
+        let paths = match entries(&self.links()) {
+            Ok(paths) => paths,
+            Err(error) => return (0, Err(error)),
+        };
+        for path in paths.iter().filter(|path| !wanted.contains(*path)) {
+            match take_off(path) {
+                Ok(()) => gone += 1,
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(gone)
+        (gone, result)
     }
 
     /// What other versions of the ABI have left.
@@ -228,30 +254,53 @@ impl Pins {
     }
 }
 
-/// The names of the directories of instances below `root`.
+/// The names of the instances below `root`.
 ///
 /// # Errors
 /// If the directory cannot be read; that there is none is no error.
 pub fn instances(root: &Path) -> Result<Vec<String>, PinError> {
-    let name = |path: &PathBuf| path.file_name()?.to_str().map(str::to_owned);
     Ok(entries(root)?
         .iter()
         .filter(|path| path.is_dir())
-        .filter_map(name)
+        .filter_map(|path| name_of(path))
         .collect())
 }
 
-/// Makes a directory that only its owner may look into: who finds the tables finds the marks of frames put back.
-fn make(directory: &Path) -> Result<(), PinError> {
+/// The name of the instance whose directory it is.
+fn name_of(directory: &Path) -> Option<String> {
+    Some(place::instance_name(directory.file_name()?.to_str()?))
+}
+
+/// Makes a directory that only its owner may look into: who finds the tables finds the marks of frames put back. One that
+/// is there must be of who runs this and nobody else's to write in: a bpffs mounted by hand is everybody's (mode 1777), and
+/// who pins a program of theirs under a name of ours has it adopted.
+fn make(directory: &Path) -> Result<File, PinError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|error| PinError::system("cannot make", directory, error))
+        .map_err(|error| PinError::system("cannot make", directory, error))?;
+    let fail = |error| PinError::system("cannot open", directory, error);
+    // What is looked at is what is held: no link to elsewhere.
+    let file = File::options()
+        .read(true)
+        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
+        .open(directory)
+        .map_err(fail)?;
+    let found = file.metadata().map_err(fail)?;
+    let (owner, mode, user) = (found.uid(), found.mode() & 0o7777, geteuid().as_raw());
+    if owner != user || mode & 0o022 != 0 {
+        return Err(PinError::Exposed {
+            directory: directory.to_owned(),
+            owner,
+            mode,
+            user,
+        });
+    }
+    Ok(file)
 }
 
-fn lock(directory: &Path) -> Result<Flock<File>, PinError> {
-    let file = File::open(directory).map_err(|error| PinError::system("cannot open", directory, error))?;
+fn lock(file: File, directory: &Path) -> Result<Flock<File>, PinError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, error)| {
         if error == nix::errno::Errno::EWOULDBLOCK {
             PinError::Held {
@@ -287,15 +336,19 @@ fn holder_in(locks: &str, file: &str) -> Option<u32> {
     })
 }
 
-/// The paths in a directory, none if there is no such directory.
+/// The paths in a directory, none if there is no such directory. In order: a link comes before what is to be pinned in its
+/// place, which tells whose filter it is.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let fail = |error| PinError::system("cannot read", directory, error);
     match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(fail(error)),
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.path()).map_err(fail))
-            .collect(),
+        Ok(entries) => {
+            let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+            let mut paths = paths.collect::<io::Result<Vec<_>>>().map_err(fail)?;
+            paths.sort();
+            Ok(paths)
+        }
     }
 }
 
@@ -310,6 +363,16 @@ fn hook_of(link: &Path) -> Option<(Hook, u32)> {
     let (ifindex, word) = link.file_name()?.to_str()?.split_once('_')?;
     let hook = Hook::ALL.into_iter().find(|hook| hook.word() == word)?;
     Some((hook, ifindex.parse().ok()?))
+}
+
+/// What is pinned there for a hook, if it is on the interface with this index in this network namespace.
+fn find_on(path: &Path, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinError> {
+    let there =
+        Link::find(path, hook, ifindex).and_then(|link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
+    match there {
+        Err(error) if error.is_not_found() => Ok(None),
+        there => there.map_err(|error| PinError::system("cannot look at", path, io::Error::other(error))),
+    }
 }
 
 /// Takes the program of a pinned link off its interface.
@@ -343,7 +406,39 @@ fn remove(path: &Path) -> Result<(), PinError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_directory_that_others_may_write_in_is_refused() {
+        let root = std::env::temp_dir().join(format!("bh-pins-{}", std::process::id()));
+        let (ours, link) = (root.join("ours"), root.join("link"));
+        make(&ours).expect("made");
+        let may = |mode| fs::set_permissions(&ours, fs::Permissions::from_mode(mode)).expect("chmod");
+        may(0o755);
+        make(&ours).expect("others may look");
+        for mode in [0o720, 0o702, 0o1777] {
+            may(mode);
+            let error = make(&ours).expect_err("others may write").to_string();
+            assert!(
+                error.contains(&format!("mode {mode:o}")) && error.contains("`chmod 700 "),
+                "{error}"
+            );
+        }
+        may(0o700);
+        std::os::unix::fs::symlink(&ours, &link).expect("a link");
+        assert!(matches!(make(&link), Err(PinError::System { .. })));
+        fs::remove_dir_all(&root).expect("removed");
+    }
+
+    #[test]
+    fn instances_are_listed_by_their_names() {
+        let root = std::env::temp_dir().join(format!("bh-instances-{}", std::process::id()));
+        make(&instance_directory(&root, "edge.1")).expect("made");
+        assert_eq!(instances(&root).expect("a list"), ["edge.1"]);
+        fs::remove_dir_all(&root).expect("removed");
+    }
 
     #[test]
     fn who_holds_a_lock_is_found() {

@@ -72,6 +72,26 @@ pub fn instance_directory(root: &Path, name: &str) -> PathBuf {
     root.join(escaped)
 }
 
+/// The name of the instance whose directory is called so: [`instance_directory`] undone. What nobody has escaped is taken as
+/// it is.
+pub(super) fn instance_name(directory: &str) -> String {
+    let mut name = Vec::new();
+    let mut rest = directory.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = after
+            .split_at_checked(2)
+            .filter(|_| byte == b'%')
+            .and_then(|(digits, after)| {
+                let digits = std::str::from_utf8(digits).ok()?;
+                Some((u8::from_str_radix(digits, 16).ok()?, after))
+            });
+        let (byte, after) = escaped.unwrap_or((byte, after));
+        name.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&name).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +104,17 @@ mod tests {
         assert_eq!(directory("edge.1"), Path::new("/pins/edge%2e1"));
         assert_eq!(directory(".."), Path::new("/pins/%2e%2e"));
         assert_eq!(directory("a/b%"), Path::new("/pins/a%2fb%25"));
+    }
+
+    #[test]
+    fn the_name_of_an_instance_is_found_again_by_its_directory() {
+        for name in ["edge-1", "edge.1", "..", "a/b%", "%2e", "über"] {
+            let directory = instance_directory(Path::new("/pins"), name);
+            let directory = directory.file_name().and_then(|name| name.to_str());
+            assert_eq!(instance_name(directory.expect("a name")), name);
+        }
+        assert_eq!(instance_name("100%"), "100%");
+        assert_eq!(instance_name("%zz%2"), "%zz%2");
     }
 
     #[test]

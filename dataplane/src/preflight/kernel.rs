@@ -263,7 +263,7 @@ pub(super) fn bpffs(mounts: &str) -> Check {
                 "not mounted: unless `run` may mount one at {MOUNT_POINT}, sessions end with the daemon and nothing is forwarded until it runs again"
             ),
             format!(
-                "`mount -t bpf bpf {MOUNT_POINT}`; in a container mount the node's {MOUNT_POINT}, so that it outlives the container"
+                "`mount -t bpf -o mode=700 bpf {MOUNT_POINT}`; in a container mount the node's {MOUNT_POINT}, so that it outlives the container"
             ),
         ),
         mounted if mounted.contains(&MOUNT_POINT) => Check::ok(

@@ -124,6 +124,33 @@ fn netns_restart_with_tables_of_another_layout_begins_anew() -> Result<()> {
 }
 
 #[test]
+fn netns_restart_refuses_when_the_numbers_of_before_cannot_be_told() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = Lab::new(|host| host)?;
+    drop(lab.start(common::ruleset(HookMode::Auto, false))?);
+    let load = lab.pins().join(format!("v{}/load-1", bulkhead_abi::ABI_VERSION));
+    // Another table under its name, which cannot be read as one of numbers.
+    fs::rename(load.join("LIVE"), load.join("LIVE_before"))?;
+    fs::rename(load.join("STAGES"), load.join("LIVE"))?;
+    let refused = lab
+        .start(common::ruleset(HookMode::Auto, false))
+        .err()
+        .context("refused")?
+        .to_string();
+    assert!(
+        refused.contains("load-1/LIVE") && refused.contains("`bulkhead detach`"),
+        "{refused}"
+    );
+    fs::rename(load.join("LIVE"), load.join("STAGES"))?;
+    fs::rename(load.join("LIVE_before"), load.join("LIVE"))?;
+    let engine = lab.start(common::ruleset(HookMode::Auto, false))?;
+    assert!(engine.generation() > 1, "numbers go on");
+    Ok(())
+}
+
+#[test]
 fn netns_restart_follows_interfaces_that_changed_meanwhile() -> Result<()> {
     if !privileged() {
         return Ok(());
