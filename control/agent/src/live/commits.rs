@@ -16,6 +16,7 @@ use bulkhead_revisions::{Draft, Revision, Source, Store, StoreError, digest};
 use self::refusal::conflict;
 pub use self::refusal::{CommitError, log_error};
 use super::LiveFirewall;
+use super::tables::judge_name;
 use crate::configuration::Configuration;
 use crate::firewall::{Answered, Asked};
 use crate::report::{Committed, Confirmed, History, HistoryEntry, ShownConfig};
@@ -118,6 +119,7 @@ impl LiveFirewall {
             .iter()
             .map(ToString::to_string)
             .collect();
+        judge_name(self.pinned.as_deref(), &configuration.parsed.config)?;
         warnings.extend(self.tables.judge(&configuration.parsed.config)?);
         let mut committed = Committed {
             revision: 0,
