@@ -5,7 +5,7 @@
 //! all of them alike. One thread keeps the time table; fetches and lookups run in threads of their own, since a server may
 //! take its time. A change is in force first and on the disk second; a start takes what the disk has, so that a quarantine is not
 //! empty while its server is away. Assumes that nobody else changes the hidden groups. Lock order: the configuration, then
-//! this state, then the engine's own.
+//! this state, then the engine's own or what is written.
 
 mod feeds;
 mod manual;
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -110,6 +111,10 @@ pub struct Groups {
     directory: Option<PathBuf>,
     system: System,
     state: Mutex<State>,
+    /// Counts what is to be written, in the order of the state.
+    turns: AtomicU64,
+    /// The turn of what each file has; held while one is written.
+    written: Mutex<BTreeMap<PathBuf, u64>>,
     /// Something is due earlier than was thought, or a worker is free.
     wake: Condvar,
 }
@@ -143,6 +148,8 @@ impl Groups {
             directory: state.map(|state| state.join(DIRECTORY)),
             system: System::default(),
             state: Mutex::default(),
+            turns: AtomicU64::new(0),
+            written: Mutex::default(),
             wake: Condvar::new(),
         };
         groups.lock().follow(&groups, config, Others::Forget);
@@ -238,16 +245,29 @@ impl Groups {
         }
     }
 
-    /// What is in force stays in force whatever the disk says; whoever reads the log must know.
-    fn save(&self, group: &str, source: Source, saved: &Saved) -> Result<(), String> {
+    /// The place of a change among all; taken with the state locked, so that the disk never goes back to what was before it.
+    fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One after the other, and never what is older than the file. What is in force stays in force whatever the disk says;
+    /// whoever reads the log must know.
+    fn save(&self, turn: u64, group: &str, source: Source, saved: &Saved) -> Result<(), String> {
         let Some(path) = self.path(group, source) else {
             return Ok(());
         };
-        store::save(&path, saved).map_err(|error| {
+        // A turn is noted when its file is whole.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.get(&path).is_some_and(|newer| *newer > turn) {
+            return Ok(());
+        }
+        if let Err(error) = store::save(&path, saved) {
             let file = path.display();
             tracing::error!(group, source = source.name(), %file, %error, "members will not survive a restart");
-            format!("cannot write {file}: {error}")
-        })
+            return Err(format!("cannot write {file}: {error}"));
+        }
+        written.insert(path, turn);
+        Ok(())
     }
 
     /// Removes the files of groups that have not been configured for a while. Not at once: a rollback may bring a group back,
