@@ -38,6 +38,8 @@ const DIRECTORY: &str = "groups";
 const MOST_WORKERS: usize = 4;
 /// How long what is known about a group outlives its configuration.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
+/// How often a file is told that its group is configured.
+const REMINDED: Duration = Duration::from_secs(86_400);
 /// How long the thread sleeps where nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -185,6 +187,7 @@ impl Groups {
         let mut state = self.lock();
         state.committing = false;
         state.in_force().for_each(|in_force| in_force.set(true));
+        self.touch(&state, SystemTime::now());
         self.forget_others(&state, SystemTime::now());
     }
 
@@ -202,8 +205,13 @@ impl Groups {
     /// Keeps the time table until [`Groups::close`]. Changes go to `tables` as long as it lives.
     pub fn keep(self: &Arc<Self>, tables: &Weak<dyn Tables>) {
         let mut state = self.lock();
+        let mut reminded = Instant::now();
         while !state.closing {
             let (now, wall) = (Instant::now(), SystemTime::now());
+            if now.duration_since(reminded) >= REMINDED {
+                self.touch(&state, wall);
+                reminded = now;
+            }
             let mut wait = IDLE;
             // During a commit nobody knows which groups there are; it wakes us at its end.
             if let Some(tables) = tables.upgrade().filter(|_| !state.committing) {
@@ -268,6 +276,18 @@ impl Groups {
         }
         written.insert(path, turn);
         Ok(())
+    }
+
+    /// Files of groups that are configured are as new as that, however long ago a member changed: see
+    /// [`Groups::forget_others`].
+    fn touch(&self, state: &State, now: SystemTime) {
+        let sources = |group| Source::ALL.map(|source| self.path(group, source));
+        for path in state.manual.keys().flat_map(|group| sources(group)).flatten() {
+            // Many a source has none. One that cannot be written is named where that matters.
+            if let Ok(file) = fs::File::options().write(true).open(path) {
+                let _ = file.set_modified(now);
+            }
+        }
     }
 
     /// Removes the files of groups that have not been configured for a while. Not at once: a rollback may bring a group back,

@@ -351,10 +351,16 @@ fn members_by_hand_end_in_time_and_outlive_a_restart() {
     assert_eq!(kept.tables.shown("a/manual"), "192.0.2.1");
     drop(kept);
     let month_ago = SystemTime::now() - FORGOTTEN - Duration::from_secs(60);
-    let aged = std::fs::File::options().write(true).open(&file).expect("a file");
-    aged.set_modified(month_ago).expect("a time");
+    let age = || {
+        let aged = std::fs::File::options().write(true).open(&file).expect("a file");
+        aged.set_modified(month_ago).expect("a time");
+    };
+    age();
     drop(Running::start(Some(directory.path()), &config));
     assert!(file.exists(), "however old, it is configured");
+    drop(Running::start(Some(directory.path()), &without));
+    assert!(file.exists(), "it was configured until now");
+    age();
     drop(Running::start(Some(directory.path()), &without));
     assert!(!file.exists());
 }
