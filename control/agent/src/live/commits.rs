@@ -2,7 +2,7 @@
 //!
 //! The order is: judge the document, bring it to the disk under no name yet, switch the engine, give it its name. A crash
 //! before the switch leaves the old revision, which is in force; one between switch and name leaves the old revision, which
-//! was in force; one after it leaves the new one. Whoever is told `committed` finds it after any crash, and a document that the
+//! was in force, though what is pinned enforces the new one until the next start; one after it leaves the new one. Whoever is told `committed` finds it after any crash, and a document that the
 //! engine refuses is never one that a restart would find. If the name cannot be given, the engine goes back.
 
 mod refusal;
