@@ -134,7 +134,8 @@ impl LiveFirewall {
         let current = kept.store.current();
         if let Some(current) = current {
             conflict(current, &proposal)?;
-            if current.sha256 == digest {
+            // One that awaits confirmation ends its wait by another revision, whatever the document.
+            if current.sha256 == digest && current.awaited().is_none() {
                 committed.revision = current.number;
                 committed.milliseconds = milliseconds(began);
                 return Ok(committed);
@@ -236,8 +237,9 @@ impl LiveFirewall {
             None => {
                 // Which that is depends on the one in force: another commit in between would make it another.
                 asked.onto = asked.onto.or(kept.store.current().map(|current| current.number));
-                let previous = kept.store.previous().map(|revision| revision.number);
-                previous.ok_or_else(|| {
+                let awaited = kept.store.awaited().map(|awaited| awaited.back_to);
+                let previous = || kept.store.previous().map(|revision| revision.number);
+                awaited.or_else(previous).ok_or_else(|| {
                     CommitError::Impossible("there is no revision before this one".to_owned())
                 })?
             }
