@@ -163,7 +163,7 @@ fn enforce(args: &RunArgs) -> Result<()> {
 }
 
 /// Starts the engine with what a start uses. A changed file that the data plane refuses is like one that is wrong: the
-/// last committed revision is used.
+/// last committed revision is used. So it is for one that should come back for want of a confirmation; the deadline stands.
 fn start(
     args: &RunArgs,
     first: Option<Configuration>,
@@ -171,19 +171,25 @@ fn start(
     user: &str,
     state: Option<&Path>,
 ) -> Result<(Engine, Config, Arc<Groups>)> {
-    let beginning = startup::choose(args.config.as_deref(), first, store, user, now_ms())?;
-    let replaces = beginning
-        .draft
-        .as_ref()
-        .is_some_and(|draft| draft.source == Source::File && store.current().is_some());
-    match start_with(args, beginning, store, state) {
-        Err(error) if replaces => {
-            log::refusal(&error);
-            tracing::error!("the file is refused by the data plane, the last committed revision is used");
-            let beginning = startup::choose(None, None, store, user, now_ms())?;
-            start_with(args, beginning, store, state)
+    let mut beginning = startup::choose(args.config.as_deref(), first, store, user, now_ms())?;
+    loop {
+        let source = beginning.draft.as_ref().map(|draft| draft.source);
+        let instead = source.filter(|_| store.current().is_some());
+        match (start_with(args, beginning, store, state), instead) {
+            (Err(error), Some(Source::File)) => {
+                log::refusal(&error);
+                tracing::error!("the file is refused by the data plane, the last committed revision is used");
+                beginning = startup::choose(None, None, store, user, now_ms())?;
+            }
+            (Err(error), Some(_)) => {
+                log::refusal(&error);
+                tracing::error!(
+                    "the revision to come back to is refused by the data plane, the last one is used"
+                );
+                beginning = startup::last(store, "the one to come back to is refused by the data plane")?;
+            }
+            (outcome, _) => return outcome,
         }
-        outcome => outcome,
     }
 }
 

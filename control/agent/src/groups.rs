@@ -5,7 +5,7 @@
 //! all of them alike. One thread keeps the time table; fetches and lookups run in threads of their own, since a server may
 //! take its time. A change is in force first and on the disk second; a start takes what the disk has, so that a quarantine is not
 //! empty while its server is away. Assumes that nobody else changes the hidden groups. Lock order: the configuration, then
-//! this state, then the engine's own.
+//! this state, then the engine's own or what is written.
 
 mod feeds;
 mod manual;
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,6 +38,8 @@ const DIRECTORY: &str = "groups";
 const MOST_WORKERS: usize = 4;
 /// How long what is known about a group outlives its configuration.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
+/// How often a file is told that its group is configured.
+const REMINDED: Duration = Duration::from_secs(86_400);
 /// How long the thread sleeps where nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -110,6 +113,10 @@ pub struct Groups {
     directory: Option<PathBuf>,
     system: System,
     state: Mutex<State>,
+    /// Counts what is to be written, in the order of the state.
+    turns: AtomicU64,
+    /// The turn of what each file has; held while one is written.
+    written: Mutex<BTreeMap<PathBuf, u64>>,
     /// Something is due earlier than was thought, or a worker is free.
     wake: Condvar,
 }
@@ -143,6 +150,8 @@ impl Groups {
             directory: state.map(|state| state.join(DIRECTORY)),
             system: System::default(),
             state: Mutex::default(),
+            turns: AtomicU64::new(0),
+            written: Mutex::default(),
             wake: Condvar::new(),
         };
         groups.lock().follow(&groups, config, Others::Forget);
@@ -178,6 +187,7 @@ impl Groups {
         let mut state = self.lock();
         state.committing = false;
         state.in_force().for_each(|in_force| in_force.set(true));
+        self.touch(&state, SystemTime::now());
         self.forget_others(&state, SystemTime::now());
     }
 
@@ -195,8 +205,13 @@ impl Groups {
     /// Keeps the time table until [`Groups::close`]. Changes go to `tables` as long as it lives.
     pub fn keep(self: &Arc<Self>, tables: &Weak<dyn Tables>) {
         let mut state = self.lock();
+        let mut reminded = Instant::now();
         while !state.closing {
             let (now, wall) = (Instant::now(), SystemTime::now());
+            if now.duration_since(reminded) >= REMINDED {
+                self.touch(&state, wall);
+                reminded = now;
+            }
             let mut wait = IDLE;
             // During a commit nobody knows which groups there are; it wakes us at its end.
             if let Some(tables) = tables.upgrade().filter(|_| !state.committing) {
@@ -238,16 +253,41 @@ impl Groups {
         }
     }
 
-    /// What is in force stays in force whatever the disk says; whoever reads the log must know.
-    fn save(&self, group: &str, source: Source, saved: &Saved) -> Result<(), String> {
+    /// The place of a change among all; taken with the state locked, so that the disk never goes back to what was before it.
+    fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One after the other, and never what is older than the file. What is in force stays in force whatever the disk says;
+    /// whoever reads the log must know.
+    fn save(&self, turn: u64, group: &str, source: Source, saved: &Saved) -> Result<(), String> {
         let Some(path) = self.path(group, source) else {
             return Ok(());
         };
-        store::save(&path, saved).map_err(|error| {
+        // A turn is noted when its file is whole.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.get(&path).is_some_and(|newer| *newer > turn) {
+            return Ok(());
+        }
+        if let Err(error) = store::save(&path, saved) {
             let file = path.display();
             tracing::error!(group, source = source.name(), %file, %error, "members will not survive a restart");
-            format!("cannot write {file}: {error}")
-        })
+            return Err(format!("cannot write {file}: {error}"));
+        }
+        written.insert(path, turn);
+        Ok(())
+    }
+
+    /// Files of groups that are configured are as new as that, however long ago a member changed: see
+    /// [`Groups::forget_others`].
+    fn touch(&self, state: &State, now: SystemTime) {
+        let sources = |group| Source::ALL.map(|source| self.path(group, source));
+        for path in state.manual.keys().flat_map(|group| sources(group)).flatten() {
+            // Many a source has none. One that cannot be written is named where that matters.
+            if let Ok(file) = fs::File::options().write(true).open(path) {
+                let _ = file.set_modified(now);
+            }
+        }
     }
 
     /// Removes the files of groups that have not been configured for a while. Not at once: a rollback may bring a group back,

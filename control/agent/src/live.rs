@@ -40,6 +40,8 @@ pub struct LiveFirewall {
     commits: Commits,
     /// As they were made at the start.
     tables: Tables,
+    /// The name that what is pinned goes by; `None`: nothing is.
+    pinned: Option<String>,
     groups: Arc<groups::Groups>,
 }
 
@@ -48,6 +50,7 @@ impl LiveFirewall {
     /// sources of its groups.
     pub fn new(engine: Engine, config: Config, commits: Commits, groups: Arc<groups::Groups>) -> Self {
         Self {
+            pinned: engine.is_pinned().then(|| config.name.clone()),
             engine,
             tables: Tables::of(&config),
             config: RwLock::new(config),

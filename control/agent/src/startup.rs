@@ -74,11 +74,19 @@ pub fn choose(
             Err(error) => log::refusal(&error),
         }
     }
-    let configuration = document(store, current)?;
+    last(store, &unchanged)
+}
+
+/// The last committed revision, whatever its deadline: the running daemon sees to that.
+///
+/// # Errors
+/// If there is none, or it is not sound any more.
+pub fn last(store: &Store, reason: &str) -> Result<Beginning> {
+    let current = store.current().context("nothing was committed yet")?;
     Ok(Beginning {
-        configuration,
+        configuration: document(store, current)?,
         draft: None,
-        reason: unchanged,
+        reason: reason.to_owned(),
     })
 }
 

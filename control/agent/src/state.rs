@@ -2,7 +2,8 @@
 //! own below the same roof.
 //!
 //! Without `--state` the roof is [`DEFAULT`]; where that cannot be made or written (a container with a read-only root), the
-//! daemon runs all the same, says so, and forgets with its end. A directory that was named must be there.
+//! daemon runs all the same, says so, and forgets with its end. Not if revisions are there: those are what was last in force. A
+//! directory that was named must be there.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -54,7 +55,7 @@ fn nothing_kept(path: &Path, error: &dyn std::fmt::Display) {
 /// The revisions, and whether they outlive the daemon.
 ///
 /// # Errors
-/// If another daemon keeps its revisions there; if the directory was `named` and cannot be used.
+/// If another daemon keeps its revisions there; if the directory was `named`, or has revisions, and cannot be used.
 pub fn revisions(directory: Option<&Path>, named: bool, kept: usize) -> Result<(Store, bool)> {
     if let Some(directory) = directory {
         match Directory::open(&directory.join(REVISIONS)) {
@@ -68,6 +69,16 @@ pub fn revisions(directory: Option<&Path>, named: bool, kept: usize) -> Result<(
                     );
                 }
                 return Ok((store, true));
+            }
+            // Whoever has committed before does not mean the file of --config, which is older.
+            Err(error @ StoreError::Io { .. }) if !named && has_revisions(Some(directory)) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "{} has revisions and cannot be used any more; make it writable, or name another directory with \
+                         --state to begin anew with the file of --config",
+                        directory.display()
+                    )
+                });
             }
             Err(error @ StoreError::Io { .. }) if !named => nothing_kept(directory, &error),
             Err(error) => return Err(error.into()),
@@ -119,5 +130,23 @@ mod tests {
         fs::write(&file, "").expect("a file");
         let (_, durable) = revisions(Some(&file), false, 50).expect("memory");
         assert!(!durable);
+    }
+
+    #[test]
+    fn revisions_that_cannot_be_opened_are_not_passed_over() {
+        let roof = tempfile::tempdir().expect("a directory");
+        let kept = roof.path().join(REVISIONS);
+        // Nobody can open this for writing, not even root.
+        fs::create_dir_all(kept.join("lock")).expect("a directory");
+        revisions(Some(roof.path()), false, 50).expect("memory, since nothing is lost");
+        fs::write(kept.join("00000007.revision"), "").expect("a file");
+        assert!(has_revisions(Some(roof.path())));
+        let error = revisions(Some(roof.path()), false, 50).expect_err("a refusal");
+        assert!(
+            error
+                .to_string()
+                .contains("has revisions and cannot be used any more"),
+            "{error:#}"
+        );
     }
 }

@@ -2,15 +2,58 @@
 //!
 //! Owns the way along the keys. Nothing is built up in memory: the deserializer walks, and only the strings at the end
 //! of a key are looked at. Lists on the way are walked through. A document that breaks off refuses the whole list, since
-//! nobody knows what is missing. Depth is bounded by serde_json (128).
+//! nobody knows what is missing. Depth is bounded by serde_json (128), the length of a string by [`Bounded`], as serde_json
+//! keeps one until its end.
 
 use std::fmt;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::entry::{Entry, Fault};
 use crate::list::{Collector, ListError};
+
+/// The longest string. A pattern of STIX may name thousands of addresses, an artifact has its content with it.
+const LONGEST: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+#[error("a string is longer than {LONGEST} bytes")]
+struct TooLong;
+
+/// Fails where a string of JSON goes on for more than [`LONGEST`] bytes.
+pub(crate) struct Bounded<R> {
+    inner: R,
+    /// How far into a string this is; `None`: between strings.
+    within: Option<usize>,
+    escaped: bool,
+}
+
+impl<R: Read> Bounded<R> {
+    pub(crate) const fn new(inner: R) -> Self {
+        Self {
+            inner,
+            within: None,
+            escaped: false,
+        }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        for byte in buffer.iter().take(got) {
+            self.within = match (self.within, byte) {
+                (None, b'"') => Some(0),
+                (None, _) => None,
+                (Some(_), b'"') if !self.escaped => None,
+                (Some(LONGEST), _) => return Err(io::Error::other(TooLong)),
+                (Some(length), _) => Some(length + 1),
+            };
+            self.escaped = *byte == b'\\' && self.within.is_some() && !self.escaped;
+        }
+        Ok(got)
+    }
+}
 
 pub(crate) fn read(input: &mut dyn BufRead, collector: &mut Collector<'_>) -> Result<(), ListError> {
     let rules = collector.rules;
@@ -21,7 +64,7 @@ pub(crate) fn read(input: &mut dyn BufRead, collector: &mut Collector<'_>) -> Re
     };
     let before = collector.seen();
     let (mut error, mut found, mut any) = (None, false, false);
-    let mut documents = serde_json::Deserializer::from_reader(input);
+    let mut documents = serde_json::Deserializer::from_reader(Bounded::new(input));
     loop {
         // Ok at the end of the text; anything else that is not the text's own fault ends here too.
         match documents.end() {
@@ -56,7 +99,14 @@ pub(crate) fn read(input: &mut dyn BufRead, collector: &mut Collector<'_>) -> Re
 
 pub(crate) fn malformed(error: serde_json::Error) -> ListError {
     if error.is_io() {
-        return ListError::Read(io::Error::from(error));
+        let error = io::Error::from(error);
+        return match error.get_ref().is_some_and(|inner| inner.is::<TooLong>()) {
+            true => ListError::Malformed {
+                format: "JSON",
+                why: error.to_string(),
+            },
+            false => ListError::Read(error),
+        };
     }
     ListError::Malformed {
         format: "JSON",

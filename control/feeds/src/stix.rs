@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::entry::Entry;
-use crate::json::malformed;
+use crate::json::{Bounded, malformed};
 use crate::list::{Collector, ListError};
 
 pub(crate) fn read(
@@ -23,7 +23,7 @@ pub(crate) fn read(
     now: SystemTime,
 ) -> Result<(), ListError> {
     let mut error = None;
-    let mut documents = serde_json::Deserializer::from_reader(input);
+    let mut documents = serde_json::Deserializer::from_reader(Bounded::new(input));
     let bundle = Bundle {
         collector,
         now,
@@ -79,7 +79,7 @@ impl<'de> Visitor<'de> for Bundle<'_, '_> {
                     }
                 }
                 // An envelope of several pages: the rest would be missing.
-                "more" if map.next_value::<serde_json::Value>()? == true => {
+                "more" if map.next_value::<Flag>()?.0 => {
                     return Err(A::Error::custom(
                         "the server holds more pages; raise its page size",
                     ));
@@ -184,19 +184,66 @@ struct Text(Option<String>);
 #[derive(Default)]
 struct Flag(bool);
 
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// What may be anything. By hand, since serde builds up in memory whatever an untagged enum is made from.
 enum Loose {
     Text(String),
     Flag(bool),
-    Other(IgnoredAny),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Loose {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Anything)
+    }
+}
+
+struct Anything;
+
+impl<'de> Visitor<'de> for Anything {
+    type Value = Loose;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Loose, E> {
+        Ok(Loose::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Loose, E> {
+        Ok(Loose::Flag(value))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Loose, E> {
+        Ok(Loose::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Loose, E> {
+        Ok(Loose::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Loose, E> {
+        Ok(Loose::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Loose, E> {
+        Ok(Loose::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Loose, A::Error> {
+        IgnoredAny.visit_seq(list).map(|_| Loose::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Loose, A::Error> {
+        IgnoredAny.visit_map(map).map(|_| Loose::Other)
+    }
 }
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(match Loose::deserialize(deserializer)? {
             Loose::Text(text) => Some(text),
-            Loose::Flag(_) | Loose::Other(_) => None,
+            Loose::Flag(_) | Loose::Other => None,
         }))
     }
 }

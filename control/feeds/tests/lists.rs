@@ -205,6 +205,45 @@ fn json_along_keys() {
 }
 
 #[test]
+fn a_string_of_json_has_an_end() {
+    let long = Rules {
+        max_bytes: 8 << 20,
+        ..keyed(&["a"])
+    };
+    let stix = Rules {
+        keys: Vec::new(),
+        ..long.clone()
+    };
+    // Escaped quotes do not end a string, two backslashes and a quote do.
+    let sound = format!(
+        r#"{{"b": "{}", "c\\": "\\", "a": "192.0.2.1"}}"#,
+        r#"\""#.repeat(500_000)
+    );
+    assert_eq!(prefixes(&sound, &long), "192.0.2.1/32");
+    let endless = r#"\""#.repeat(600_000);
+    for (text, rules) in [
+        (format!(r#"{{"a": "{endless}"}}"#), &long),
+        (format!(r#"{{"b": ["{endless}"], "a": "192.0.2.1"}}"#), &long),
+        (format!(r#"{{"{endless}": 1}}"#), &long),
+        (format!(r#"{{"type": "bundle", "{endless}": 1}}"#), &stix),
+        (
+            format!(r#"{{"type": "bundle", "objects": [{{"pattern": "{endless}"}}]}}"#),
+            &stix,
+        ),
+    ] {
+        let refused = refusal(&text, rules);
+        assert!(
+            refused.ends_with("a string is longer than 1048576 bytes"),
+            "{refused}"
+        );
+    }
+    // What is no text is nothing, whatever it is.
+    let odd = r#"{"type": "bundle", "more": [{}], "objects": [{"type": "indicator", "revoked": null, "valid_from": {"a": [1]},
+        "valid_until": -1.5, "pattern": "[ipv4-addr:value = '192.0.2.1']"}, {"type": 7, "pattern": ["x"]}]}"#;
+    assert_eq!(prefixes(odd, &stix), "192.0.2.1/32");
+}
+
+#[test]
 fn ndjson_is_one_document_after_the_other() {
     // Spamhaus DROP as JSON ends in a line about itself.
     let text = "{\"cidr\":\"1.10.16.0/20\",\"sblid\":\"SBL256894\"}\n{\"cidr\":\"2.56.192.0/22\"}\n\

@@ -163,7 +163,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`]; nothing has changed then.
     pub fn prepare(&mut self, draft: Draft, document: &[u8]) -> Result<Prepared, StoreError> {
-        let back_to = self.current().map(|revision| revision.number);
+        // A revision that nobody has confirmed is none to come back to.
+        let back_to = self.current().map(|current| {
+            let awaited = current.awaited();
+            awaited.map_or(current.number, |awaited| awaited.back_to)
+        });
         let revision = Revision {
             number: self.next,
             time_ms: draft.time_ms,
@@ -212,7 +216,7 @@ impl Store {
             return Err(failed("sync the name of", &name)(error));
         }
         self.next = number + 1;
-        self.prune();
+        self.prune(revision.awaited().map(|awaited| awaited.back_to));
         Ok(self.revisions.entry(number).or_insert(revision))
     }
 
@@ -277,13 +281,15 @@ impl Store {
         written
     }
 
-    /// Removes what is more than is kept, counting the one to come. What cannot be removed now is found and removed after the
-    /// next start.
-    fn prune(&mut self) {
+    /// Removes what is more than is kept, counting the one to come, but not the one that may come back. What cannot be removed
+    /// now is found and removed after the next start.
+    fn prune(&mut self, back_to: Option<u64>) {
         while self.revisions.len() + 1 > self.kept {
-            let Some((number, _)) = self.revisions.pop_first() else {
+            let mut numbers = self.revisions.keys().copied();
+            let Some(number) = numbers.find(|number| Some(*number) != back_to) else {
                 return;
             };
+            self.revisions.remove(&number);
             let _ = self.disk.remove(&file::name(number));
         }
     }

@@ -134,6 +134,33 @@ fn a_confirmation_is_awaited_given_and_remembered() {
 }
 
 #[test]
+fn what_comes_back_was_confirmed_and_is_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = open(directory.path());
+    commit(&mut store, "sound");
+    // Three are kept, and each of these would push the sound one out.
+    for (number, text) in [(2, "tried"), (3, "again"), (4, "and again"), (5, "once more")] {
+        let draft = Draft {
+            confirm_within_ms: Some(300_000),
+            ..draft(text)
+        };
+        let prepared = store.prepare(draft, text.as_bytes()).expect("a disk");
+        let awaited = store.publish(prepared).expect("a disk").awaited();
+        assert_eq!(
+            awaited.map(|awaited| (awaited.number, awaited.back_to)),
+            Some((number, 1))
+        );
+    }
+    assert_eq!(numbers(&store), [1, 4, 5]);
+    drop(store);
+    let mut store = open(directory.path());
+    assert_eq!(store.document(1).expect("a document"), b"sound");
+    store.confirm(2_000, "anna").expect("a disk");
+    commit(&mut store, "next");
+    assert_eq!(numbers(&store), [4, 5, 6]);
+}
+
+#[test]
 fn damage_is_named_and_stepped_over() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut store = open(directory.path());

@@ -234,7 +234,7 @@ impl State {
                 Err(error) => tracing::error!(group, error, "members are not in force"),
             }
             // A failure is in the log.
-            let _ = groups.save(group, Source::Feed, &feed.saved());
+            let _ = groups.save(groups.turn(), group, Source::Feed, &feed.saved());
         }
     }
 }
@@ -338,9 +338,10 @@ impl Groups {
                 if feed.is_worth_writing() {
                     feed.written = Some(Instant::now());
                     let saved = feed.saved();
+                    let turn = self.turn();
                     drop(state);
                     // In force first, on the disk second; a failure is in the log.
-                    let _ = self.save(group, Source::Feed, &saved);
+                    let _ = self.save(turn, group, Source::Feed, &saved);
                 }
             }
             Err(error) => {

@@ -171,7 +171,7 @@ impl Groups {
         let milliseconds = milliseconds(began);
         let members = manual.entries.len();
         // Written while nobody else can change it, so that the disk never goes back.
-        let kept = self.save(group, Source::Manual, &saved(manual.kept()));
+        let kept = self.save(self.turn(), group, Source::Manual, &saved(manual.kept()));
         drop(state);
         // An end may be sooner than anything that was waited for.
         self.wake.notify_all();
@@ -222,7 +222,7 @@ impl State {
                 Err(error) => tracing::error!(group, error, "members are not in force"),
             }
             // A failure is in the log.
-            let _ = groups.save(group, Source::Manual, &saved(manual.kept()));
+            let _ = groups.save(groups.turn(), group, Source::Manual, &saved(manual.kept()));
         }
     }
 }

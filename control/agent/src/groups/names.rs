@@ -259,8 +259,9 @@ impl Groups {
             fetched: Some(wall),
             ..saved(Members::new(after, Vec::new()))
         };
+        let turn = self.turn();
         drop(state);
         // A failure is in the log.
-        let _ = self.save(group, Source::Dns, &saved);
+        let _ = self.save(turn, group, Source::Dns, &saved);
     }
 }

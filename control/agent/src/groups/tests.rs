@@ -351,12 +351,51 @@ fn members_by_hand_end_in_time_and_outlive_a_restart() {
     assert_eq!(kept.tables.shown("a/manual"), "192.0.2.1");
     drop(kept);
     let month_ago = SystemTime::now() - FORGOTTEN - Duration::from_secs(60);
-    let aged = std::fs::File::options().write(true).open(&file).expect("a file");
-    aged.set_modified(month_ago).expect("a time");
+    let age = || {
+        let aged = std::fs::File::options().write(true).open(&file).expect("a file");
+        aged.set_modified(month_ago).expect("a time");
+    };
+    age();
     drop(Running::start(Some(directory.path()), &config));
     assert!(file.exists(), "however old, it is configured");
     drop(Running::start(Some(directory.path()), &without));
+    assert!(file.exists(), "it was configured until now");
+    age();
+    drop(Running::start(Some(directory.path()), &without));
     assert!(!file.exists());
+}
+
+#[test]
+fn the_disk_never_goes_back_however_many_write() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let groups = Groups::load(
+        Some(directory.path()),
+        &config("    - { name: a, members: [] }\n"),
+    );
+    let members = |number: u64| {
+        let address = Ipv4Addr::from_bits(0xc000_0200 + u32::try_from(number).expect("a small number"));
+        saved(Members::new(vec![IpPrefix::host(address.into())], Vec::new()))
+    };
+    // Each worker has its turn, as under the lock of the state, and writes when it comes to it: the newest ones first.
+    let turns: Vec<u64> = (0..64).map(|_| groups.turn()).collect();
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (groups, turns) = (&groups, &turns);
+            scope.spawn(move || {
+                for turn in turns.iter().rev().skip(worker).step_by(4) {
+                    let saved = groups.save(*turn, "a", Source::Dns, &members(*turn));
+                    saved.expect("a whole file");
+                }
+            });
+        }
+    });
+    assert_eq!(groups.kept("a", Source::Dns), members(63));
+    let files = std::fs::read_dir(directory.path().join("groups")).expect("a directory");
+    assert_eq!(files.count(), 1, "nothing is left beside it");
+    groups
+        .save(groups.turn(), "a", Source::Dns, &members(70))
+        .expect("a file");
+    assert_eq!(groups.kept("a", Source::Dns), members(70));
 }
 
 /// Answers every question for A with this address, and for anything else with nothing.

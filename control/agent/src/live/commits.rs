@@ -2,7 +2,7 @@
 //!
 //! The order is: judge the document, bring it to the disk under no name yet, switch the engine, give it its name. A crash
 //! before the switch leaves the old revision, which is in force; one between switch and name leaves the old revision, which
-//! was in force; one after it leaves the new one. Whoever is told `committed` finds it after any crash, and a document that the
+//! was in force, though what is pinned enforces the new one until the next start; one after it leaves the new one. Whoever is told `committed` finds it after any crash, and a document that the
 //! engine refuses is never one that a restart would find. If the name cannot be given, the engine goes back.
 
 mod refusal;
@@ -16,6 +16,7 @@ use bulkhead_revisions::{Draft, Revision, Source, Store, StoreError, digest};
 use self::refusal::conflict;
 pub use self::refusal::{CommitError, log_error};
 use super::LiveFirewall;
+use super::tables::judge_name;
 use crate::configuration::Configuration;
 use crate::firewall::{Answered, Asked};
 use crate::report::{Committed, Confirmed, History, HistoryEntry, ShownConfig};
@@ -118,6 +119,7 @@ impl LiveFirewall {
             .iter()
             .map(ToString::to_string)
             .collect();
+        judge_name(self.pinned.as_deref(), &configuration.parsed.config)?;
         warnings.extend(self.tables.judge(&configuration.parsed.config)?);
         let mut committed = Committed {
             revision: 0,
@@ -132,7 +134,8 @@ impl LiveFirewall {
         let current = kept.store.current();
         if let Some(current) = current {
             conflict(current, &proposal)?;
-            if current.sha256 == digest {
+            // One that awaits confirmation ends its wait by another revision, whatever the document.
+            if current.sha256 == digest && current.awaited().is_none() {
                 committed.revision = current.number;
                 committed.milliseconds = milliseconds(began);
                 return Ok(committed);
@@ -234,8 +237,9 @@ impl LiveFirewall {
             None => {
                 // Which that is depends on the one in force: another commit in between would make it another.
                 asked.onto = asked.onto.or(kept.store.current().map(|current| current.number));
-                let previous = kept.store.previous().map(|revision| revision.number);
-                previous.ok_or_else(|| {
+                let awaited = kept.store.awaited().map(|awaited| awaited.back_to);
+                let previous = || kept.store.previous().map(|revision| revision.number);
+                awaited.or_else(previous).ok_or_else(|| {
                     CommitError::Impossible("there is no revision before this one".to_owned())
                 })?
             }

@@ -1,4 +1,5 @@
-//! The room that the tables have: made once, at the start, so that a commit must fit into what there is.
+//! What is made once, at the start, so that a commit must fit into it: the room that the tables have, and the name that pins go
+//! by.
 
 use bulkhead_config::{Config, Size};
 use bulkhead_dataplane::bpf::Sizes;
@@ -54,6 +55,23 @@ impl Tables {
     }
 }
 
+/// Refuses another name than that of `pinned`, what is pinned: the next start would look for it under the new name, and find
+/// interfaces that somebody else guards.
+///
+/// # Errors
+/// [`CommitError::Impossible`]
+pub fn judge_name(pinned: Option<&str>, config: &Config) -> Result<(), CommitError> {
+    let next = &config.name;
+    match pinned.filter(|pinned| pinned != next) {
+        None => Ok(()),
+        Some(pinned) => Err(CommitError::Impossible(format!(
+            "metadata.name cannot change from \"{pinned}\" to \"{next}\" while the daemon runs, since what it enforces is \
+             pinned by that name; put the document into the file of --config, stop the daemon, run `bulkhead detach \
+             {pinned}` and start it again, or keep the name"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bulkhead_config::SizeName;
@@ -96,6 +114,19 @@ mod tests {
             error
                 .to_string()
                 .contains("4 policies do not fit the tables, which were made for 3"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_pinned_keeps_its_name() {
+        let next = config("small", 1);
+        judge_name(Some("x"), &next).expect("its name");
+        judge_name(None, &next).expect("nothing is pinned");
+        let error = judge_name(Some("edge"), &next).expect_err("another name");
+        assert!(
+            error.to_string().contains("from \"edge\" to \"x\"")
+                && error.to_string().contains("`bulkhead detach edge`"),
             "{error}"
         );
     }

@@ -155,6 +155,19 @@ fn what_was_not_confirmed_in_time_gives_way() {
     assert_eq!((current.number, current.repeats), (3, Some(1)));
     assert_eq!(machine.start_at(NOW + 70_000), chosen("first", None), "once");
 
+    // The data plane may refuse what should come back.
+    machine.commit("second-again", Some(60_000));
+    let last = last(&machine.store, "refused").expect("a revision");
+    assert_eq!(last.configuration.parsed.config.name, "second-again");
+    assert!(
+        last.draft.is_none() && machine.store.awaited().is_some(),
+        "the deadline stands"
+    );
+    assert_eq!(
+        machine.start_at(NOW + 60_000),
+        chosen("first", Some(Source::ConfirmTimeout))
+    );
+
     // Confirmed in time, it stays.
     machine.commit("third", Some(60_000));
     machine.store.confirm(NOW, "anna").expect("memory");

@@ -318,6 +318,22 @@ fn netns_agent_what_nobody_confirms_is_taken_back_over_a_crash_too() {
         daemon.log()
     );
     assert_eq!(in_force(&daemon), 10);
+
+    // Taken back to on trial, and not confirmed: the same document again, and nothing waits any more.
+    daemon.json(&["commit", &own, "--confirm", "5m"]);
+    let tried = daemon.json(&["rollback", "10", "--confirm", "1s"]);
+    assert_eq!((&tried["revision"], &tried["back_to"]), (&12.into(), &10.into()));
+    await_revision(&daemon, 13);
+    refused(&daemon, &["confirm"], 1, &["nothing awaits confirmation"]);
+
+    // Two in a row that nobody has confirmed: `rollback` is to the one before both.
+    daemon.json(&["commit", &own, "--confirm", "5m"]);
+    let tried = daemon.json(&["rollback", "9", "--confirm", "5m"]);
+    assert_eq!((&tried["revision"], &tried["back_to"]), (&15.into(), &13.into()));
+    assert!(is_open(inside, &listening));
+    assert_eq!(daemon.json(&["rollback"])["revision"], 16);
+    assert_eq!(daemon.json(&["history"])["revisions"][0]["repeats"], 13);
+    assert!(!is_open(inside, &listening));
 }
 
 #[test]
