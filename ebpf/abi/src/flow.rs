@@ -282,8 +282,16 @@ pub mod flow_flags {
     pub const LONG_WAY: u8 = COUNTED | PROXIED | GATEWAY;
 }
 
-/// One direction of a session. 168 bytes; what an established packet needs is in the first 64 and, when it is
-/// translated, in the second (two bytes of the station check always are).
+/// Silence is measured in units of `1 << SILENCE_SHIFT` nanoseconds, about a millisecond: see [`Flow::silence`].
+const SILENCE_SHIFT: u32 = 20;
+
+/// One direction of a session. 176 bytes, in the order in which a packet needs them.
+///
+/// The kernel gives an entry of 256 bytes that begins at a cache line, of which 8 are the allocator's and 48 the table's own
+/// (`LLIST_NODE_SZ` in kernel/bpf/memalloc.c, `struct htab_elem` in kernel/bpf/hashtab.c). Behind an IPv4 key the first
+/// 56 bytes of the value share a cache line with the key's end: what every packet writes and most of what it compares.
+/// The next 64 are another: the rest of what is compared, a TCP connection's edges, and an IPv4 translation. The last
+/// 56 no established IPv4 packet touches. Behind an IPv6 key the lines begin 24 bytes earlier.
 ///
 /// Races: packets of one flow may run on several CPUs. `last_seen_ns`, `packets`, `bytes` and the TCP fields are
 /// written without atomics: the worst outcome is a count short by the packets that collided, or a window a segment
@@ -320,25 +328,28 @@ pub struct Flow {
     pub disposition: u8,
     /// A [`Hop`].
     pub hop: u8,
+
     /// MTU of the egress interface, bytes of layer 3.
     pub mtu: u32,
+    /// Silent for less than this, the session is within its timeout whatever its other direction did: the timeout of its
+    /// state and service under the configuration that `generation` names, in whole units of 2^20 ns. Written by the long
+    /// way together with `state`, and good for as long as the generation is in force.
+    pub silence: u32,
     /// Last four bytes of the ingress interface's MAC, memory order: frames for another station are not ours.
     pub ingress_mac_low: u32,
-
-    /// Source address after translation, network order.
-    pub new_source_be: [u32; 4],
-    /// Destination address after translation, network order.
-    pub new_destination_be: [u32; 4],
-    /// Source port (ICMP: identifier) after translation, host order.
-    pub new_source_port: u16,
-    /// Destination port after translation, host order.
-    pub new_destination_port: u16,
+    /// First two bytes of the ingress interface's MAC, memory order.
+    pub ingress_mac_high: u16,
+    /// TCP: largest window this side has advertised since the handshake, unscaled; before, that of its SYN.
+    pub tcp_window: u16,
     /// TCP: highest sequence number this side sent, plus one.
     pub tcp_end: u32,
     /// TCP: highest acknowledgement this side sent; before it sent any, the other side's initial sequence number.
     pub tcp_ack: u32,
-    /// TCP: largest window this side has advertised since the handshake, unscaled; before, that of its SYN.
-    pub tcp_window: u16,
+    /// TCP: the highest sequence number this side may send up to: the other direction's `tcp_offer` as it was when it was
+    /// last looked at.
+    pub tcp_limit: u32,
+    /// TCP: the highest sequence number the other side was ever allowed to send up to: acknowledgement plus window.
+    pub tcp_offer: u32,
     /// TCP: shift of this side's windows. During the handshake what its SYN announced: [`Flow::NO_SCALE`] for nothing.
     pub tcp_scale: u8,
     /// Zone the session's packets of this direction come from.
@@ -347,13 +358,15 @@ pub struct Flow {
     pub to_zone: u8,
     /// Protocol, for user space and for building the partner's key.
     pub protocol: u8,
-    /// First two bytes of the ingress interface's MAC, memory order.
-    pub ingress_mac_high: u16,
-    /// TCP: the highest sequence number this side may send up to: the other direction's `tcp_offer` as it was when it was
-    /// last looked at.
-    pub tcp_limit: u32,
-    /// TCP: the highest sequence number the other side was ever allowed to send up to: acknowledgement plus window.
-    pub tcp_offer: u32,
+    /// Source port (ICMP: identifier) after translation, host order.
+    pub new_source_port: u16,
+    /// Destination port after translation, host order.
+    pub new_destination_port: u16,
+    /// Source address after translation, network order.
+    pub new_source_be: [u32; 4],
+    /// Destination address after translation, network order.
+    pub new_destination_be: [u32; 4],
+
     /// ICMP: `type << 8 | code` of the session's first packet, what policy was asked about; in the reply flow the type
     /// that answers it. Only messages of this type are the flow's.
     pub icmp_type_code: u32,
@@ -371,15 +384,42 @@ pub struct Flow {
     pub tcp_delta: u32,
     /// Index of the destination NAT rule, `u32::MAX` for none.
     pub destination_rule: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Number of the session, the same in both flows.
     pub session_id: u64,
     /// When the session was created, ns.
     pub created_ns: u64,
 }
 
-const _: () = assert!(size_of::<Flow>() == 168 && size_of::<FlowKey4>() == 16 && size_of::<FlowKey6>() == 40);
+/// Bytes of the value in the first of an IPv4 entry's cache lines that hold any of it.
+const FIRST_LINE_BYTES: usize = 56;
+const _: () = assert!(size_of::<Flow>() == 176 && size_of::<FlowKey4>() == 16 && size_of::<FlowKey6>() == 40);
+const _: () = assert!(core::mem::offset_of!(Flow, mtu) == FIRST_LINE_BYTES);
+// The first word of an address is all of an IPv4 address.
+const _: () = assert!(core::mem::offset_of!(Flow, new_destination_be) + 4 <= FIRST_LINE_BYTES + 64);
 
 impl Flow {
+    /// [`Flow::silence`] of a session that may be idle for so long.
+    #[must_use]
+    #[inline(always)]
+    pub const fn silence_of(timeout_ns: u64) -> u32 {
+        // What is cut off makes it shorter than the timeout, never longer; so does the cap, 52 days.
+        let units = timeout_ns >> SILENCE_SHIFT;
+        if units > u32::MAX as u64 {
+            u32::MAX
+        } else {
+            units as u32
+        }
+    }
+
+    /// Whether this direction alone says that the session is within its timeout.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_lively(&self, now_ns: u64) -> bool {
+        now_ns.wrapping_sub(self.last_seen_ns) >> SILENCE_SHIFT < self.silence as u64
+    }
+
     /// [`Flow::tcp_scale`] of a side whose SYN announced none, which rules scaling out for both (RFC 7323, 2.2).
     pub const NO_SCALE: u8 = 0x80;
 
@@ -414,5 +454,39 @@ impl Flow {
             destination_port: self.new_source_port,
             protocol: self.key_protocol(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_lively_beyond_the_timeout() {
+        for timeout_ns in [
+            1,
+            1_000_000,
+            1_000_000_000,
+            20_000_000_001,
+            7_440_000_000_000,
+            u64::MAX,
+        ] {
+            let flow = Flow {
+                last_seen_ns: 5,
+                silence: Flow::silence_of(timeout_ns),
+                ..Flow::default()
+            };
+            assert!(!flow.is_lively(timeout_ns.saturating_add(5)), "{timeout_ns}");
+            let unit = 1 << SILENCE_SHIFT;
+            if timeout_ns >= 2 * unit {
+                let most = (u64::from(u32::MAX) << SILENCE_SHIFT).min(timeout_ns);
+                assert!(flow.is_lively(most - unit + 4), "{timeout_ns}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flow_that_was_never_told_is_not_lively() {
+        assert!(!Flow::default().is_lively(0));
     }
 }

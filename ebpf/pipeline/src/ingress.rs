@@ -8,10 +8,6 @@ use crate::{
     related, screens, session, tcp::window, wire,
 };
 
-/// A flow silent for longer than this is checked against its real timeout before it is used again. Short of every
-/// configurable timeout, so the short way needs no settings.
-pub const SILENCE_NS: u64 = 1_000_000_000;
-
 /// Judges a frame that entered a data interface (TCX: the whole way).
 ///
 /// `work.headers` holds the frame's first bytes, `work.ifindex` the interface it came in on.
@@ -177,7 +173,7 @@ fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
             && ordinary(flow, packet)
             && flow.mtu >= l3_bytes
             && (wired || packet.ttl > 1)
-            && now_ns.wrapping_sub(flow.last_seen_ns) < SILENCE_NS
+            && flow.is_lively(*now_ns)
             && (wired || station_is_ours(headers, flow));
         if !ready {
             return Found::Unusual;

@@ -15,7 +15,10 @@ use bulkhead_abi::{
     idle_timeout_ns, protocol,
 };
 
-use crate::{Table, Tables, Work, expect, ingress::SILENCE_NS, limits, session};
+use crate::{Table, Tables, Work, expect, limits, session};
+
+/// A reply flow as young as this may be that of a session which is just being entered.
+const ENTERING_NS: u64 = 1_000_000_000;
 
 /// How long the session of `work.flow` and `work.partner` may be idle, by the configuration in force: where the flow was
 /// permitted by an older one, its service is looked up again.
@@ -190,7 +193,7 @@ fn finish<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
 #[inline(never)]
 pub(crate) fn end_half<E: Tables>(env: &E, work: &mut Work) -> bool {
     let reply = is_reply(&work.flow);
-    if reply && work.now_ns.saturating_sub(work.flow.created_ns) < SILENCE_NS {
+    if reply && work.now_ns.saturating_sub(work.flow.created_ns) < ENTERING_NS {
         return false;
     }
     let (family, id) = (work.packet.family, work.flow.session_id);

@@ -432,6 +432,10 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, bytes: u32) {
     work.flow.packets += 1;
     work.flow.bytes += u64::from(bytes);
     work.flow.state = next;
+    // Of the session, so of both its directions; the other's counts once its generation is this one.
+    let silence = Flow::silence_of(life::timeout_ns(env, work));
+    work.flow.silence = silence;
+    work.partner.silence = silence;
     let own = &work.flow;
     let (packet, now_ns) = (&work.packet, work.now_ns);
     env.with_flow(table_of(work), family, &work.key, |flow| {
@@ -467,6 +471,7 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, bytes: u32) {
         flow.from_zone = own.from_zone;
         flow.to_zone = own.to_zone;
         flow.state = own.state;
+        flow.silence = silence;
         flow.fib_epoch = own.fib_epoch;
         flow.timeout_s = own.timeout_s;
     });
@@ -477,6 +482,7 @@ pub(crate) fn store<E: Tables>(env: &E, work: &mut Work, bytes: u32) {
         env.with_flow(table(work.partner_half_open), family, &work.partner_key, |flow| {
             if flow.session_id == partner.session_id {
                 flow.state = next;
+                flow.silence = silence;
                 if both {
                     tcp::copy_edges(flow, partner);
                 }
