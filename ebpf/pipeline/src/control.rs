@@ -113,7 +113,7 @@ pub fn mark<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowK
     marked
 }
 
-/// Second phase: ends the session that `key` belongs to if it is marked and still idle. Returns whether it was ended.
+/// Second phase: ends the session that `key` belongs to if both its directions are marked and it is still idle. Returns whether it was ended.
 #[inline(always)]
 pub fn collect<E: Tables + Clock>(
     env: &E,
@@ -126,12 +126,13 @@ pub fn collect<E: Tables + Clock>(
         return false;
     }
     let reply = life::is_reply(&work.flow);
-    let marked = if reply {
-        work.partner.generation
+    let (marked, other) = if reply {
+        (work.partner.generation, work.found_generation)
     } else {
-        work.found_generation
+        (work.found_generation, work.partner.generation)
     };
-    if !is_marked(marked) {
+    // A direction that is not marked may have the short way, where nobody looks at the other's mark.
+    if !is_marked(marked) || !is_marked(other) {
         return false;
     }
     let (idle, over) = is_idle(env, work, early_ms);

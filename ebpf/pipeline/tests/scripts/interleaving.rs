@@ -250,6 +250,23 @@ fn a_mark_that_comes_too_late_is_none() {
     }
 }
 
+/// A packet of the reply comes between the two marks and takes away its own, the only one there is yet. The reply has the
+/// short way again, where nobody sees the first direction's: that alone is not enough to collect.
+#[test]
+fn half_a_mark_collects_nothing() {
+    for mut scene in udp_scenes().chain(tcp_scenes()) {
+        let packet = scene.elsewhere(OUTSIDE, &scene.back, Reason::Established);
+        scene.net.tables().interrupt_swap(1, packet);
+        scene.mark();
+        assert!(is_marked(scene.net.only().3.generation));
+        scene.net.advance(30 * SECOND);
+        assert!(!scene.collect());
+        scene.mark();
+        assert!(scene.collect());
+        scene.is_over(&[Reason::EarlyAged]);
+    }
+}
+
 /// Two CPUs end the session at once, at every point of each other's way: it ends once.
 #[test]
 fn two_ends_are_one() {
