@@ -3,8 +3,10 @@
 //! Owns what it wrote and writes only differences. Routes of the local and the main table become one trie: where both
 //! have the same prefix the local one wins, as the kernel's rule order says; of several metrics the lowest; of several
 //! next hops the first. A gateway on its link has an entry of its own, whatever prefix leads to it: it is somebody, so nobody
-//! else is to answer for its address. Neighbours count while they are usable. Every change raises the FIB epoch, which makes each flow
-//! look its next hop up again at its next packet.
+//! else is to answer for its address. Neighbours count while they are usable; groups, which the kernel lists among them, do
+//! not, because nothing is forwarded to them. Every change of what a flow may remember raises the FIB epoch, which makes each
+//! flow look its next hop up again at its next packet: with a million of them that is a second of a CPU. A neighbour that is
+//! new is no such change: a flow that lacks one looks for it at every packet.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -105,9 +107,14 @@ fn neighbour_entry(neighbour: &Neighbour) -> (NeighbourKey, Option<u64>) {
     };
     let mac = neighbour
         .mac
-        .filter(|_| neighbour.usable())
+        .filter(|_| neighbour.usable() && !neighbour.address.is_multicast())
         .map(|mac| u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]));
     (key, mac)
+}
+
+/// Whether a flow may remember what is no longer so.
+fn outdates(before: Option<u64>, after: Option<u64>) -> bool {
+    before.is_some() && before != after
 }
 
 fn route_entry(route: &netlink::Route) -> RouteEntry {
@@ -179,7 +186,7 @@ impl Mirror {
         }
     }
 
-    /// Follows one neighbour; whether its entry changed. A stale one is probed: the kernel itself sends nothing to it any
+    /// Follows one neighbour; whether flows may remember it otherwise. A stale one is probed: the kernel itself sends nothing to it any
     /// more, so nobody else would notice that it moved.
     ///
     /// # Errors
@@ -205,7 +212,7 @@ impl Mirror {
         Ok(changed)
     }
 
-    /// Follows the removal of a neighbour; whether there was an entry.
+    /// Follows the removal of a neighbour; whether flows may remember it.
     ///
     /// # Errors
     /// If the table cannot be written.
@@ -229,21 +236,19 @@ impl Mirror {
         key: NeighbourKey,
         mac: Option<u64>,
     ) -> Result<bool, FibError> {
+        let before = self.neighbours.get(&key).copied();
         match mac {
-            Some(mac) if self.neighbours.get(&key) != Some(&mac) => {
+            Some(mac) if before != Some(mac) => {
                 maps.neighbours.set(&key, &mac)?;
                 self.neighbours.insert(key, mac);
-                Ok(true)
             }
-            Some(_) => Ok(false),
-            None => {
-                let had = self.neighbours.remove(&key).is_some();
-                if had {
-                    maps.neighbours.remove(&key)?;
-                }
-                Ok(had)
+            None if before.is_some() => {
+                self.neighbours.remove(&key);
+                maps.neighbours.remove(&key)?;
             }
+            _ => {}
         }
+        Ok(outdates(before, mac))
     }
 }
 
@@ -368,4 +373,35 @@ fn read_routes(netlink: &mut Netlink) -> Result<Routes, FibError> {
         }
     }
     Ok((routes4, routes6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_neighbour_outdates_no_flow_and_one_that_moved_or_left_does() {
+        assert!(!outdates(None, Some(1)));
+        assert!(!outdates(None, None));
+        assert!(!outdates(Some(1), Some(1)));
+        assert!(outdates(Some(1), Some(2)));
+        assert!(outdates(Some(1), None));
+    }
+
+    #[test]
+    fn groups_are_no_neighbours() {
+        let entry = |address: &str| {
+            let (_, mac) = neighbour_entry(&Neighbour {
+                index: 1,
+                address: address.parse().expect("an address"),
+                mac: Some([1, 0, 0, 0, 0, 2]),
+                state: NeighbourState::NoArp,
+            });
+            mac
+        };
+        assert_eq!(entry("10.0.0.2"), Some(0x0200_0000_0001));
+        for group in ["224.0.0.22", "ff02::16", "ff02::1:ff00:2"] {
+            assert_eq!(entry(group), None, "{group}");
+        }
+    }
 }
