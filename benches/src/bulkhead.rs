@@ -36,6 +36,8 @@ pub struct Bulkhead {
 pub struct Judged {
     /// Went their way.
     pub forwarded: u64,
+    /// Those of them that XDP settled.
+    pub in_xdp: u64,
     /// Opened a session, and went their way.
     pub created: u64,
     /// Were denied because no policy names them.
@@ -83,6 +85,7 @@ impl Bulkhead {
         let value = |name: &str| counters.get(name).copied().unwrap_or(0);
         let created = value("session_created");
         Ok(Judged {
+            in_xdp: value("established_xdp"),
             forwarded: value("established") + value("established_xdp") + value("half_open") + created,
             created,
             denied: value("default_deny"),
@@ -108,6 +111,17 @@ impl Bulkhead {
     }
 }
 
+/// Sessions there is room for where so many are to be.
+const fn room(sessions: u32) -> u32 {
+    let room = sessions + sessions / 4;
+    if room < 65_536 { 65_536 } else { room }
+}
+
+/// Entries that the session table then has.
+pub const fn flow_room(sessions: u32) -> u32 {
+    2 * room(sessions)
+}
+
 /// Room for the sessions of a scenario, its policy, and twice that where two generations share a table.
 fn sizes(policy: Policy, sessions: u32) -> Sizes {
     let (rules, addresses) = match policy {
@@ -116,7 +130,7 @@ fn sizes(policy: Policy, sessions: u32) -> Sizes {
         Policy::Group(count) => (1, count),
     };
     Sizes {
-        sessions: (sessions + sessions / 4).max(65_536),
+        sessions: room(sessions),
         half_open: 262_144,
         rules: 1_024 + 2 * rules,
         // As vectors too, of which a class has several.

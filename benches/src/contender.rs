@@ -14,6 +14,8 @@ pub enum Contender {
     BareXdp,
     /// The same with a lookup in the kernel's routing table.
     BareXdpFib,
+    /// The same with one lookup in a table like Bulkhead's of sessions.
+    BareXdpLookup,
     /// Bulkhead with XDP forced, no NAT.
     BulkheadXdp,
     /// Bulkhead with XDP forced and source NAT.
@@ -60,10 +62,11 @@ pub enum Carrier {
 
 impl Contender {
     /// All of them, in the order in which a round runs them: who is compared runs close together.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Source,
         Self::BareXdp,
         Self::BareXdpFib,
+        Self::BareXdpLookup,
         Self::BulkheadXdp,
         Self::BulkheadXdpNat,
         Self::BareTcx,
@@ -111,6 +114,7 @@ impl Contender {
             Self::Source => "source",
             Self::BareXdp => "bare-xdp",
             Self::BareXdpFib => "bare-xdp-fib",
+            Self::BareXdpLookup => "bare-xdp-lookup",
             Self::BulkheadXdp => "bulkhead-xdp",
             Self::BulkheadXdpNat => "bulkhead-xdp-nat",
             Self::BareTcx => "bare-tcx",
@@ -138,6 +142,7 @@ impl Contender {
             Self::Source => "packet source alone, dropped in XDP at the ingress",
             Self::BareXdp => "bare XDP bpf_redirect",
             Self::BareXdpFib => "bare XDP bpf_fib_lookup and bpf_redirect",
+            Self::BareXdpLookup => "bare XDP lookup in an equal table and bpf_redirect",
             Self::BulkheadXdp => "Bulkhead, XDP",
             Self::BulkheadXdpNat => "Bulkhead, XDP, source NAT",
             Self::BareTcx => "bare TCX bpf_redirect",
@@ -159,6 +164,7 @@ impl Contender {
             Self::Source => Carrier::Nothing,
             Self::BareXdp => Carrier::BareXdp("bench_bare_xdp"),
             Self::BareXdpFib => Carrier::BareXdp("bench_bare_xdp_fib"),
+            Self::BareXdpLookup => Carrier::BareXdp("bench_bare_xdp_lookup"),
             Self::BareTcx => Carrier::BareTcx("bench_bare_tcx"),
             Self::BareTcxPeer => Carrier::BareTcx("bench_bare_tcx_peer"),
             Self::Kernel => Carrier::Kernel(None),

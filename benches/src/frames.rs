@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 
-use crate::bulkhead::{Judged, MOST_FRESH};
+use crate::bulkhead::{self, Judged, MOST_FRESH};
 use crate::conntrack;
 use crate::contender::{Carrier, Contender};
 use crate::cpu::{self, Meter, Scope};
@@ -19,6 +19,7 @@ use crate::frame::FrameSpec;
 use crate::lab::{FIRST_PORT, Lab, Purpose, SINK_PORT, SOURCES, TARGETS};
 use crate::object::{Counts, Globals, Object, SinkMode, Traffic};
 use crate::policy::Policy;
+use crate::popularity::Order;
 
 mod sample;
 
@@ -54,6 +55,8 @@ pub struct Round {
     pub ns: f64,
     /// What part of the sent packets was lost, 0 to 1.
     pub loss: f64,
+    /// What part of the received packets XDP should have settled and left to TCX, 0 to 1.
+    pub left_to_tcx: f64,
 }
 
 impl Round {
@@ -72,6 +75,7 @@ impl Round {
                 cpu_seconds * 1e9 / received as f64
             },
             loss: sent.saturating_sub(received) as f64 / sent as f64,
+            left_to_tcx: 0.0,
         }
     }
 }
@@ -105,6 +109,12 @@ impl FrameLab {
             source_ifindex: source.namespace.netlink()?.link_by_name(&source.interface)?.index,
             bare_ifindex: sink.firewall_index,
             bare_macs: [sink.mac, sink.firewall_mac],
+            bare_entries: if contender == Contender::BareXdpLookup {
+                bulkhead::flow_room(traffic.flows)
+            } else {
+                0
+            },
+            draws: traffic.order == Order::Zipf,
         })?;
         let mut this = Self {
             lab,
@@ -166,7 +176,13 @@ impl FrameLab {
             Carrier::Kernel(_) => {}
             Carrier::Bulkhead { .. } => self.lab.start_bulkhead(self.traffic.established())?,
         }
-        self.object.set_traffic(&self.traffic)?;
+        if self.lab.contender == Contender::BareXdpLookup {
+            self.object.fill_table(self.traffic.flows)?;
+        }
+        self.object.set_traffic(&Traffic {
+            order: Order::InTurn,
+            ..self.traffic
+        })?;
         if self.lab.contender.two_way() && self.traffic.flows != Traffic::FRESH {
             self.prime()?;
         }
@@ -234,6 +250,7 @@ impl FrameLab {
         };
         let traffic = Traffic {
             flows: Traffic::FRESH,
+            order: Order::InTurn,
             targets: 1,
             first_target: permitted,
             ..self.traffic
@@ -289,7 +306,7 @@ impl FrameLab {
         let frame = self.send(WARM)?;
         let packets = (length.as_nanos() / frame.as_nanos().max(1)).clamp(1, MOST) as u32;
         let judged = self.judged()?;
-        let round = self.count(packets)?;
+        let mut round = self.count(packets)?;
         if let (Some(before), Some(after)) = (judged, self.judged()?) {
             let forwarded = after.forwarded - before.forwarded;
             ensure!(
@@ -297,6 +314,10 @@ impl FrameLab {
                 "{} packets arrived and the firewall counted {before:?}, then {after:?}",
                 round.received
             );
+            if let Carrier::Bulkhead { xdp: true, .. } = self.lab.contender.carrier() {
+                let left = round.received.saturating_sub(after.in_xdp - before.in_xdp);
+                round.left_to_tcx = left as f64 / round.received as f64;
+            }
         }
         Ok(round)
     }

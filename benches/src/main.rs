@@ -33,6 +33,7 @@ mod lab;
 mod object;
 mod plan;
 mod policy;
+mod popularity;
 mod promises;
 mod report;
 mod scenario;

@@ -6,16 +6,23 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions};
 
-use crate::frame::{FrameSpec, SHAPES, Size};
+use crate::frame::{FRAME_BYTES, FrameSpec, SHAPES, Size};
+use crate::popularity::{self, DRAWS, Order};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-bench-programs.o"));
 
 /// Frames per batch of a live test run. More would overrun the 256 slots of a veth's receive ring.
 const BATCH: u32 = 64;
+/// Draws in one value of the source's table of them.
+const CHUNK: usize = 1_024;
+
+/// Key and value of the bare lookup's table, as large as those of a flow of Bulkhead's.
+type BareKey = [u64; 2];
+type BareValue = [u64; 22];
 
 /// What the programs are told when they are loaded.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +35,10 @@ pub struct Globals {
     pub bare_ifindex: u32,
     /// Destination, then source MAC address of what they send.
     pub bare_macs: [[u8; 6]; 2],
+    /// Room in the bare lookup's table; 0 where nothing is looked up.
+    pub bare_entries: u32,
+    /// Whether flows are to be drawn by popularity, too.
+    pub draws: bool,
 }
 
 /// What the sink does with measured packets; until it is told, it lets them pass.
@@ -44,8 +55,10 @@ pub enum SinkMode {
 /// What the source sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
-    /// Flows, taken in turn; [`Self::FRESH`]: each packet is of another.
+    /// Flows; [`Self::FRESH`]: each packet is of another.
     pub flows: u32,
+    /// In which order they are taken.
+    pub order: Order,
     /// Destinations, all of them in turn but not in order, and begun anew with the flows.
     pub targets: u32,
     /// Number of the first destination.
@@ -62,11 +75,7 @@ impl Traffic {
     /// a short round, too, is spread over all of them.
     #[must_use]
     pub fn stride(&self) -> u32 {
-        let section = (f64::from(self.targets) * 0.618) as u32;
-        (1..=section)
-            .rev()
-            .find(|stride| gcd(*stride, self.targets) == 1)
-            .unwrap_or(0)
+        section(self.targets)
     }
 
     /// Sessions that are established beforehand.
@@ -74,6 +83,16 @@ impl Traffic {
     pub const fn established(&self) -> u32 {
         if self.flows == Self::FRESH { 0 } else { self.flows }
     }
+}
+
+/// About the golden section of a number, and prime to it; 0 of 1.
+#[must_use]
+pub fn section(of: u32) -> u32 {
+    let section = (f64::from(of) * 0.618) as u32;
+    (1..=section)
+        .rev()
+        .find(|stride| gcd(*stride, of) == 1)
+        .unwrap_or(0)
 }
 
 const fn gcd(a: u32, b: u32) -> u32 {
@@ -94,7 +113,11 @@ pub struct Object {
     ebpf: Ebpf,
     mode: Array<MapData, u32>,
     counts: PerCpuArray<MapData, u64>,
-    traffic: Array<MapData, [u32; 5]>,
+    traffic: Array<MapData, [u32; 6]>,
+    order: Array<MapData, [u32; CHUNK]>,
+    /// How many flows `order` was drawn from; 0: none yet.
+    drawn: u32,
+    table: HashMap<MapData, BareKey, BareValue>,
     shapes: Array<MapData, [u32; 4]>,
     next: PerCpuArray<MapData, [u32; 3]>,
     spec: FrameSpec,
@@ -120,6 +143,11 @@ impl Object {
             .override_global("SINK_PORT", &port, true)
             .override_global("BARE_IFINDEX", &globals.bare_ifindex, true)
             .override_global("BARE_MACS", macs.as_slice(), true)
+            .map_max_entries(
+                "SOURCE_ORDER",
+                if globals.draws { (DRAWS / CHUNK) as u32 } else { 1 },
+            )
+            .map_max_entries("BARE_TABLE", globals.bare_entries.max(1))
             .load(OBJECT)
             .context("cannot load the benchmark's BPF object")?;
         let mut map = |name: &str| {
@@ -130,6 +158,9 @@ impl Object {
             mode: Array::try_from(map("SINK_MODE")?)?,
             counts: PerCpuArray::try_from(map("SINK_COUNTS")?)?,
             traffic: Array::try_from(map("SOURCE_TRAFFIC")?)?,
+            order: Array::try_from(map("SOURCE_ORDER")?)?,
+            drawn: 0,
+            table: HashMap::try_from(map("BARE_TABLE")?)?,
             shapes: Array::try_from(map("SOURCE_SHAPES")?)?,
             next: PerCpuArray::try_from(map("SOURCE_NEXT")?)?,
             ebpf,
@@ -151,7 +182,21 @@ impl Object {
             traffic.first_target,
             turns.len() as u32,
             traffic.stride(),
+            match traffic.order {
+                Order::InTurn => 0,
+                Order::Zipf => DRAWS as u32,
+            },
         ];
+        if traffic.order == Order::Zipf && self.drawn != traffic.flows {
+            let draws = popularity::zipf(traffic.flows);
+            let (chunks, _) = draws.as_chunks::<CHUNK>();
+            for (index, chunk) in chunks.iter().enumerate() {
+                self.order
+                    .set(index as u32, chunk, 0)
+                    .context("cannot give the source its draws")?;
+            }
+            self.drawn = traffic.flows;
+        }
         self.traffic.set(0, words, 0)?;
         self.restart()?;
         let longest = turns.into_iter().max().unwrap_or(crate::frame::FRAME_BYTES);
@@ -166,6 +211,24 @@ impl Object {
         self.next
             .set(0, none, 0)
             .context("cannot set the source's next flow")
+    }
+
+    /// Fills the bare lookup's table with both directions of so many flows, as a firewall's that has seen them.
+    pub fn fill_table(&mut self, flows: u32) -> Result<()> {
+        for flow in 0..flows {
+            let frame = self.spec.finished(FRAME_BYTES, flow, 0);
+            let mut tuple = [0; 16];
+            tuple[..12].copy_from_slice(&frame[26..38]);
+            tuple[12] = frame[23];
+            for tuple in [tuple, turned(&tuple)] {
+                let (words, _) = tuple.as_chunks::<8>();
+                let key = [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])];
+                self.table
+                    .insert(key, [0; 22], 0)
+                    .with_context(|| format!("no room for flow {flow} of {flows}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
@@ -275,15 +338,30 @@ impl Object {
     }
 }
 
+/// The tuple of the other direction: addresses, ports, protocol.
+fn turned(tuple: &[u8; 16]) -> [u8; 16] {
+    let mut turned = *tuple;
+    turned[..8].rotate_left(4);
+    turned[8..12].rotate_left(2);
+    turned
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turned_tuple_has_both_ends_the_other_way_round() {
+        let tuple = *b"ssssddddppqq1...";
+        assert_eq!(&turned(&tuple), b"ddddssssqqpp1...");
+    }
 
     #[test]
     fn strides_reach_every_target_and_are_far_from_the_first() {
         for targets in [2, 10, 61, 1_000, 10_000, 100_000, 1_000_000] {
             let traffic = Traffic {
                 flows: 1,
+                order: Order::InTurn,
                 targets,
                 first_target: 0,
                 size: Size::Bytes(60),
@@ -294,6 +372,7 @@ mod tests {
         }
         let one = Traffic {
             flows: 1,
+            order: Order::InTurn,
             targets: 1,
             first_target: 0,
             size: Size::Bytes(60),

@@ -116,7 +116,13 @@ impl Scenario {
         use Contender as C;
         match self {
             Self::Established => &C::ESTABLISHED,
-            Self::Sessions => &[C::Source, C::BulkheadXdp, C::BulkheadTcx, C::Nftables],
+            Self::Sessions => &[
+                C::Source,
+                C::BareXdpLookup,
+                C::BulkheadXdp,
+                C::BulkheadTcx,
+                C::Nftables,
+            ],
             Self::Sizes => &[
                 C::BareXdp,
                 C::BulkheadXdp,
@@ -207,7 +213,7 @@ impl Settings {
         // Seconds of making a lab, of a round beside its length, of making the largest point.
         let (variants, round, setup, large) = match scenario {
             Scenario::Established => (1.0, seconds + 0.2, 1.0, 6.0),
-            Scenario::Sessions => (points.len() as f64, seconds + 0.3, 4.0, 30.0),
+            Scenario::Sessions => (2.0 * points.len() as f64, seconds + 0.3, 4.0, 40.0),
             Scenario::Sizes => (Self::SIZES.len() as f64, seconds + 0.2, 1.0, 0.0),
             Scenario::NewSessions => (1.0, 0.8, 1.0, 0.0),
             Scenario::Rules => (2.0 * points.len() as f64, 0.8, 1.0, f64::from(largest) * 1e-4),

@@ -185,9 +185,14 @@ impl Report {
     }
 
     fn ratio_table(&self) -> Table {
-        let mut table = Table::new("Further ratios", &["figure", "over", "ratio"]);
+        let mut table = Table::new("Further ratios", &["figure", "over", "of", "ratio"]);
         for ratio in &self.ratios {
-            table.row([name(&ratio.of), name(&ratio.over), spread(&ratio.ratio)]);
+            table.row([
+                name(&ratio.of),
+                name(&ratio.over),
+                ratio.quantity.to_owned(),
+                spread(&ratio.ratio),
+            ]);
         }
         table
     }

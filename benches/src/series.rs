@@ -128,6 +128,23 @@ impl Results {
                 loss * 100.0
             ));
         }
+        let left: Vec<f64> = frames
+            .iter()
+            .map(|round| round.left_to_tcx)
+            .filter(|left| *left > 0.0)
+            .collect();
+        if let Some(most) = left.iter().copied().reduce(f64::max) {
+            self.notes.push(format!(
+                "{} at {} of {} {}: in {} of {} rounds XDP left packets to TCX, at most {:.2} %",
+                point.contender.id(),
+                point.at,
+                point.scenario.id(),
+                point.variant,
+                left.len(),
+                frames.len(),
+                most * 100.0
+            ));
+        }
         self.add_lossy(point, Unit::Mpps, rounds, loss);
         if let Some(series) = self.series.last_mut().filter(|series| series.point == point) {
             series.frames = frames;

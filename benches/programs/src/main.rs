@@ -11,6 +11,7 @@
 //! | `bench_drop` | XDP | drops everything: the source alone |
 //! | `bench_bare_xdp` | XDP | MAC addresses, TTL, `bpf_redirect` |
 //! | `bench_bare_xdp_fib` | XDP | the same, asking the kernel's routing table for the way |
+//! | `bench_bare_xdp_lookup` | XDP | the same as `bench_bare_xdp` after one lookup in a table |
 //! | `bench_bare_tcx` | TCX ingress | the same |
 //! | `bench_bare_tcx_peer` | TCX ingress | the same with `bpf_redirect_peer` |
 //! | `bench_empty_xdp`, `bench_empty_tcx` | test run | nothing: what a test run's clock adds |
@@ -30,7 +31,7 @@ use aya_ebpf::{
         bpf_fib_lookup as bpf_fib_lookup_helper, bpf_redirect, bpf_redirect_peer, bpf_xdp_adjust_tail,
     },
     macros::{classifier, map, xdp},
-    maps::{Array, PerCpuArray},
+    maps::{Array, HashMap, PerCpuArray},
     programs::{TcContext, XdpContext},
 };
 
@@ -42,6 +43,10 @@ const REWRITTEN_BYTES: usize = 48;
 const HEADERS_BYTES: usize = 42;
 /// Shapes at most: the slots of the size mix.
 const SHAPES: u32 = 12;
+/// Draws in one value of `SOURCE_ORDER`.
+const CHUNK: u32 = 1_024;
+/// `BPF_F_NO_PREALLOC`: entries as a session table has them.
+const NO_PREALLOC: u32 = 1;
 
 /// Interface the source sends out of.
 #[unsafe(no_mangle)]
@@ -72,19 +77,26 @@ static BARE_IFINDEX: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static BARE_MACS: Global<[u32; 3]> = Global::new([0; 3]);
 
-/// What the source sends: flows, targets, the first target's number, shapes, and how far it is from a target to the next.
+/// What the source sends: flows, targets, the first target's number, shapes, how far it is from a target to the next, and
+/// how many draws there are; 0: flows are taken in turn.
 #[map]
-static SOURCE_TRAFFIC: Array<[u32; 5]> = Array::with_max_entries(1, 0);
+static SOURCE_TRAFFIC: Array<[u32; 6]> = Array::with_max_entries(1, 0);
 /// The shapes it takes in turn: bytes; IPv4 total length and UDP length in network byte order, as one word; sums of the
 /// IPv4 header and of pseudo header and segment, unfolded, in memory's byte order, without what the flow decides.
 #[map]
 static SOURCE_SHAPES: Array<[u32; 4]> = Array::with_max_entries(SHAPES, 0);
-/// The source's next flow, target and shape.
+/// The flows that were drawn, one after the other.
+#[map]
+static SOURCE_ORDER: Array<[u32; CHUNK as usize]> = Array::with_max_entries(1, 0);
+/// The source's next flow (or draw), target and shape.
 #[map]
 static SOURCE_NEXT: PerCpuArray<[u32; 3]> = PerCpuArray::with_max_entries(1, 0);
 /// What the sink does with measured packets; see `SINK_*`.
 #[map]
 static SINK_MODE: Array<u32> = Array::with_max_entries(1, 0);
+/// A table of tuples like a session table: as many entries, keys and values of the same size.
+#[map]
+static BARE_TABLE: HashMap<[u64; 2], [u64; 22]> = HashMap::with_max_entries(1, NO_PREALLOC);
 /// Packets counted: at the sink in XDP and in TCX, back at the source in XDP and in TCX.
 #[map]
 static SINK_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
@@ -137,11 +149,11 @@ pub fn bench_source(ctx: XdpContext) -> u32 {
     let (Some(traffic), Some(next)) = (SOURCE_TRAFFIC.get(0), SOURCE_NEXT.get_ptr_mut(0)) else {
         return XDP_ABORTED;
     };
-    let [flows, targets, first_target, shapes, stride] = *traffic;
+    let [flows, targets, first_target, shapes, stride, draws] = *traffic;
     // SAFETY: a per-CPU entry, and a test run holds its CPU while it runs a batch.
-    let [flow, target, slot] = unsafe {
+    let [turned, target, slot] = unsafe {
         let now = *next;
-        let flow = turn(now[0], flows);
+        let flow = turn(now[0], if draws == 0 { flows } else { draws });
         // Begins anew with the flows, so that a flow always has the same target.
         (*next)[0] = flow;
         (*next)[1] = if flow == 0 {
@@ -151,6 +163,14 @@ pub fn bench_source(ctx: XdpContext) -> u32 {
         };
         (*next)[2] = turn(now[2], shapes);
         now
+    };
+    let flow = if draws == 0 {
+        turned
+    } else {
+        let Some(chunk) = SOURCE_ORDER.get(turned / CHUNK) else {
+            return XDP_ABORTED;
+        };
+        chunk[(turned % CHUNK) as usize]
     };
     let Some(shape) = SOURCE_SHAPES.get(slot) else {
         return XDP_ABORTED;
@@ -340,6 +360,34 @@ fn forward(data: usize, data_end: usize) -> bool {
 #[xdp]
 pub fn bench_bare_xdp(ctx: XdpContext) -> u32 {
     if !forward(ctx.data(), ctx.data_end()) {
+        return XDP_PASS;
+    }
+    // SAFETY: no preconditions.
+    unsafe { bpf_redirect(BARE_IFINDEX.load(), 0) as u32 }
+}
+
+/// The least a stateful XDP forwarder can do: one lookup of the packet's tuple, one count in what was found.
+#[xdp]
+pub fn bench_bare_xdp_lookup(ctx: XdpContext) -> u32 {
+    let (data, data_end) = (ctx.data(), ctx.data_end());
+    let Some(packet) = frame(data, data_end, HEADERS_BYTES) else {
+        return XDP_PASS;
+    };
+    // SAFETY: HEADERS_BYTES were checked, and see `forward` for the alignment.
+    let key = unsafe {
+        let addresses = packet.add(26).cast::<u64>().read_unaligned();
+        let ports = packet.add(34).cast::<u32>().read_unaligned();
+        [
+            addresses,
+            u64::from(ports) | u64::from(packet.add(23).read()) << 32,
+        ]
+    };
+    let Some(found) = BARE_TABLE.get_ptr_mut(&key) else {
+        return XDP_PASS;
+    };
+    // SAFETY: the pointer comes from a successful lookup, entries are never removed, and one CPU sends.
+    unsafe { (*found)[1] += 1 };
+    if !forward(data, data_end) {
         return XDP_PASS;
     }
     // SAFETY: no preconditions.

@@ -46,9 +46,12 @@ fn a_limit_is_kept_at_its_target_and_broken_above() {
 fn a_cost_has_the_source_s_own_time_taken_off() {
     // 100 ns and 150 ns with the source, whose share is 50 ns: the cost has doubled.
     let figures = results(&[
-        (sessions(C::Source, 1_000), &[20.0]),
-        (sessions(C::BulkheadXdp, 1_000), &[10.0]),
-        (sessions(C::BulkheadXdp, 1_000_000), &[1e3 / 150.0]),
+        (sessions(C::Source, packets::IN_TURN, 1_000), &[20.0]),
+        (sessions(C::BulkheadXdp, packets::IN_TURN, 1_000), &[10.0]),
+        (
+            sessions(C::BulkheadXdp, packets::IN_TURN, 1_000_000),
+            &[1e3 / 150.0],
+        ),
     ]);
     let cost = promise(&figures, "established_xdp_cost_1000000_sessions");
     assert!((cost.measured - 2.0).abs() < 1e-9, "{cost:?}");
@@ -83,6 +86,7 @@ fn made(point: &Point) -> bool {
         only: Vec::new(),
     };
     let variants: &[&str] = match point.scenario {
+        Scenario::Sessions => &[packets::IN_TURN, packets::ZIPF],
         Scenario::Rules => &[packets::SPREAD, packets::LAST],
         Scenario::Groups => &[packets::SPREAD],
         Scenario::Latency => &[latency::IDLE_P99, latency::LOADED_P99],
@@ -104,13 +108,14 @@ fn made(point: &Point) -> bool {
 
 #[test]
 fn every_figure_that_is_judged_is_measured_by_a_full_run() {
-    let judged = PROMISES.iter().flat_map(|definition| match definition.quantity {
+    let promised = PROMISES.iter().map(|definition| definition.quantity);
+    let judged = promised.chain(FURTHER).flat_map(|quantity| match quantity {
         Quantity::Ratio(of, over) => vec![of, over],
         Quantity::Cost(of, over, source) => vec![of, over, source],
         Quantity::Value(point) => vec![point],
         Quantity::Elsewhere => Vec::new(),
     });
-    for point in judged.chain(FURTHER.into_iter().flat_map(|(of, over)| [of, over])) {
+    for point in judged {
         assert!(made(&point), "{point:?}");
     }
 }

@@ -11,6 +11,7 @@ use crate::go_on;
 use crate::object::Traffic;
 use crate::plan::{Scenario, Settings};
 use crate::policy::Policy;
+use crate::popularity::Order;
 use crate::series::{Point, Results};
 use crate::test_run;
 
@@ -26,10 +27,15 @@ const SMALL: Size = Size::Bytes(60);
 pub const SPREAD: &str = "spread over all";
 /// Traffic to the last rule.
 pub const LAST: &str = "all to the last";
+/// Sessions taken in turn, the worst case.
+pub const IN_TURN: &str = "each in turn";
+/// Sessions taken by their popularity.
+pub const ZIPF: &str = "by Zipf's law";
 
 const fn established_traffic(flows: u32) -> Traffic {
     Traffic {
         flows,
+        order: Order::InTurn,
         targets: 1,
         first_target: 0,
         size: SMALL,
@@ -105,7 +111,8 @@ pub fn established(settings: &Settings, results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// By number of sessions. The source alone is measured once: it does the same for a thousand flows and for a million.
+/// By number of sessions, taken in turn and by popularity. The source alone is measured once: it does the same for a
+/// thousand flows and for a million.
 pub fn sessions(settings: &Settings, results: &mut Results) -> Result<()> {
     let scenario = Scenario::Sessions;
     let mut entries = Vec::new();
@@ -114,11 +121,21 @@ pub fn sessions(settings: &Settings, results: &mut Results) -> Result<()> {
             if contender == Contender::Source && flows != 1_000 {
                 continue;
             }
-            let traffic = established_traffic(flows);
+            let traffic = |order| Traffic {
+                order,
+                ..established_traffic(flows)
+            };
             let at = u64::from(flows);
+            let points = [(IN_TURN, Order::InTurn), (ZIPF, Order::Zipf)].map(|(variant, order)| {
+                (
+                    point(scenario, contender, variant, at),
+                    traffic(order),
+                    Vec::new(),
+                )
+            });
             entries.push(Entry {
-                lab: lab(settings, contender, Policy::Simple, traffic, at)?,
-                points: vec![(point(scenario, contender, "", at), traffic, Vec::new())],
+                lab: lab(settings, contender, Policy::Simple, traffic(Order::Zipf), at)?,
+                points: points.into(),
             });
         }
     }
