@@ -410,14 +410,14 @@ impl Link {
         Ok(())
     }
 
-    /// Whether it is on the interface with this index in this network namespace.
+    /// Whether it is on the interface with this index in this network namespace. Others may take it off: by force
+    /// (`BPF_LINK_DETACH`), or a filter like any filter, or with the whole discipline.
     ///
     /// # Errors
     /// Whatever the kernel says.
-    pub fn is_on(&self, hook: Hook, ifindex: u32) -> Result<bool, LinkError> {
-        if matches!(self.holder, Holder::Filter(_)) {
-            // That is where it was found.
-            return Ok(true);
+    pub fn is_on(&mut self, hook: Hook, ifindex: u32) -> Result<bool, LinkError> {
+        if let Holder::Filter(filter) = &mut self.holder {
+            return Ok(filter.index() == ifindex && filter.is_there()?);
         }
         let info = self.info()?;
         // An index is unique in one namespace only, and an interface may have moved to another with its links. XDP cannot be

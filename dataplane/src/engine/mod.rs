@@ -7,6 +7,8 @@
 
 mod ageing;
 mod attach;
+#[cfg(test)]
+mod commit_faults;
 mod events;
 mod explain;
 mod frames;
@@ -28,7 +30,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -186,6 +188,8 @@ struct Shared {
     /// The programs were loaded for wire mode.
     wired: bool,
     stop: AtomicBool,
+    /// Programs that somebody else took off their interfaces and that are back.
+    restored: AtomicU64,
     /// What the tables were made for.
     sizes: Sizes,
     /// What the last sweep came to.
@@ -279,6 +283,7 @@ impl Engine {
             since_ns,
             wired,
             stop: AtomicBool::new(false),
+            restored: AtomicU64::new(0),
             sizes: options.sizes,
             ageing: Mutex::new(AgeingReport::default()),
         });
@@ -427,7 +432,7 @@ impl Shared {
         attach::renew(&mut interfaces, &object)?;
         // Packets that the programs before are busy with need their tables.
         grace::period();
-        if let Err(error) = object.finish(&attach::pins(&mut interfaces), grace::period) {
+        if let Err(error) = object.finish(&attach::pins(&interfaces), grace::period) {
             tracing::error!(%error, "what the daemon before has left could not be removed; the next start tries again");
         }
         Ok(())
@@ -476,9 +481,14 @@ impl Shared {
             // First its ruleset's name for the next judgement number, which is then another's.
             self.forget();
             self.take_back(live, done.moves.turned());
-            let _removed = stage::remove(&self.maps, &compiled);
+            let removed = stage::remove(&self.maps, &compiled);
             let _mirrored = self.sync(&interfaces, &mut fib);
             live.book.undo(done, None);
+            if let Err(left) = removed {
+                tracing::error!(error = %left, "entries of a failed commit are left; they are removed at the next look");
+                // There is none: it was cleared up above.
+                live.previous = Some(compiled);
+            }
             return Err(error);
         }
         // What is no longer configured loses its programs; its fail-closed rule stays.
@@ -542,6 +552,15 @@ impl Shared {
         if let Some(previous) = &live.previous {
             stage::remove(&self.maps, previous)?;
             live.previous = None;
+        }
+        Ok(())
+    }
+
+    /// Does what a change could not: another try, for as long as there is something left.
+    fn tidy(&self) -> Result<(), EngineError> {
+        let mut live = lock(&self.live);
+        if live.previous.is_some() || live.unsettled.is_some() {
+            self.clear_up(&mut live)?;
         }
         Ok(())
     }
@@ -646,6 +665,11 @@ impl Shared {
 
     /// Asks the control program; whether it did something.
     fn request(&self, request: &ControlRequest) -> Result<bool, EngineError> {
+        #[cfg(test)]
+        crate::faults::point().map_err(|source| EngineError::System {
+            operation: "ask the control program",
+            source,
+        })?;
         Ok(lock(&self.object).control(request)?)
     }
 

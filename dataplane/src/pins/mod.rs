@@ -368,7 +368,7 @@ fn hook_of(link: &Path) -> Option<(Hook, u32)> {
 /// What is pinned there for a hook, if it is on the interface with this index in this network namespace.
 fn find_on(path: &Path, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinError> {
     let there =
-        Link::find(path, hook, ifindex).and_then(|link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
+        Link::find(path, hook, ifindex).and_then(|mut link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
     match there {
         Err(error) if error.is_not_found() => Ok(None),
         there => there.map_err(|error| PinError::system("cannot look at", path, io::Error::other(error))),
