@@ -4,6 +4,7 @@
 //! INSTANCE/links/IFINDEX_HOOK   a program on an interface (see [`crate::link`]); with _next what is to take its place
 //! INSTANCE/vVERSION/TABLE       a table of sessions and what belongs to them, of one version of the ABI
 //! INSTANCE/vVERSION/TABLE_next  the same, of a start that has not come to its end
+//! INSTANCE/vVERSION/TABLE_before_N  the same, of another size, while programs may be about that use it
 //! INSTANCE/vVERSION/load-N/     what the programs of one load need and the next has to know: STAGES, LIVE
 //! ```
 //!
