@@ -232,3 +232,31 @@ fn netns_clsact_filters_that_others_take_away_are_missed() -> Result<()> {
         Ok(())
     })
 }
+
+/// `bulkhead detach` is typed wherever somebody stands.
+#[test]
+fn netns_clsact_filters_of_other_namespaces_are_found_and_taken_off() -> Result<()> {
+    lab("bht-clsact-g", |netlink, index, object| {
+        let bpffs = Bpffs::mount()?;
+        let path = bpffs.path().join("1_ingress");
+        let ours = object.program_fd(Program::Ingress)?;
+        link::pin(ours, &path)?;
+        let mut filter = Filter::attach(index, Direction::Ingress, ours, "bulkhead_ingress")?;
+        filter.keep();
+        let elsewhere = Namespace::new("bht-clsact-h")?;
+        let from_elsewhere =
+            || elsewhere.run(|| Link::find_filter_anywhere(&path, Direction::Ingress, index));
+        ensure!(
+            elsewhere
+                .run(|| Link::find_filter(&path, Direction::Ingress, index))
+                .is_err_and(|error| error.is_not_found()),
+            "it is not there"
+        );
+        from_elsewhere()?.detach()?;
+        ensure!(netlink.filter(index, Direction::Ingress)?.is_none() && !path.exists());
+        // And what is nowhere is not found, wherever one looks.
+        link::pin(ours, &path)?;
+        ensure!(from_elsewhere().is_err_and(|error| error.is_not_found()));
+        Ok(())
+    })
+}

@@ -93,6 +93,18 @@ pub enum PinError {
         /// The system's answer.
         source: io::Error,
     },
+    /// Programs could not be taken off.
+    #[error(
+        "{programs} program(s) are taken off, {} are not, and keep their tables: {}; mend that and do it again",
+        .errors.len(),
+        .errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Stay {
+        /// Those that are off.
+        programs: usize,
+        /// Why the others are not.
+        errors: Vec<PinError>,
+    },
     /// The system refused.
     #[error("{operation} {path}: {source}", path = .path.display())]
     System {
@@ -376,13 +388,13 @@ fn find_on(path: &Path, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinErr
     }
 }
 
-/// Takes the program of a pinned link off its interface.
+/// Takes the program of a pinned link off its interface, in whatever network namespace.
 fn take_off(path: &Path) -> Result<(), PinError> {
     let Some((hook, ifindex)) = hook_of(path) else {
         // Nothing that any version has pinned here.
         return remove(path);
     };
-    match Link::find(path, hook, ifindex).and_then(Link::detach) {
+    match Link::find_anywhere(path, hook, ifindex).and_then(Link::detach) {
         Ok(()) => Ok(()),
         // A filter that is gone, with its interface perhaps.
         Err(error) if error.is_not_found() => remove(path),

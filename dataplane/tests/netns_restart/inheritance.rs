@@ -362,6 +362,47 @@ fn netns_restart_is_undone_by_detach() -> Result<()> {
     Ok(())
 }
 
+/// What cannot be taken off is told, all of it, and keeps its tables; the rest is off.
+#[test]
+fn netns_restart_detach_goes_on_after_an_error() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = Lab::new(|host| host)?;
+    drop(lab.start(common::ruleset(HookMode::Auto, false))?);
+    let links = lab.pins().join("links");
+    // Neither a link nor a program; and they come first and last.
+    let live = lab
+        .pins()
+        .join(format!("v{}/load-1/LIVE", bulkhead_abi::ABI_VERSION));
+    let places = [links.join("1_egress"), links.join("999999_ingress")];
+    for place in &places {
+        let map = MapData::from_pin(&live)?;
+        map.pin(place)?;
+    }
+    let error = pins::detach(&lab.pins()).err().context("two stay")?;
+    let PinError::Stay { programs, errors } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!((*programs, errors.len()), (4, 2), "{error}");
+    for place in &places {
+        ensure!(
+            error.to_string().contains(&place.display().to_string()),
+            "{error}"
+        );
+    }
+    for host in lab.topology.hosts() {
+        assert_eq!(programs_on(&lab, host), [0, 0]);
+    }
+    ensure!(live.exists(), "programs that stay need their tables");
+    for place in places {
+        fs::remove_file(place)?;
+    }
+    assert_eq!(pins::detach(&lab.pins())?.context("an instance")?.programs, 0);
+    assert!(!lab.pins().exists());
+    Ok(())
+}
+
 /// The shapes that tables are compared with are those that this build gives them: an object adopts all it has pinned.
 #[test]
 fn netns_restart_adopts_every_table_it_has_pinned() -> Result<()> {
