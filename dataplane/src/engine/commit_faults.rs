@@ -6,14 +6,15 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Result, ensure};
 use bulkhead_abi::{NAT_ANSWERED, NatRule, PolicyRule};
-use bulkhead_testkit::{Frame, Namespace, privileged};
+use bulkhead_testkit::{Bpffs, Frame, Namespace, privileged};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Engine, Options, lock};
 use crate::{
     bpf::{Program, Sizes},
     faults::{self, Outcome, Plan},
-    netlink::{Netlink, VethSpec},
+    link::{Hook, has_tcx, links_on},
+    netlink::{Direction, Netlink, VethSpec},
     ruleset::{
         Action, Group, HookMode, InterfaceRule, Policy, Pool, Prefix, Ruleset, Screen, Service, ServiceMatch,
         SourceNat, SourceTranslation, Zone,
@@ -155,7 +156,29 @@ fn configuration(which: usize) -> Ruleset {
     }
 }
 
-/// An engine between two interfaces that lead nowhere.
+/// Two interfaces that lead nowhere.
+fn interfaces() -> Result<[u32; 2]> {
+    let mut netlink = Netlink::connect()?;
+    let mut indices = [0; 2];
+    for (number, name, peer_name) in [(1, "net1", "peer1"), (2, "net2", "peer2")] {
+        let index = netlink.create_veth(&VethSpec {
+            name,
+            peer_name,
+            ..VethSpec::default()
+        })?;
+        indices[usize::from(number) - 1] = index;
+        netlink.set_up(index)?;
+        netlink.add_address(index, IpAddr::from([10, number, 0, 1]), 24)?;
+        if number == 2 {
+            for server in SERVERS {
+                netlink.add_neighbour(index, server.parse()?, [2, 0, 0, 0, 2, 9])?;
+            }
+        }
+    }
+    Ok(indices)
+}
+
+/// An engine between them.
 struct Lab {
     engine: Engine,
     index: u32,
@@ -166,26 +189,12 @@ struct Lab {
 
 impl Lab {
     fn new() -> Result<Self> {
-        let mut netlink = Netlink::connect()?;
-        for (number, name, peer_name) in [(1, "net1", "peer1"), (2, "net2", "peer2")] {
-            let index = netlink.create_veth(&VethSpec {
-                name,
-                peer_name,
-                ..VethSpec::default()
-            })?;
-            netlink.set_up(index)?;
-            netlink.add_address(index, IpAddr::from([10, number, 0, 1]), 24)?;
-            if number == 2 {
-                for server in SERVERS {
-                    netlink.add_neighbour(index, server.parse()?, [2, 0, 0, 0, 2, 9])?;
-                }
-            }
-        }
+        interfaces()?;
         let options = Options {
             sizes: SIZES,
             pins: None,
         };
-        let net1 = netlink.link_by_name("net1")?;
+        let net1 = Netlink::connect()?.link_by_name("net1")?;
         Ok(Self {
             engine: Engine::start(configuration(0), &options)?,
             index: net1.index,
@@ -485,4 +494,88 @@ fn netns_a_change_of_members_whose_nth_write_fails_leaves_the_old_or_the_new() -
         ensure!(lab.denied()? == denied);
         lab.whole(true)
     })
+}
+
+/// A start that fails leaves what was there before it: nothing, or what a daemon before has pinned.
+#[test]
+fn netns_a_start_whose_nth_write_fails_ends_closed_and_clean() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    Namespace::new("bhrev-g")?.run(|| {
+        let indices = interfaces()?;
+        let bpffs = Bpffs::mount()?;
+        let directory = bpffs.path().join("bulkhead/edge");
+        let options = Options {
+            sizes: SIZES,
+            pins: Some(directory.clone()),
+        };
+        let programs = || -> Result<usize> {
+            let mut netlink = Netlink::connect()?;
+            let mut count = 0;
+            for index in indices {
+                count += if has_tcx() {
+                    links_on(Hook::Ingress, index)?.len() + links_on(Hook::Egress, index)?.len()
+                } else {
+                    let filters =
+                        [Direction::Ingress, Direction::Egress].map(|way| netlink.filter(index, way));
+                    filters
+                        .into_iter()
+                        .filter(|there| matches!(there, Ok(Some(_))))
+                        .count()
+                };
+            }
+            Ok(count)
+        };
+        let pinned = || pins_in(&directory);
+        let start = |plan| faults::with(plan, || Engine::start(configuration(0), &options));
+        let (engine, outcome) = start(Plan::From(u32::MAX));
+        engine?.stop();
+        let writes = outcome.writes;
+        ensure!(
+            writes > 40 && programs()? == 0 && pinned()?.is_empty(),
+            "{writes}"
+        );
+        // A start takes its time: some of the writes, and all of those behind the switch.
+        let late = writes - 9..=writes;
+        for write in (1..*late.start())
+            .step_by(writes as usize / 6)
+            .chain(late.clone())
+        {
+            let (started, outcome) = start(Plan::From(write));
+            ensure!(
+                outcome.failed != 0 && started.is_err(),
+                "{write}: nothing was lost"
+            );
+            ensure!(programs()? == 0, "{write}: {} programs stay", programs()?);
+            ensure!(pinned()?.is_empty(), "{write}: {:?} stay", pinned()?);
+        }
+        // After a daemon whose programs go on.
+        drop(start(Plan::From(u32::MAX)).0?);
+        let before = pinned()?.len();
+        for write in [writes / 3].into_iter().chain(late) {
+            let (started, _) = start(Plan::Once(write));
+            ensure!(programs()? == 4, "{write}: {} programs", programs()?);
+            ensure!(pinned()?.len() == before, "{write}: {:?}", pinned()?);
+            drop(started);
+        }
+        Ok(())
+    })
+}
+
+/// Everything that is pinned below an instance's directory.
+fn pins_in(directory: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut found = Vec::new();
+    if !directory.exists() {
+        return Ok(found);
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(pins_in(&path)?);
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }

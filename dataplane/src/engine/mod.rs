@@ -209,6 +209,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The start came to its end.
+    begun: AtomicBool,
 }
 
 impl Engine {
@@ -290,6 +292,7 @@ impl Engine {
         let engine = Self {
             shared,
             threads: Mutex::new(Vec::new()),
+            begun: AtomicBool::new(false),
         };
         engine.shared.commit((*ruleset).clone())?;
         engine.shared.take_over()?;
@@ -303,10 +306,16 @@ impl Engine {
         engine.spawn("bulkhead-frames", move |shared| {
             frames::run(shared, frames, &injector)
         })?;
+        engine.begun.store(true, Ordering::Release);
         Ok(engine)
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<(), EngineError> {
+        #[cfg(test)]
+        crate::faults::point().map_err(|source| EngineError::System {
+            operation: "start a thread",
+            source,
+        })?;
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -409,7 +418,12 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.leave();
+        if self.begun.load(Ordering::Acquire) || self.shared.inherited != 0 {
+            self.leave();
+        } else {
+            // A start that failed late, with nothing before it that should go on.
+            self.stop();
+        }
     }
 }
 
