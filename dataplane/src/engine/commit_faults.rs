@@ -441,8 +441,12 @@ fn netns_a_commit_whose_undo_fails_too_leaves_the_old_or_the_new() -> Result<()>
     lab(|mut lab| {
         let writes = each(Plan::From, |plan| commit(&mut lab, plan))?;
         ensure!(writes > 20, "only {writes} writes");
+        // And one write of the undo alone, each time another.
         for later in [1, 2, 3, 5, 8, 13] {
-            each(|write| Plan::Twice(write, later), |plan| commit(&mut lab, plan))?;
+            each(
+                |write| Plan::Twice(write * 6 - later % 6, later),
+                |plan| commit(&mut lab, plan),
+            )?;
         }
         Ok(())
     })
