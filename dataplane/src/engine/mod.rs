@@ -209,8 +209,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// The start came to its end.
-    begun: AtomicBool,
+    /// What is pinned goes on when this is dropped: the start came to its end, or something was there before it.
+    stays: AtomicBool,
 }
 
 impl Engine {
@@ -237,7 +237,7 @@ impl Engine {
             Some(directory) => Object::load_pinned(&options.sizes, wired, Pins::open(directory)?)?,
             None => Object::load_for(&options.sizes, wired)?,
         };
-        let (inherited, since_ns) = (object.inherited(), ageing::now_ns());
+        let (inherited, fresh, since_ns) = (object.inherited(), object.is_fresh(), ageing::now_ns());
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
         let frames = object.ring_buffer("FRAMES")?;
@@ -292,7 +292,7 @@ impl Engine {
         let engine = Self {
             shared,
             threads: Mutex::new(Vec::new()),
-            begun: AtomicBool::new(false),
+            stays: AtomicBool::new(!fresh),
         };
         engine.shared.commit((*ruleset).clone())?;
         engine.shared.take_over()?;
@@ -306,7 +306,7 @@ impl Engine {
         engine.spawn("bulkhead-frames", move |shared| {
             frames::run(shared, frames, &injector)
         })?;
-        engine.begun.store(true, Ordering::Release);
+        engine.stays.store(true, Ordering::Release);
         Ok(engine)
     }
 
@@ -418,10 +418,10 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.begun.load(Ordering::Acquire) || self.shared.inherited != 0 {
+        if self.stays.load(Ordering::Acquire) {
             self.leave();
         } else {
-            // A start that failed late, with nothing before it that should go on.
+            // A start that failed.
             self.stop();
         }
     }

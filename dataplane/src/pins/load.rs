@@ -36,6 +36,8 @@ pub(crate) struct Inheritance {
     taken: HashSet<&'static str>,
     last: abi::Live,
     marks: Option<u64>,
+    /// No program is pinned, of whatever version.
+    fresh: bool,
 }
 
 impl Inheritance {
@@ -67,6 +69,7 @@ impl Inheritance {
             taken: HashSet::new(),
             last: last(&version)?,
             marks: None,
+            fresh: entries(&pins.links())?.is_empty(),
             shapes,
             pins,
         };
@@ -144,6 +147,7 @@ impl Inheritance {
             replacing: Vec::new(),
             resized: self.resized,
             last: self.last,
+            fresh: self.fresh,
             kept: false,
             finished: false,
         };
@@ -273,6 +277,7 @@ pub(crate) struct Load {
     /// Tables of the load before, of another size.
     resized: Vec<(&'static str, MapData)>,
     last: abi::Live,
+    fresh: bool,
     kept: bool,
     finished: bool,
 }
@@ -298,6 +303,11 @@ impl Load {
             return Ok(None);
         }
         self.pins.find_link(hook, ifindex)
+    }
+
+    /// Whether no program was pinned before, of whatever version.
+    pub(crate) const fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// The highest numbers that the loads before have put in force.
