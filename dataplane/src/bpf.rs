@@ -780,6 +780,12 @@ impl Object {
         self.load.as_ref().map(Load::last).unwrap_or_default()
     }
 
+    /// Whether no program was there before: what a start has attached then must not stay if it fails.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.load.as_ref().is_none_or(Load::is_fresh)
+    }
+
     /// To be called before the first program of a load before is replaced: from now on the next start takes over from this
     /// load.
     ///

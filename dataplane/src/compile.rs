@@ -46,7 +46,11 @@ pub const MAX_NAT_ADDRESSES: usize = 32_768;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CompileError {
     /// Too many rules.
-    #[error("{0} rules (hostInbound included) are more than the {MAX_RULES} that the tables hold")]
+    #[error(
+        "{0} rules (one for each zone with hostInbound included) are more than the {MAX_RULES} that tables of any size hold; \
+         leave out {over} of the policies, or divide them among firewalls",
+        over = .0 - MAX_RULES
+    )]
     TooManyRules(usize),
     /// Too many zones.
     #[error("{0} zones are more than the {MAX_ZONES} that the tables hold")]

@@ -1,20 +1,21 @@
 //! The mirror of the kernel's routes, neighbours and interface facts.
 //!
-//! Owns what it wrote and writes only differences. Routes of the local and the main table become one trie: where both
-//! have the same prefix the local one wins, as the kernel's rule order says; of several metrics the lowest; of several
-//! next hops the first. A gateway on its link has an entry of its own, whatever prefix leads to it: it is somebody, so nobody
-//! else is to answer for its address. Neighbours count while they are usable; groups, which the kernel lists among them, do
-//! not, because nothing is forwarded to them. Every change of what a flow may remember raises the FIB epoch, which makes each
-//! flow look its next hop up again at its next packet: with a million of them that is a second of a CPU. A neighbour that is
-//! new is no such change: a flow that lacks one looks for it at every packet.
+//! Owns what it wrote and writes only differences. What routes come to is in `routes`. Neighbours count while they are
+//! usable; groups, which the kernel lists among them, do not, because nothing is forwarded to them. Every change of what a
+//! flow may remember raises the FIB epoch, which makes each flow look its next hop up again at its next packet: with a
+//! million of them that is a second of a CPU. A neighbour that is new is no such change: a flow that lacks one looks for it
+//! at every packet.
+
+mod routes;
 
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
 };
 
-use bulkhead_abi::{Interface, NeighbourKey, Route4Key, Route6Key, RouteEntry, RouteKind, interface_flags};
+use bulkhead_abi::{Interface, NeighbourKey, RouteEntry, interface_flags};
 
+use self::routes::Routes;
 use crate::{
     address::{family, words},
     bpf::KernelMaps,
@@ -60,8 +61,7 @@ pub struct WireEnd {
 /// What was written to the kernel's tables.
 #[derive(Debug, Default)]
 pub struct Mirror {
-    routes4: HashMap<Route4Key, RouteEntry>,
-    routes6: HashMap<Route6Key, RouteEntry>,
+    routes: Routes,
     neighbours: HashMap<NeighbourKey, u64>,
     interfaces: HashMap<u32, Interface>,
     data: HashSet<u32>,
@@ -117,27 +117,6 @@ fn outdates(before: Option<u64>, after: Option<u64>) -> bool {
     before.is_some() && before != after
 }
 
-fn route_entry(route: &netlink::Route) -> RouteEntry {
-    let kind = match route.kind {
-        netlink::RouteKind::Unicast => RouteKind::Unicast,
-        netlink::RouteKind::Local => RouteKind::Local,
-        netlink::RouteKind::Broadcast | netlink::RouteKind::Multicast | netlink::RouteKind::Anycast => {
-            RouteKind::NotForwarded
-        }
-        netlink::RouteKind::Blackhole | netlink::RouteKind::Unreachable | netlink::RouteKind::Prohibit => {
-            RouteKind::Reject
-        }
-    };
-    let hop = route.next_hops.first();
-    let gateway = hop.and_then(|hop| hop.gateway);
-    RouteEntry {
-        kind: kind as u32,
-        ifindex: hop.map_or(0, |hop| hop.oif),
-        gateway_family: gateway.map_or(0, |gateway| u32::from(family(&gateway))),
-        gateway_be: gateway.map(words).unwrap_or_default(),
-    }
-}
-
 impl Mirror {
     /// Reads everything and writes what differs; whether anything did.
     ///
@@ -152,9 +131,9 @@ impl Mirror {
         self.data = data.iter().map(|interface| interface.index).collect();
         let interfaces = read_interfaces(netlink, data)?;
         let mut changed = replace(&maps.interfaces, &mut self.interfaces, interfaces)?;
-        let (routes4, routes6) = read_routes(netlink)?;
-        changed |= replace(&maps.routes4, &mut self.routes4, routes4)?;
-        changed |= replace(&maps.routes6, &mut self.routes6, routes6)?;
+        let routes = Routes::of(netlink.routes()?);
+        changed |= replace(&maps.routes4, &mut self.routes.v4, routes.v4)?;
+        changed |= replace(&maps.routes6, &mut self.routes.v6, routes.v6)?;
         let mut neighbours = HashMap::new();
         for neighbour in netlink
             .neighbours()?
@@ -172,18 +151,7 @@ impl Mirror {
     /// The route to an address, as the programs find it.
     #[must_use]
     pub fn route(&self, address: IpAddr) -> Option<RouteEntry> {
-        match address {
-            IpAddr::V4(address) => (0..=32).rev().find_map(|bits| {
-                let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-                let address_be = (u32::from(address) & mask).to_be();
-                self.routes4.get(&Route4Key { bits, address_be }).copied()
-            }),
-            IpAddr::V6(address) => (0..=128).rev().find_map(|bits| {
-                let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-                let address_be = words(IpAddr::V6((u128::from(address) & mask).into()));
-                self.routes6.get(&Route6Key { bits, address_be }).copied()
-            }),
-        }
+        self.routes.longest(address)
     }
 
     /// Follows one neighbour; whether flows may remember it otherwise. A stale one is probed: the kernel itself sends nothing to it any
@@ -306,73 +274,6 @@ fn read_interfaces(
         );
     }
     Ok(interfaces)
-}
-
-/// Gives the gateway of a route, unless it has one already, a route of its own, which says that it is one. Link-local ones
-/// are on several links, and nobody's to translate to.
-fn enter_gateway(
-    route: &RouteEntry,
-    routes4: &mut HashMap<Route4Key, RouteEntry>,
-    routes6: &mut HashMap<Route6Key, RouteEntry>,
-) {
-    let address_be = route.gateway_be;
-    if route.gateway_family == 4 {
-        let key = Route4Key {
-            bits: 32,
-            address_be: address_be[0],
-        };
-        routes4.entry(key).or_insert(*route);
-    } else if route.gateway_family == 6 && u32::from_be(address_be[0]) >> 22 != 0xfe80 >> 6 {
-        let key = Route6Key {
-            bits: 128,
-            address_be,
-        };
-        routes6.entry(key).or_insert(*route);
-    }
-}
-
-type Routes = (HashMap<Route4Key, RouteEntry>, HashMap<Route6Key, RouteEntry>);
-
-fn read_routes(netlink: &mut Netlink) -> Result<Routes, FibError> {
-    let mut routes = netlink.routes()?;
-    // The one to win stands last: local over main, then the lower metric.
-    routes.sort_by_key(|route| {
-        (
-            route.table == netlink::Table::Local,
-            std::cmp::Reverse(route.metric),
-        )
-    });
-    let (mut routes4, mut routes6) = (HashMap::new(), HashMap::new());
-    for route in &routes {
-        let bits = u32::from(route.prefix_len);
-        let destination = words(route.destination);
-        match route.destination {
-            IpAddr::V4(_) => {
-                routes4.insert(
-                    Route4Key {
-                        bits,
-                        address_be: destination[0],
-                    },
-                    route_entry(route),
-                );
-            }
-            IpAddr::V6(_) => {
-                routes6.insert(
-                    Route6Key {
-                        bits,
-                        address_be: destination,
-                    },
-                    route_entry(route),
-                );
-            }
-        }
-    }
-    for route in &routes {
-        if route.kind == netlink::RouteKind::Unicast {
-            enter_gateway(&route_entry(route), &mut routes4, &mut routes6);
-        }
-    }
-    Ok((routes4, routes6))
 }
 
 #[cfg(test)]

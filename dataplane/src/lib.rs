@@ -7,6 +7,8 @@ pub mod address;
 pub mod bpf;
 pub mod compile;
 pub mod engine;
+#[cfg(test)]
+mod faults;
 pub mod fib;
 pub mod fragment;
 pub mod gateway;

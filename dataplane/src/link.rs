@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::netlink::{self, Direction, Filter};
+use crate::netlink::{self, Direction, Filter, Namespace};
 
 /// Where a program hangs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -385,6 +385,45 @@ impl Link {
         Ok(Self::found(path, Holder::Filter(filter)))
     }
 
+    /// Finds what is pinned there for a hook of an interface with this index, in whatever network namespace. A link is found
+    /// by its pin alone; a filter is looked for in this one first, then in all that can be found.
+    ///
+    /// # Errors
+    /// As [`Link::find`]; also if it is not found and a namespace could not be looked into.
+    pub fn find_anywhere(path: &Path, hook: Hook, ifindex: u32) -> Result<Self, LinkError> {
+        match filtered(hook) {
+            Some(direction) => Self::find_filter_anywhere(path, direction, ifindex),
+            None => Self::find(path, hook, ifindex),
+        }
+    }
+
+    /// [`Link::find_filter`] in whatever network namespace.
+    ///
+    /// # Errors
+    /// As [`Link::find_anywhere`].
+    pub fn find_filter_anywhere(path: &Path, direction: Direction, ifindex: u32) -> Result<Self, LinkError> {
+        let here = Self::find_filter(path, direction, ifindex);
+        let Err(mut missing) = here else {
+            return here;
+        };
+        if !missing.is_not_found() || !path.exists() {
+            return Err(missing);
+        }
+        for namespace in Namespace::others() {
+            let there = namespace.run(|| Self::find_filter(path, direction, ifindex));
+            match there.map_err(LinkError::from).and_then(|there| there) {
+                Ok(link) => return Ok(link),
+                Err(error) if error.is_not_found() => {}
+                Err(LinkError::System(error)) => {
+                    missing =
+                        io::Error::new(error.kind(), format!("{}: {error}", namespace.path.display())).into();
+                }
+                Err(error) => missing = error,
+            }
+        }
+        Err(missing)
+    }
+
     fn found(path: &Path, holder: Holder) -> Self {
         Self {
             holder,
@@ -410,14 +449,14 @@ impl Link {
         Ok(())
     }
 
-    /// Whether it is on the interface with this index in this network namespace.
+    /// Whether it is on the interface with this index in this network namespace. Others may take it off: by force
+    /// (`BPF_LINK_DETACH`), or a filter like any filter, or with the whole discipline.
     ///
     /// # Errors
     /// Whatever the kernel says.
-    pub fn is_on(&self, hook: Hook, ifindex: u32) -> Result<bool, LinkError> {
-        if matches!(self.holder, Holder::Filter(_)) {
-            // That is where it was found.
-            return Ok(true);
+    pub fn is_on(&mut self, hook: Hook, ifindex: u32) -> Result<bool, LinkError> {
+        if let Holder::Filter(filter) = &mut self.holder {
+            return Ok(filter.index() == ifindex && filter.is_there()?);
         }
         let info = self.info()?;
         // An index is unique in one namespace only, and an interface may have moved to another with its links. XDP cannot be

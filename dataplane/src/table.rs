@@ -95,6 +95,27 @@ fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<()> {
     }
 }
 
+/// Calls `bpf` for something that changes one entry of a map.
+fn change(command: libc::c_long, attr: &mut uapi::Element) -> io::Result<()> {
+    #[cfg(test)]
+    crate::faults::point()?;
+    bpf(command, attr)
+}
+
+/// Calls `bpf` for something that changes a batch of entries.
+fn change_batch(command: libc::c_long, attr: &mut uapi::Batch) -> io::Result<()> {
+    #[cfg(test)]
+    if let Err(error) = crate::faults::point() {
+        // As the kernel fails: in the middle.
+        attr.count /= 2;
+        if attr.count != 0 {
+            bpf(command, attr)?;
+        }
+        return Err(error);
+    }
+    bpf(command, attr)
+}
+
 /// The number of keys in a map with keys of any type, at most `most`: keys that go while they are counted may begin the
 /// count anew.
 ///
@@ -203,7 +224,7 @@ where
             std::ptr::from_ref(value) as u64,
             uapi::ANY,
         );
-        bpf(uapi::MAP_UPDATE_ELEM, &mut attr).map_err(|error| self.fail("update", error))
+        change(uapi::MAP_UPDATE_ELEM, &mut attr).map_err(|error| self.fail("update", error))
     }
 
     /// Sets the value under `key` unless there is one; whether it did.
@@ -216,7 +237,7 @@ where
             std::ptr::from_ref(value) as u64,
             uapi::NOEXIST,
         );
-        match bpf(uapi::MAP_UPDATE_ELEM, &mut attr) {
+        match change(uapi::MAP_UPDATE_ELEM, &mut attr) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
             Err(error) => Err(self.fail("insert", error)),
@@ -235,7 +256,7 @@ where
     /// Whatever the kernel says, but for "no such entry".
     pub fn remove(&self, key: &K) -> Result<bool, TableError> {
         let mut attr = self.element(std::ptr::from_ref(key) as u64, 0, 0);
-        match bpf(uapi::MAP_DELETE_ELEM, &mut attr) {
+        match change(uapi::MAP_DELETE_ELEM, &mut attr) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(self.fail("delete", error)),
@@ -264,7 +285,8 @@ where
         let (mut keys, mut values): (Vec<K>, Vec<V>) = entries.by_ref().take(BATCH).unzip();
         while !keys.is_empty() {
             let mut attr = self.batch(&keys, values.as_ptr() as u64);
-            bpf(uapi::MAP_UPDATE_BATCH, &mut attr).map_err(|error| self.fail("batch update", error))?;
+            change_batch(uapi::MAP_UPDATE_BATCH, &mut attr)
+                .map_err(|error| self.fail("batch update", error))?;
             keys.clear();
             values.clear();
             for (key, value) in entries.by_ref().take(BATCH) {
@@ -289,7 +311,7 @@ where
             }
             while !rest.is_empty() {
                 let mut attr = self.batch(rest, 0);
-                match bpf(uapi::MAP_DELETE_BATCH, &mut attr) {
+                match change_batch(uapi::MAP_DELETE_BATCH, &mut attr) {
                     Ok(()) => break,
                     // `count` were removed and the next one was not there.
                     Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {

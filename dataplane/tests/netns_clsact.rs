@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use bulkhead_dataplane::{
     bpf::{Object, Program, Sizes},
-    link::{self, Link},
+    link::{self, Hook, Link},
     netlink::{Direction, Filter, HANDLE, Netlink, PREFERENCE, VethSpec},
 };
 use bulkhead_testkit::{Bpffs, Namespace, privileged};
@@ -200,6 +200,63 @@ fn netns_clsact_filters_are_found_by_the_program_that_is_pinned() -> Result<()> 
         );
         found.detach()?;
         ensure!(!path.exists() && absent());
+        Ok(())
+    })
+}
+
+/// Whether a filter is still there is asked of the kernel: it may be deleted, replaced, or go with its discipline.
+#[test]
+fn netns_clsact_filters_that_others_take_away_are_missed() -> Result<()> {
+    lab("bht-clsact-f", |_, index, object| {
+        let bpffs = Bpffs::mount()?;
+        let path = bpffs.path().join("1_ingress");
+        let ours = object.program_fd(Program::Ingress)?;
+        link::pin(ours, &path)?;
+        let attach = || -> Result<Link> {
+            let mut filter = Filter::attach(index, Direction::Ingress, ours, "bulkhead_ingress")?;
+            filter.keep();
+            Ok(Link::find_filter(&path, Direction::Ingress, index)?)
+        };
+        let mut link = attach()?;
+        ensure!(link.is_on(Hook::Ingress, index)? && !link.is_on(Hook::Ingress, index + 1)?);
+        tc("filter del dev net1 ingress")?;
+        ensure!(!link.is_on(Hook::Ingress, index)?, "deleted");
+        let mut link = attach()?;
+        ensure!(link.is_on(Hook::Ingress, index)?);
+        tc("qdisc del dev net1 clsact")?;
+        ensure!(!link.is_on(Hook::Ingress, index)?, "gone with its discipline");
+        let mut link = attach()?;
+        let other = object.program_fd(Program::Control)?;
+        let _other = Filter::attach(index, Direction::Ingress, other, "bulkhead_other")?;
+        ensure!(!link.is_on(Hook::Ingress, index)?, "replaced");
+        Ok(())
+    })
+}
+
+/// `bulkhead detach` is typed wherever somebody stands.
+#[test]
+fn netns_clsact_filters_of_other_namespaces_are_found_and_taken_off() -> Result<()> {
+    lab("bht-clsact-g", |netlink, index, object| {
+        let bpffs = Bpffs::mount()?;
+        let path = bpffs.path().join("1_ingress");
+        let ours = object.program_fd(Program::Ingress)?;
+        link::pin(ours, &path)?;
+        let mut filter = Filter::attach(index, Direction::Ingress, ours, "bulkhead_ingress")?;
+        filter.keep();
+        let elsewhere = Namespace::new("bht-clsact-h")?;
+        let from_elsewhere =
+            || elsewhere.run(|| Link::find_filter_anywhere(&path, Direction::Ingress, index));
+        ensure!(
+            elsewhere
+                .run(|| Link::find_filter(&path, Direction::Ingress, index))
+                .is_err_and(|error| error.is_not_found()),
+            "it is not there"
+        );
+        from_elsewhere()?.detach()?;
+        ensure!(netlink.filter(index, Direction::Ingress)?.is_none() && !path.exists());
+        // And what is nowhere is not found, wherever one looks.
+        link::pin(ours, &path)?;
+        ensure!(from_elsewhere().is_err_and(|error| error.is_not_found()));
         Ok(())
     })
 }

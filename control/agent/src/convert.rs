@@ -28,6 +28,7 @@ impl From<InterfaceStatus> for Interface {
             hook_reason: status.reason,
             attached: status.attached,
             fails_closed: status.fails_closed,
+            programs_restored: status.restored,
             warnings: status.warnings,
         }
     }
@@ -182,7 +183,7 @@ pub fn counter(name: String, value: u64) -> Counter {
 
 /// What a counter that is no reason counts, by the words of its name.
 fn unit(name: &str) -> &'static str {
-    const UNITS: [(&str, &str); 11] = [
+    const UNITS: [(&str, &str); 12] = [
         ("events", "events"),
         ("slow_path", "answers"),
         ("checksums", "packets"),
@@ -193,6 +194,7 @@ fn unit(name: &str) -> &'static str {
         ("fragments", "packets"),
         ("frames", "packets"),
         ("decision_cache", "conversations"),
+        ("programs", "programs"),
         ("", "times"),
     ];
     UNITS

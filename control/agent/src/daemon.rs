@@ -162,8 +162,8 @@ fn enforce(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// Starts the engine with what a start uses. A changed file that the data plane refuses is like one that is wrong: the
-/// last committed revision is used. So it is for one that should come back for want of a confirmation; the deadline stands.
+/// Starts the engine with what a start uses. Where that cannot be kept, and nothing can be started in its place, what
+/// enforces it is taken off.
 fn start(
     args: &RunArgs,
     first: Option<Configuration>,
@@ -171,11 +171,29 @@ fn start(
     user: &str,
     state: Option<&Path>,
 ) -> Result<(Engine, Config, Arc<Groups>)> {
+    let mut unkept = None;
+    let outcome = start_some(args, first, store, user, state, &mut unkept);
+    if let (Err(_), Some(directory)) = (&outcome, unkept) {
+        close(&directory);
+    }
+    outcome
+}
+
+/// A changed file that the data plane refuses is like one that is wrong: the last committed revision is used. So it is for
+/// one that should come back for want of a confirmation; the deadline stands.
+fn start_some(
+    args: &RunArgs,
+    first: Option<Configuration>,
+    store: &mut Store,
+    user: &str,
+    state: Option<&Path>,
+    unkept: &mut Option<PathBuf>,
+) -> Result<(Engine, Config, Arc<Groups>)> {
     let mut beginning = startup::choose(args.config.as_deref(), first, store, user, now_ms())?;
     loop {
         let source = beginning.draft.as_ref().map(|draft| draft.source);
         let instead = source.filter(|_| store.current().is_some());
-        match (start_with(args, beginning, store, state), instead) {
+        match (start_with(args, beginning, store, state, unkept), instead) {
             (Err(error), Some(Source::File)) => {
                 log::refusal(&error);
                 tracing::error!("the file is refused by the data plane, the last committed revision is used");
@@ -193,12 +211,25 @@ fn start(
     }
 }
 
-/// What is new is on the disk before the engine starts and a revision when it has: see `live::commits`.
+/// Takes off what enforces a configuration that no revision tells of.
+fn close(directory: &Path) {
+    match bulkhead_dataplane::pins::detach(directory) {
+        Ok(_) => tracing::error!("a configuration that could not be kept is taken off: nothing is forwarded"),
+        Err(error) => tracing::error!(
+            %error,
+            "a configuration that could not be kept is in force: `bulkhead detach` takes it off"
+        ),
+    }
+}
+
+/// What is new is on the disk before the engine starts and a revision when it has: see `live::commits`. If it cannot become
+/// one, `unkept` says where it is pinned, and goes on until the start that is tried instead takes over.
 fn start_with(
     args: &RunArgs,
     beginning: Beginning,
     store: &mut Store,
     state: Option<&Path>,
+    unkept: &mut Option<PathBuf>,
 ) -> Result<(Engine, Config, Arc<Groups>)> {
     log::warnings(&beginning.configuration);
     let document = beginning.configuration.source;
@@ -225,8 +256,11 @@ fn start_with(
             );
         }
     };
-    if let Some(prepared) = prepared {
-        store.publish(prepared)?;
+    if let Some(prepared) = prepared
+        && let Err(error) = store.publish(prepared)
+    {
+        *unkept = engine.pinned_at();
+        return Err(error).context("the configuration was in force and could not be kept on the disk");
     }
     if let Some(revision) = store.current() {
         tracing::info!(
@@ -337,3 +371,6 @@ fn log_events(engine: &Engine) -> Result<JoinHandle<()>> {
         .spawn(move || events.iter().for_each(|event| log::event(&event)))
         .context("cannot start a thread")
 }
+
+#[cfg(test)]
+mod tests;

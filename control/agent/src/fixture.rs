@@ -185,6 +185,7 @@ pub fn interfaces() -> Interfaces {
         hook_reason: "TCX alone: native XDP on veth costs TSO".into(),
         attached: true,
         fails_closed: true,
+        programs_restored: 0,
         warnings: vec![],
     };
     let net2 = Interface {

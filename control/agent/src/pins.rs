@@ -10,7 +10,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, bail};
 use bulkhead_dataplane::link::{Hook, LinkError, has_tcx, links_on};
 use bulkhead_dataplane::netlink::{self, Direction, Netlink};
-use bulkhead_dataplane::pins::{self, Place};
+use bulkhead_dataplane::pins::{self, PinError, Place};
 
 use crate::words;
 
@@ -104,7 +104,13 @@ pub fn detach(args: &DetachArgs) -> Result<String> {
     let mut said = String::new();
     if let Some(name) = instance(args)? {
         let directory = pins::instance_directory(&args.pins, &name);
-        match pins::detach(&directory).context("nothing was changed; stop the daemon first")? {
+        let done = pins::detach(&directory).map_err(|error| match error {
+            PinError::Held { .. } => {
+                anyhow::Error::new(error).context("nothing was changed; stop the daemon first")
+            }
+            error => error.into(),
+        })?;
+        match done {
             Some(done) => {
                 let _infallible = writeln!(
                     said,

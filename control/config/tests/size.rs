@@ -147,6 +147,44 @@ fn an_address_in_two_groups_counts_once() {
     assert_eq!((extent.addresses_v4, extent.addresses_v6), (27_233, 2));
 }
 
+/// Each zone with `hostInbound` is a rule of its own, and the largest size has as many policies as there can be rules.
+#[test]
+fn zones_with_host_inbound_count_among_the_rules_of_the_largest_size() {
+    for (policies, inbound, expected) in [
+        (262_144, 0, 0),
+        (262_143, 1, 0),
+        (262_144, 1, 1),
+        (262_100, 50, 6),
+    ] {
+        let extent = bulkhead_config::Extent {
+            policies,
+            inbound,
+            ..bulkhead_config::Extent::default()
+        };
+        assert_eq!(extent.rules_too_many(), expected, "{policies} and {inbound}");
+    }
+    let lines: String = (0..262_144)
+        .map(|number| format!("    - {{ name: p{number}, from: a, to: a, action: deny }}\n"))
+        .collect();
+    let document = format!(
+        "  size: xlarge\n  interfaces: [{{ name: net1, zone: a }}]\n  zones: [{{ name: a, hostInbound: [ping] }}]\n  \
+         policies:\n{lines}"
+    );
+    let Err(refused) = parse("f", spec(&document)) else {
+        panic!("accepted");
+    };
+    let refused = refused.to_string();
+    let lines: Vec<&str> = refused.lines().filter(|line| line.contains("rules")).collect();
+    let place = lines.first().and_then(|line| line.split_once(' '));
+    let (place, said) = place.unwrap_or_else(|| panic!("{}", &refused[..refused.len().min(1_000)]));
+    assert_eq!(place, "f:262152:7:");
+    assert_eq!(
+        said,
+        "262145 rules (262144 policies, and one for each zone with hostInbound) are more than the 262144 that a firewall of \
+         any size has room for; leave out 1 of the policies, or divide them among firewalls"
+    );
+}
+
 #[test]
 fn the_largest_size_has_an_end() {
     let extent = bulkhead_config::Extent {

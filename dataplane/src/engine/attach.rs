@@ -1,7 +1,9 @@
 //! Interfaces: fail-closed rules, addresses, hooks, and following what becomes of them.
 
+mod watch;
+
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -26,10 +28,12 @@ pub(super) struct Interface {
     pub(super) choice: Option<HookChoice>,
     /// The wire it is an end of.
     wire: Option<Wire>,
-    /// The programs on it: egress and ingress, together or not at all.
-    tcx: Option<[Link; 2]>,
-    /// Kept apart because TCX goes on first.
-    xdp: Option<Link>,
+    /// The programs on it. It is guarded by those of TCX; XDP goes on after them and off before them.
+    links: BTreeMap<Hook, Link>,
+    /// Programs that somebody else took off and that are back, since the engine started.
+    pub(super) restored: u64,
+    /// Why a program that was taken off is not back.
+    pub(super) trouble: Option<String>,
 }
 
 /// An end of a wire, by the other end's name: indices come and go.
@@ -93,62 +97,54 @@ fn take_off(link: Link) {
 
 impl Interface {
     pub(super) fn attached(&self) -> bool {
-        self.tcx.is_some()
+        [Hook::Egress, Hook::Ingress]
+            .iter()
+            .all(|hook| self.links.contains_key(hook))
     }
 
     pub(super) fn has_xdp(&self) -> bool {
-        self.xdp.is_some()
+        self.links.contains_key(&Hook::Xdp)
     }
 
     /// Takes the programs off; XDP first, so that no frame is settled that TCX could not take over.
     pub(super) fn detach(&mut self) {
-        let links = self.xdp.take().into_iter();
-        links
-            .chain(self.tcx.take().into_iter().flatten())
-            .for_each(take_off);
+        while let Some((_, link)) = self.links.pop_last() {
+            take_off(link);
+        }
     }
 
     /// Undoes an attachment of a start that failed: what was there before it goes on.
     pub(super) fn abandon(&mut self) {
-        let links = self.xdp.take().into_iter();
-        links
-            .chain(self.tcx.take().into_iter().flatten())
-            .filter(|link| !link.was_found())
-            .for_each(take_off);
+        while let Some((_, link)) = self.links.pop_last() {
+            if !link.was_found() {
+                take_off(link);
+            }
+        }
     }
 
-    /// Its links, with their hooks.
-    fn links(&mut self) -> impl Iterator<Item = (Hook, &mut Link)> {
-        let tcx = self
-            .tcx
-            .iter_mut()
-            .flat_map(|[egress, ingress]| [(Hook::Egress, egress), (Hook::Ingress, ingress)]);
-        tcx.chain(self.xdp.iter_mut().map(|link| (Hook::Xdp, link)))
+    /// What a configuration hands over to the next one that has the interface.
+    fn hand_over(&mut self, to: &mut Self) {
+        to.links = std::mem::take(&mut self.links);
+        to.restored = self.restored;
+        to.trouble = self.trouble.take();
     }
 
     fn attach(&mut self, object: &mut Object) -> Result<(), EngineError> {
-        if self.tcx.is_none() {
-            let name = &self.rule.name;
-            // Egress first: from the first packet on the firewall's own connections are remembered.
-            let egress = object.attach(Hook::Egress, name, false)?;
-            match object.attach(Hook::Ingress, name, false) {
-                Ok(ingress) => self.tcx = Some([egress, ingress]),
-                Err(error) => {
-                    if !egress.was_found() {
-                        take_off(egress);
-                    }
-                    return Err(error.into());
-                }
+        // Egress first: from the first packet on the firewall's own connections are remembered.
+        for hook in [Hook::Egress, Hook::Ingress] {
+            if !self.links.contains_key(&hook) {
+                let link = object.attach(hook, &self.rule.name, false)?;
+                self.links.insert(hook, link);
             }
         }
         let wants_xdp = self.choice.as_ref().is_some_and(|choice| choice.xdp);
         if !wants_xdp {
-            self.xdp.take().into_iter().for_each(take_off);
-        } else if self.xdp.is_none() {
+            self.links.remove(&Hook::Xdp).into_iter().for_each(take_off);
+        } else if !self.has_xdp() {
             // Whether a pinned XDP link is on this interface is known by those of TCX.
-            let anew = !self.tcx.iter().flatten().all(Link::was_found);
+            let anew = !self.links.values().all(Link::was_found);
             match object.attach(Hook::Xdp, &self.rule.name, anew) {
-                Ok(link) => self.xdp = Some(link),
+                Ok(link) => drop(self.links.insert(Hook::Xdp, link)),
                 // What was only chosen for speed is no reason to stand still; what was asked for is.
                 Err(error) if self.rule.hook == HookMode::Auto => {
                     tracing::warn!(interface = self.rule.name, %error, "XDP refused, TCX alone");
@@ -249,8 +245,9 @@ pub(super) fn plan(netlink: &mut Netlink, ruleset: &Ruleset) -> Result<Vec<Inter
             index: Some(link.index),
             choice: Some(choice),
             wire,
-            tcx: None,
-            xdp: None,
+            links: BTreeMap::new(),
+            restored: 0,
+            trouble: None,
         });
     }
     Ok(planned)
@@ -268,8 +265,7 @@ pub(super) fn adopt(
 ) -> Result<(), EngineError> {
     for interface in next.iter_mut() {
         if let Some(before) = old.iter_mut().find(|before| before.index == interface.index) {
-            interface.tcx = before.tcx.take();
-            interface.xdp = before.xdp.take();
+            before.hand_over(interface);
         }
     }
     let result = next.iter_mut().try_for_each(|interface| interface.attach(object));
@@ -283,8 +279,7 @@ pub(super) fn adopt(
 pub(super) fn give_back(old: &mut [Interface], next: &mut [Interface]) {
     for interface in next.iter_mut() {
         if let Some(before) = old.iter_mut().find(|before| before.index == interface.index) {
-            before.tcx = interface.tcx.take();
-            before.xdp = interface.xdp.take();
+            interface.hand_over(before);
         } else {
             interface.abandon();
         }
@@ -299,10 +294,7 @@ pub(super) fn give_back(old: &mut [Interface], next: &mut [Interface]) {
 pub(super) fn renew(interfaces: &mut [Interface], object: &Object) -> Result<(), EngineError> {
     for hook in Hook::ALL {
         for interface in interfaces.iter_mut() {
-            for (_, link) in interface
-                .links()
-                .filter(|(own, link)| *own == hook && link.is_stale())
-            {
+            if let Some(link) = interface.links.get_mut(&hook).filter(|link| link.is_stale()) {
                 object.replace(hook, link)?;
             }
         }
@@ -311,16 +303,15 @@ pub(super) fn renew(interfaces: &mut [Interface], object: &Object) -> Result<(),
 }
 
 /// Where the links in use are pinned.
-pub(super) fn pins(interfaces: &mut [Interface]) -> HashSet<PathBuf> {
-    interfaces
-        .iter_mut()
-        .flat_map(Interface::links)
-        .filter_map(|(_, link)| link.pinned_at().map(PathBuf::from))
+pub(super) fn pins(interfaces: &[Interface]) -> HashSet<PathBuf> {
+    let links = interfaces.iter().flat_map(|interface| interface.links.values());
+    links
+        .filter_map(|link| link.pinned_at().map(PathBuf::from))
         .collect()
 }
 
-/// How often it is looked whether frames redirected by XDP still arrive.
-const TARGET_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked at what nobody tells.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether redirected frames arrive in a veth is decided by its other end, which may change its mind at any time and
 /// tells nobody in this namespace. Packets go by TCX from the moment it is seen.
@@ -370,10 +361,17 @@ pub(super) fn follow(shared: &Shared, mut monitor: Monitor) {
             std::thread::sleep(Duration::from_millis(100));
             dirty = reconcile(shared).is_err();
         }
-        if looked.elapsed() > TARGET_INTERVAL {
+        if looked.elapsed() >= LOOK_INTERVAL {
             looked = Instant::now();
+            if let Err(error) = watch::look(shared) {
+                tracing::error!(%error, "could not follow an interface that changed unnoticed, trying again");
+                dirty = true;
+            }
             if let Err(error) = recheck_targets(shared) {
                 tracing::error!(%error, "could not see whether redirected frames still arrive");
+            }
+            if let Err(error) = shared.tidy() {
+                tracing::error!(%error, "what a change has left could not be removed, trying again");
             }
         }
         let event = match monitor.next(Duration::from_millis(100)) {
@@ -492,11 +490,16 @@ fn follow_interface(
     };
     let mut planned = plan(&mut fib.netlink, &ruleset)?;
     if let Some(mut back) = planned.pop() {
-        back.wire = interface.wire.take();
+        // A copy: should the rest fail, the next attempt needs it again.
+        back.wire.clone_from(&interface.wire);
         if wired {
             fib.netlink.set_promiscuous(ifindex)?;
         }
-        back.attach(&mut lock(&shared.object))?;
+        back.restored = interface.restored;
+        if let Err(error) = back.attach(&mut lock(&shared.object)) {
+            back.detach();
+            return Err(error);
+        }
         *interface = back;
     }
     add_addresses(&mut fib.netlink, &ruleset)?;

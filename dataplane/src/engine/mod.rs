@@ -7,6 +7,8 @@
 
 mod ageing;
 mod attach;
+#[cfg(test)]
+mod commit_faults;
 mod events;
 mod explain;
 mod frames;
@@ -28,7 +30,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -186,6 +188,8 @@ struct Shared {
     /// The programs were loaded for wire mode.
     wired: bool,
     stop: AtomicBool,
+    /// Programs that somebody else took off their interfaces and that are back.
+    restored: AtomicU64,
     /// What the tables were made for.
     sizes: Sizes,
     /// What the last sweep came to.
@@ -205,6 +209,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// What is pinned goes on when this is dropped: the start came to its end, or something was there before it.
+    stays: AtomicBool,
 }
 
 impl Engine {
@@ -231,7 +237,7 @@ impl Engine {
             Some(directory) => Object::load_pinned(&options.sizes, wired, Pins::open(directory)?)?,
             None => Object::load_for(&options.sizes, wired)?,
         };
-        let (inherited, since_ns) = (object.inherited(), ageing::now_ns());
+        let (inherited, fresh, since_ns) = (object.inherited(), object.is_fresh(), ageing::now_ns());
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
         let frames = object.ring_buffer("FRAMES")?;
@@ -279,12 +285,14 @@ impl Engine {
             since_ns,
             wired,
             stop: AtomicBool::new(false),
+            restored: AtomicU64::new(0),
             sizes: options.sizes,
             ageing: Mutex::new(AgeingReport::default()),
         });
         let engine = Self {
             shared,
             threads: Mutex::new(Vec::new()),
+            stays: AtomicBool::new(!fresh),
         };
         engine.shared.commit((*ruleset).clone())?;
         engine.shared.take_over()?;
@@ -298,10 +306,16 @@ impl Engine {
         engine.spawn("bulkhead-frames", move |shared| {
             frames::run(shared, frames, &injector)
         })?;
+        engine.stays.store(true, Ordering::Release);
         Ok(engine)
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<(), EngineError> {
+        #[cfg(test)]
+        crate::faults::point().map_err(|source| EngineError::System {
+            operation: "start a thread",
+            source,
+        })?;
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -404,7 +418,12 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.leave();
+        if self.stays.load(Ordering::Acquire) {
+            self.leave();
+        } else {
+            // A start that failed.
+            self.stop();
+        }
     }
 }
 
@@ -427,7 +446,7 @@ impl Shared {
         attach::renew(&mut interfaces, &object)?;
         // Packets that the programs before are busy with need their tables.
         grace::period();
-        if let Err(error) = object.finish(&attach::pins(&mut interfaces), grace::period) {
+        if let Err(error) = object.finish(&attach::pins(&interfaces), grace::period) {
             tracing::error!(%error, "what the daemon before has left could not be removed; the next start tries again");
         }
         Ok(())
@@ -476,9 +495,14 @@ impl Shared {
             // First its ruleset's name for the next judgement number, which is then another's.
             self.forget();
             self.take_back(live, done.moves.turned());
-            let _removed = stage::remove(&self.maps, &compiled);
+            let removed = stage::remove(&self.maps, &compiled);
             let _mirrored = self.sync(&interfaces, &mut fib);
             live.book.undo(done, None);
+            if let Err(left) = removed {
+                tracing::error!(error = %left, "entries of a failed commit are left; they are removed at the next look");
+                // There is none: it was cleared up above.
+                live.previous = Some(compiled);
+            }
             return Err(error);
         }
         // What is no longer configured loses its programs; its fail-closed rule stays.
@@ -542,6 +566,15 @@ impl Shared {
         if let Some(previous) = &live.previous {
             stage::remove(&self.maps, previous)?;
             live.previous = None;
+        }
+        Ok(())
+    }
+
+    /// Does what a change could not: another try, for as long as there is something left.
+    fn tidy(&self) -> Result<(), EngineError> {
+        let mut live = lock(&self.live);
+        if live.previous.is_some() || live.unsettled.is_some() {
+            self.clear_up(&mut live)?;
         }
         Ok(())
     }
@@ -646,6 +679,11 @@ impl Shared {
 
     /// Asks the control program; whether it did something.
     fn request(&self, request: &ControlRequest) -> Result<bool, EngineError> {
+        #[cfg(test)]
+        crate::faults::point().map_err(|source| EngineError::System {
+            operation: "ask the control program",
+            source,
+        })?;
         Ok(lock(&self.object).control(request)?)
     }
 

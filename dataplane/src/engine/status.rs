@@ -1,10 +1,10 @@
 //! What the engine says of itself: interfaces, counters, hits.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use bulkhead_abi::{Reason, RuleSet, STATIC_RULE};
 
-use super::{Engine, EngineError, lock};
+use super::{Engine, EngineError, attach::Interface, lock};
 use crate::{memory::TableMemory, netlink::Family, preflight::hook};
 
 /// A data interface as it stands.
@@ -34,6 +34,8 @@ pub struct InterfaceStatus {
     pub attached: bool,
     /// Whether the kernel is forbidden to forward from it, in both families.
     pub fails_closed: bool,
+    /// Programs that somebody else took off and that were put back, since the engine started.
+    pub restored: u64,
     /// What would lose packets or speed.
     pub warnings: Vec<String>,
 }
@@ -47,6 +49,30 @@ pub struct NatHits {
     pub destination: Vec<u64>,
     /// Static rules: sessions from outside, and from inside.
     pub static_: Vec<(u64, u64)>,
+}
+
+/// What would lose packets or speed on an interface.
+fn warnings(interface: &Interface) -> Vec<String> {
+    let choice = interface.choice.as_ref();
+    let mut warnings = choice.map(|choice| choice.warnings.clone()).unwrap_or_default();
+    if let Some(trouble) = &interface.trouble {
+        let meanwhile = if interface.attached() {
+            "TCX alone forwards meanwhile"
+        } else {
+            "nothing is forwarded meanwhile"
+        };
+        warnings.push(format!(
+            "a program was taken off by somebody else and cannot be put back; {meanwhile}: {trouble}"
+        ));
+    }
+    if interface.restored != 0 {
+        warnings.push(format!(
+            "{} program(s) were taken off by somebody else and put back since the start: see who else attaches programs here \
+             (`bpftool net`, `tc filter`)",
+            interface.restored
+        ));
+    }
+    warnings
 }
 
 impl Engine {
@@ -94,7 +120,8 @@ impl Engine {
                         .iter()
                         .any(|rule| rule.family == *family && &rule.interface == name)
                 }),
-                warnings: choice.map(|choice| choice.warnings.clone()).unwrap_or_default(),
+                restored: interface.restored,
+                warnings: warnings(interface),
             }
         });
         Ok(status.collect())
@@ -118,6 +145,8 @@ impl Engine {
         // As of the last sweep.
         counters.insert("sessions_evicted".to_owned(), self.ageing().evicted);
         counters.insert("nat_pool_alarms".to_owned(), self.shared.pool_alarms());
+        let restored = self.shared.restored.load(Ordering::Relaxed);
+        counters.insert("programs_restored".to_owned(), restored);
         Ok(counters)
     }
 

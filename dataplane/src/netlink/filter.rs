@@ -267,6 +267,12 @@ impl Filter {
         self.program
     }
 
+    /// Whether the kernel still has it, with the program that was set.
+    pub fn is_there(&mut self) -> Result<bool> {
+        let there = self.netlink.filter(self.index, self.direction)?;
+        Ok(there.is_some_and(|there| there.is_own() && there.program == self.program))
+    }
+
     /// Leaves the program where it is when this is dropped.
     pub fn keep(&mut self) {
         self.keep = true;

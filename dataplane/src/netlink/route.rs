@@ -73,6 +73,8 @@ pub struct NextHop {
     pub oif: u32,
     /// The router to send to, possibly of the other family; `None`: the destination is on the link.
     pub gateway: Option<IpAddr>,
+    /// The router is on the link although no route says so (`onlink`).
+    pub onlink: bool,
     /// Share of the traffic among the next hops of one route, at least 1.
     pub weight: u16,
 }
@@ -100,6 +102,20 @@ pub struct Route {
 }
 
 impl Route {
+    /// What the kernel would say of a route of the main table.
+    #[cfg(test)]
+    pub(crate) fn unicast(
+        destination: IpAddr,
+        prefix_len: u8,
+        gateway: Option<IpAddr>,
+        oif: u32,
+        metric: u32,
+    ) -> Self {
+        let mut message = route_message(destination, prefix_len, gateway, Some(oif));
+        message.attributes.push(RouteAttribute::Priority(metric));
+        Self::from_message(message).expect("a route")
+    }
+
     /// `None` for what the mirror does not hold; see the module's head.
     pub(super) fn from_message(message: RouteMessage) -> Option<Self> {
         let header = &message.header;
@@ -152,6 +168,7 @@ impl Route {
             route.next_hops.push(NextHop {
                 oif,
                 gateway,
+                onlink: header.flags.contains(RouteFlags::Onlink),
                 weight: 1,
             });
         }
@@ -197,6 +214,7 @@ fn next_hop(hop: &RouteNextHop) -> Option<NextHop> {
     Some(NextHop {
         oif: hop.interface_index,
         gateway,
+        onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
         weight: u16::from(hop.hops) + 1,
     })
 }
@@ -362,6 +380,7 @@ mod tests {
             [NextHop {
                 oif: 3,
                 gateway,
+                onlink: false,
                 weight: 5
             }]
         );

@@ -14,10 +14,12 @@ pub struct Detached {
 }
 
 /// Takes an instance's programs off their interfaces, in whatever network namespace, and removes its tables. Links first:
-/// no program is to run without its tables. `None` if there is no such instance.
+/// no program is to run without its tables. One that stays is no reason for the others to. `None` if there is no such
+/// instance.
 ///
 /// # Errors
-/// [`PinError::Held`] by a daemon that runs; [`PinError::NotBpffs`]; what the system says.
+/// [`PinError::Held`] by a daemon that runs; [`PinError::NotBpffs`]; [`PinError::Stay`] with all that stay; what the system
+/// says.
 pub fn detach(directory: &Path) -> Result<Option<Detached>, PinError> {
     if !place::is_within_bpffs(directory) {
         return Err(PinError::NotBpffs(directory.to_owned()));
@@ -33,9 +35,16 @@ pub fn detach(directory: &Path) -> Result<Option<Detached>, PinError> {
     for foreign in pins.foreign()? {
         detached.sessions += foreign.sessions;
     }
+    let mut errors = Vec::new();
     for link in entries(&pins.links())? {
-        take_off(&link)?;
-        detached.programs += 1;
+        match take_off(&link) {
+            Ok(()) => detached.programs += 1,
+            Err(error) => errors.push(error),
+        }
+    }
+    if !errors.is_empty() {
+        let programs = detached.programs;
+        return Err(PinError::Stay { programs, errors });
     }
     remove(pins.directory())?;
     Ok(Some(detached))

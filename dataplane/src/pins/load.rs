@@ -36,6 +36,8 @@ pub(crate) struct Inheritance {
     taken: HashSet<&'static str>,
     last: abi::Live,
     marks: Option<u64>,
+    /// No program is pinned, of whatever version.
+    fresh: bool,
 }
 
 impl Inheritance {
@@ -51,6 +53,7 @@ impl Inheritance {
                 remove(&path)?;
             }
         }
+        let mut before = before(&version)?;
         for foreign in pins.foreign()? {
             tracing::warn!(
                 directory = %foreign.directory.display(),
@@ -66,12 +69,14 @@ impl Inheritance {
             taken: HashSet::new(),
             last: last(&version)?,
             marks: None,
+            fresh: entries(&pins.links())?.is_empty(),
             shapes,
             pins,
         };
         let mut different = Vec::new();
         for shape in &found.shapes {
             let path = version.join(shape.name);
+            before.give_back(shape.name, &path)?;
             let Ok(map) = MapData::from_pin(&path) else {
                 continue;
             };
@@ -81,6 +86,8 @@ impl Inheritance {
                 Fit::Resized => found.resized.push((shape.name, map)),
                 Fit::Different => different.push(shape.name),
             }
+            // Programs of before may have gone on with it until now.
+            found.resized.extend(before.readable(shape));
         }
         if !different.is_empty() {
             tracing::warn!(
@@ -94,7 +101,7 @@ impl Inheritance {
         for (name, _) in &found.resized {
             tracing::info!(
                 table = name,
-                "a table changes its size: its entries are carried over"
+                "a table changes its size, or was about to: its entries are carried over"
             );
         }
         found.marks = found.read_marks();
@@ -140,6 +147,7 @@ impl Inheritance {
             replacing: Vec::new(),
             resized: self.resized,
             last: self.last,
+            fresh: self.fresh,
             kept: false,
             finished: false,
         };
@@ -165,6 +173,49 @@ impl Inheritance {
 
 /// What is in the name of a table of a load that is not kept yet.
 const NEXT: &str = "_next";
+/// What is in the name of a table whose place another of another size has taken, before the number of the load that did it:
+/// as long as programs may be about that use it.
+const BEFORE: &str = "_before_";
+
+/// Tables whose place others have taken, in a take-over that did not come to its end: by their names without the number, the
+/// oldest first.
+struct Before(Vec<(String, u64, PathBuf)>);
+
+fn before(version: &Path) -> Result<Before, PinError> {
+    let mut found: Vec<_> = entries(version)?.into_iter().filter_map(is_before).collect();
+    found.sort();
+    Ok(Before(found))
+}
+
+fn is_before(path: PathBuf) -> Option<(String, u64, PathBuf)> {
+    let (name, load) = path.file_name()?.to_str()?.rsplit_once(BEFORE)?;
+    Some((name.to_owned(), load.parse().ok()?, path))
+}
+
+impl Before {
+    /// A take-over that was killed between two renamings has left the place empty: the table goes back to it.
+    fn give_back(&mut self, name: &str, place: &Path) -> Result<(), PinError> {
+        let last = self.0.iter().rposition(|(own, ..)| own == name);
+        match last {
+            Some(last) if !place.exists() => {
+                let (_, _, from) = self.0.remove(last);
+                fs::rename(&from, place).map_err(|error| PinError::system("cannot rename", &from, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Those of a table's name that can be read as such.
+    fn readable(&self, shape: &Shape) -> Vec<(&'static str, MapData)> {
+        let own = self.0.iter().filter(|(own, ..)| own == shape.name);
+        own.filter_map(|(_, _, path)| {
+            let map = MapData::from_pin(path).ok()?;
+            let fits = map.info().is_ok_and(|info| shape.fit(&info) != Fit::Different);
+            fits.then_some((shape.name, map))
+        })
+        .collect()
+    }
+}
 /// What the names of loads begin with.
 const LOAD: &str = "load-";
 /// The table of marks.
@@ -226,6 +277,7 @@ pub(crate) struct Load {
     /// Tables of the load before, of another size.
     resized: Vec<(&'static str, MapData)>,
     last: abi::Live,
+    fresh: bool,
     kept: bool,
     finished: bool,
 }
@@ -251,6 +303,11 @@ impl Load {
             return Ok(None);
         }
         self.pins.find_link(hook, ifindex)
+    }
+
+    /// Whether no program was pinned before, of whatever version.
+    pub(crate) const fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// The highest numbers that the loads before have put in force.
@@ -289,9 +346,18 @@ impl Load {
         // Before a table moves: what was moved must not go with this value.
         self.kept = true;
         let version = self.pins.version();
+        let load = number(&self.directory).unwrap_or_default();
         for name in self.replacing.drain(..) {
-            let (from, to) = (version.join(format!("{name}{NEXT}")), version.join(name));
-            fs::rename(&from, &to).map_err(|error| PinError::system("cannot rename", &from, error))?;
+            let place = version.join(name);
+            // Programs on interfaces go on with it until each is replaced. Should this process end before, the next start
+            // finds what they have entered.
+            let steps = [
+                (place.clone(), version.join(format!("{name}{BEFORE}{load}"))),
+                (version.join(format!("{name}{NEXT}")), place),
+            ];
+            for (from, to) in steps {
+                fs::rename(&from, &to).map_err(|error| PinError::system("cannot rename", &from, error))?;
+            }
         }
         Ok(())
     }
@@ -318,6 +384,12 @@ impl Load {
         let mut over = loads(&self.pins.version())?;
         over.retain(|load| *load != self.directory);
         over.extend(self.pins.foreign()?.into_iter().map(|foreign| foreign.directory));
+        over.extend(
+            before(&self.pins.version())?
+                .0
+                .into_iter()
+                .map(|(_, _, path)| path),
+        );
         let removed = over.iter().map(|directory| remove(directory));
         removed.fold(Ok(()), Result::and)
     }

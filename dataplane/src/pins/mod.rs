@@ -4,6 +4,7 @@
 //! INSTANCE/links/IFINDEX_HOOK   a program on an interface (see [`crate::link`]); with _next what is to take its place
 //! INSTANCE/vVERSION/TABLE       a table of sessions and what belongs to them, of one version of the ABI
 //! INSTANCE/vVERSION/TABLE_next  the same, of a start that has not come to its end
+//! INSTANCE/vVERSION/TABLE_before_N  the same, of another size, while programs may be about that use it
 //! INSTANCE/vVERSION/load-N/     what the programs of one load need and the next has to know: STAGES, LIVE
 //! ```
 //!
@@ -91,6 +92,18 @@ pub enum PinError {
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// Programs could not be taken off.
+    #[error(
+        "{programs} program(s) are taken off, {} are not, and keep their tables: {}; mend that and do it again",
+        .errors.len(),
+        .errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Stay {
+        /// Those that are off.
+        programs: usize,
+        /// Why the others are not.
+        errors: Vec<PinError>,
     },
     /// The system refused.
     #[error("{operation} {path}: {source}", path = .path.display())]
@@ -368,20 +381,20 @@ fn hook_of(link: &Path) -> Option<(Hook, u32)> {
 /// What is pinned there for a hook, if it is on the interface with this index in this network namespace.
 fn find_on(path: &Path, hook: Hook, ifindex: u32) -> Result<Option<Link>, PinError> {
     let there =
-        Link::find(path, hook, ifindex).and_then(|link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
+        Link::find(path, hook, ifindex).and_then(|mut link| Ok(link.is_on(hook, ifindex)?.then_some(link)));
     match there {
         Err(error) if error.is_not_found() => Ok(None),
         there => there.map_err(|error| PinError::system("cannot look at", path, io::Error::other(error))),
     }
 }
 
-/// Takes the program of a pinned link off its interface.
+/// Takes the program of a pinned link off its interface, in whatever network namespace.
 fn take_off(path: &Path) -> Result<(), PinError> {
     let Some((hook, ifindex)) = hook_of(path) else {
         // Nothing that any version has pinned here.
         return remove(path);
     };
-    match Link::find(path, hook, ifindex).and_then(Link::detach) {
+    match Link::find_anywhere(path, hook, ifindex).and_then(Link::detach) {
         Ok(()) => Ok(()),
         // A filter that is gone, with its interface perhaps.
         Err(error) if error.is_not_found() => remove(path),

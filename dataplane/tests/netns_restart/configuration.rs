@@ -129,11 +129,7 @@ fn netns_restart_that_fails_leaves_what_was() -> Result<()> {
     // Without anything to take over, nothing stays.
     let failed = lab.start(impossible());
     assert!(matches!(failed.err(), Some(EngineError::Netlink(_))));
-    assert_eq!(
-        std::fs::read_dir(lab.pins().join("links"))?.count(),
-        0,
-        "no program"
-    );
+    assert!(!lab.pins().exists(), "neither programs nor tables");
     let engine = lab.start(common::ruleset(HookMode::Auto, false))?;
     let _forbidden = lab.forbidden()?;
     let (_servers, bulk) = lab.bulk()?;
@@ -151,6 +147,31 @@ fn netns_restart_that_fails_leaves_what_was() -> Result<()> {
     let _engine = lab.start(common::ruleset(HookMode::Auto, false))?;
     lab.policy_holds();
     whole(counting);
+    Ok(())
+}
+
+/// The programs of another version go on, too: nothing of theirs is in this version's tables.
+#[test]
+fn netns_restart_that_fails_leaves_what_another_version_was() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = Lab::new(|host| host)?;
+    drop(lab.start(common::ruleset(HookMode::Auto, false))?);
+    let _forbidden = lab.forbidden()?;
+    let (_servers, bulk) = lab.bulk()?;
+    let version = |number: u32| lab.pins().join(format!("v{number}"));
+    let (own, other) = (
+        version(bulkhead_abi::ABI_VERSION),
+        version(bulkhead_abi::ABI_VERSION + 1),
+    );
+    std::fs::rename(&own, &other)?;
+    let links = || -> Result<usize> { Ok(std::fs::read_dir(lab.pins().join("links"))?.count()) };
+    let before = links()?;
+    assert!(lab.start(impossible()).is_err());
+    assert!(other.exists() && links()? == before, "{before}");
+    lab.policy_holds();
+    bulk.iter().try_for_each(|stream| stream.advance(1))?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
 use bulkhead_dataplane::{
     bpf::{Object, Sizes},
@@ -45,6 +45,68 @@ fn netns_restart_with_other_sizes_carries_sessions_over() -> Result<()> {
         bulk.iter().try_for_each(|stream| stream.advance(3))?;
         lab.policy_holds();
     }
+    drop(bulk);
+    let lost = dropped(&engine.counters()?);
+    assert!(lost.is_empty(), "{lost:?}");
+    whole(counting);
+    Ok(())
+}
+
+/// Killed when the tables of another size have taken their places and no program is replaced yet: the programs go on with the
+/// tables of before, and what they enter is not lost to the next start, of whatever size.
+#[test]
+fn netns_restart_killed_with_other_sizes_before_the_first_program_is_replaced() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = Lab::new(|host| host)?;
+    let sized = |sessions| Options {
+        sizes: Sizes { sessions, ..SIZES },
+        ..lab.options()
+    };
+    let version = lab.pins().join(format!("v{}", bulkhead_abi::ABI_VERSION));
+    let before = || -> Result<usize> {
+        let names =
+            fs::read_dir(&version)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = names.collect::<Result<Vec<_>>>()?;
+        Ok(names.iter().filter(|name| name.contains("_before_")).count())
+    };
+    let mut engine = lab.start(common::ruleset(HookMode::Auto, true))?;
+    let _forbidden = lab.forbidden()?;
+    let (servers, bulk) = lab.bulk()?;
+    let counting = lab.counting()?;
+    // To another size once, and to two more, none of which comes to its end.
+    for killed in [vec![16_384], vec![1_024, 2_048]] {
+        drop(engine);
+        for sessions in &killed {
+            let pins = pins::Pins::open(&lab.pins())?;
+            let mut object = Object::load_pinned(&sized(*sessions).sizes, false, pins)?;
+            object.keep()?;
+        }
+        ensure!(before()? == 4 * killed.len(), "flows and mappings: {}", before()?);
+        // Conversations that begin now are known to the programs of before only.
+        let inside = lab.topology.host("inside");
+        let mut late = Vec::new();
+        for server in &servers {
+            let mut held = inside.client().tcp(server.address())?.answered()?;
+            held.exchange(10_000, 10_000)?.answered()?;
+            late.push(held);
+        }
+        engine = lab.start_with(common::ruleset(HookMode::Auto, true), &sized(killed[0]))?;
+        for held in &mut late {
+            held.exchange(10_000, 10_000)?.answered()?;
+        }
+        counting.iter().try_for_each(|stream| stream.advance(100))?;
+        bulk.iter().try_for_each(|stream| stream.advance(3))?;
+        ensure!(before()? == 0, "they are taken away");
+    }
+    // Killed between two renamings.
+    drop(engine);
+    fs::rename(version.join("FLOWS4"), version.join("FLOWS4_before_7"))?;
+    let engine = lab.start_with(common::ruleset(HookMode::Auto, true), &sized(1_024))?;
+    counting.iter().try_for_each(|stream| stream.advance(100))?;
+    ensure!(before()? == 0, "it is where it was");
+    lab.policy_holds();
     drop(bulk);
     let lost = dropped(&engine.counters()?);
     assert!(lost.is_empty(), "{lost:?}");
@@ -297,6 +359,47 @@ fn netns_restart_is_undone_by_detach() -> Result<()> {
         .client()
         .timeout(std::time::Duration::from_millis(150));
     assert!(!brief.tcp(outside.v4_port(80))?.is_answered(), "fails closed");
+    Ok(())
+}
+
+/// What cannot be taken off is told, all of it, and keeps its tables; the rest is off.
+#[test]
+fn netns_restart_detach_goes_on_after_an_error() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = Lab::new(|host| host)?;
+    drop(lab.start(common::ruleset(HookMode::Auto, false))?);
+    let links = lab.pins().join("links");
+    // Neither a link nor a program; and they come first and last.
+    let live = lab
+        .pins()
+        .join(format!("v{}/load-1/LIVE", bulkhead_abi::ABI_VERSION));
+    let places = [links.join("1_egress"), links.join("999999_ingress")];
+    for place in &places {
+        let map = MapData::from_pin(&live)?;
+        map.pin(place)?;
+    }
+    let error = pins::detach(&lab.pins()).err().context("two stay")?;
+    let PinError::Stay { programs, errors } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!((*programs, errors.len()), (4, 2), "{error}");
+    for place in &places {
+        ensure!(
+            error.to_string().contains(&place.display().to_string()),
+            "{error}"
+        );
+    }
+    for host in lab.topology.hosts() {
+        assert_eq!(programs_on(&lab, host), [0, 0]);
+    }
+    ensure!(live.exists(), "programs that stay need their tables");
+    for place in places {
+        fs::remove_file(place)?;
+    }
+    assert_eq!(pins::detach(&lab.pins())?.context("an instance")?.programs, 0);
+    assert!(!lab.pins().exists());
     Ok(())
 }
 

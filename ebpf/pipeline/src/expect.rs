@@ -32,7 +32,7 @@ pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
         return false;
     }
     if work.now_ns.saturating_sub(work.expected.created_ns) > Expectation::LIFETIME_NS {
-        env.remove_expectation(&work.expect_key);
+        env.remove_expectation(&work.expect_key, work.expected.created_ns);
         work.expected.announced_by = 0;
         return false;
     }
@@ -40,11 +40,12 @@ pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
 }
 
 /// Forgets what the packet fulfilled, now that its session was entered: one announcement, one conversation. Two packets on
-/// two CPUs at once may both find it; both are what was announced, to the same port of the same host.
+/// two CPUs at once may both find it; both are what was announced, to the same port of the same host. What was announced
+/// under the same key since it was found stays.
 #[inline(always)]
 pub(crate) fn spend<E: Tables>(env: &E, work: &Work) {
     if is_expected(work) {
-        env.remove_expectation(&work.expect_key);
+        env.remove_expectation(&work.expect_key, work.expected.created_ns);
     }
 }
 

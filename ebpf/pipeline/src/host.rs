@@ -481,9 +481,15 @@ impl Tables for HostTables {
         found.inspect(|expectation| *to = *expectation).is_some()
     }
 
-    fn remove_expectation(&self, key: &ExpectKey) {
+    fn remove_expectation(&self, key: &ExpectKey, created_ns: u64) {
         self.alone();
-        self.expected.remove(key);
+        if self
+            .expected
+            .get(key)
+            .is_some_and(|found| found.created_ns == created_ns)
+        {
+            self.expected.remove(key);
+        }
     }
 
     fn expect(&self, key: &ExpectKey, expectation: &Expectation) {

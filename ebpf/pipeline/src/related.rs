@@ -53,8 +53,7 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if !was_sent(env, work) {
         return Verdict::drop(Reason::IcmpQuoteOutOfWindow);
     }
-    let zone = env.zone(work.tables, work.ifindex);
-    if zone.is_none() || zone != env.zone(work.tables, work.flow.ingress_ifindex) {
+    if session::origin(env, work) == session::Origin::Other {
         return Verdict::drop(Reason::WrongZone);
     }
     if work.flow.generation != work.generation
@@ -87,9 +86,8 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         return Verdict::drop(reason);
     }
     // The way may have changed since the session's own packets took it; where they would be judged again, an error is not
-    // worth it.
-    let then = env.zone(work.tables, work.flow.egress_ifindex);
-    if then.is_none() || then != env.zone(work.tables, work.out_ifindex) {
+    // worth it. The flow is judged by now, and where it may go is noted in it: the interface itself may have been made anew.
+    if env.zone(work.tables, work.out_ifindex) != Some(work.flow.to_zone) {
         return Verdict::drop(Reason::WrongZone);
     }
     forward::fill_hop(env, work);

@@ -117,7 +117,12 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         // Our own address as source, from outside.
         return Outcome::Verdict(Verdict::drop(Reason::SourceAddressInvalid));
     }
-    if work.flow.ingress_ifindex != work.ifindex && !same_zone(env, work) {
+    let origin = if work.flow.ingress_ifindex == work.ifindex {
+        Origin::Same
+    } else {
+        origin(env, work)
+    };
+    if origin == Origin::Other {
         return Outcome::Verdict(Verdict::drop(Reason::WrongZone));
     }
     if !find_partner(env, work) {
@@ -141,7 +146,7 @@ pub(crate) fn proceed<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
     if (unresolved || work.flow.generation != work.generation || work.flow.fib_epoch != work.fib_epoch)
         && let Err(reason) = refresh(env, work)
     {
-        if reason == Reason::SessionClosed || reason == Reason::PolicyChanged {
+        if reason == Reason::SessionClosed || reason == Reason::PolicyChanged && origin == Origin::Same {
             let _ended = life::end(env, work, reason);
         }
         if reason == Reason::SessionClosed {
@@ -214,17 +219,44 @@ fn ended_meanwhile(work: &Work) -> Outcome {
     }
 }
 
-/// Whether the packet's interface is in the zone the flow came from.
+/// Where a packet comes from, compared with where its flow came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Origin {
+    /// From the same zone.
+    Same,
+    /// Nobody knows what became of the flow's interface: policy is asked as if it had come from here from the beginning, so
+    /// that no zone gets what it may not have. Its no does not end the session, which may not be the packet's.
+    Unknown,
+    /// From another zone, or none.
+    Other,
+}
+
+/// Where the packet comes from. Interfaces are made anew under other indices while flows are silent.
 #[inline(never)]
-fn same_zone<E: Tables>(env: &E, work: &Work) -> bool {
+pub(crate) fn origin<E: Tables>(env: &E, work: &Work) -> Origin {
+    let flow = &work.flow;
     let now = env.zone(work.tables, work.ifindex);
-    let then = if work.flow.generation == work.generation {
-        // Also where the interface has been made anew since, under another index.
-        Some(work.flow.from_zone)
-    } else {
-        env.zone(work.tables, work.flow.ingress_ifindex)
-    };
-    now.is_some() && now == then
+    if now.is_none() {
+        return Origin::Other;
+    }
+    let mut then = Some(flow.from_zone);
+    if flow.generation != work.generation {
+        let there = env.zone(work.tables, flow.ingress_ifindex);
+        if there.is_some() {
+            then = there;
+        } else if !answers_own(flow) {
+            return Origin::Unknown;
+        }
+        // Nobody judges the firewall's own connections. Zones keep their numbers unless a commit changes their order.
+    }
+    if now == then { Origin::Same } else { Origin::Other }
+}
+
+/// Whether these are answers to a connection of the firewall's own.
+#[inline(always)]
+fn answers_own(flow: &Flow) -> bool {
+    life::is_reply(flow) && flow.disposition == Disposition::ToHost as u8
 }
 
 /// Whether the session is to stand in the established table and does not yet; also when that was full before.

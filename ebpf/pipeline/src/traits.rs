@@ -172,8 +172,8 @@ pub trait Tables: Repeat {
     fn gateways(&self, generation: u32) -> u32;
     /// Copies an expectation; false if there is none.
     fn expectation(&self, key: &ExpectKey, to: &mut Expectation) -> bool;
-    /// Forgets an expectation.
-    fn remove_expectation(&self, key: &ExpectKey);
+    /// Forgets an expectation, if it is still the one that was made then.
+    fn remove_expectation(&self, key: &ExpectKey, created_ns: u64);
     /// Makes a conversation expected, in place of an earlier one under the same key.
     fn expect(&self, key: &ExpectKey, expectation: &Expectation);
     // Fragments.

@@ -333,9 +333,15 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn remove_expectation(&self, key: &ExpectKey) {
-        // Absent is as good as removed.
-        let _removed = maps::EXPECTED.remove(key);
+    fn remove_expectation(&self, key: &ExpectKey, created_ns: u64) {
+        // SAFETY: the pointer comes from a successful lookup and is read before any other map is touched.
+        let created = |found: *const Expectation| unsafe { (*found).created_ns };
+        let found = maps::EXPECTED.get_ptr(key).map_or_else(absent, created);
+        // Who announces anew in this very instant loses it: the client asks again.
+        if found == created_ns {
+            // Absent is as good as removed.
+            let _removed = maps::EXPECTED.remove(key);
+        }
     }
 
     #[inline(always)]

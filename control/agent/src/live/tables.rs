@@ -133,6 +133,10 @@ mod tests {
 
     #[test]
     fn sizes_by_name_are_those_of_the_data_plane() {
+        assert_eq!(
+            bulkhead_config::Extent::MOST_RULES,
+            bulkhead_dataplane::compile::MAX_RULES
+        );
         let sizes = [Sizes::small(), Sizes::medium(), Sizes::large(), Sizes::xlarge()];
         for (name, expected) in SizeName::ALL.into_iter().zip(sizes) {
             let made = translate::sizes(&config(name.name(), 1));

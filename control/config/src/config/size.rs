@@ -81,6 +81,9 @@ pub struct Extent {
     pub addresses_v4: usize,
     /// The same of IPv6.
     pub addresses_v6: usize,
+    /// Zones with `hostInbound`. Each is a rule beside the policies; every size has room for them but the largest, whose
+    /// number of policies is all that rules can be told apart by.
+    pub inbound: usize,
 }
 
 /// One thing of which there is more than there is room for.
@@ -97,6 +100,14 @@ pub struct Excess {
 }
 
 impl Extent {
+    /// Most rules that a firewall of any size tells apart.
+    pub const MOST_RULES: usize = SizeName::Xlarge.size().policies as usize;
+
+    /// Rules beyond what a firewall of any size tells apart.
+    pub const fn rules_too_many(&self) -> usize {
+        (self.policies + self.inbound).saturating_sub(Self::MOST_RULES)
+    }
+
     /// What of it does not fit.
     pub fn excess(&self, size: &Size) -> Vec<Excess> {
         [

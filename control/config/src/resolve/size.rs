@@ -67,6 +67,21 @@ impl Checker<'_, '_> {
             };
             self.error(&path, (message, Some(help)));
         }
+        let (most, excess) = (Extent::MOST_RULES, extent.rules_too_many());
+        // With more policies than that alone it has been said.
+        if excess != 0 && extent.policies <= most {
+            let policies = extent.policies;
+            let message = format!(
+                "{} rules ({policies} policies, and one for each zone with hostInbound) are more than the {most} that a \
+                 firewall of any size has room for",
+                most + excess
+            );
+            let help = format!("leave out {excess} of the policies, or divide them among firewalls");
+            self.error(
+                &steps!["spec", "policies", policies - excess],
+                (message, Some(help)),
+            );
+        }
     }
 }
 
@@ -103,5 +118,10 @@ pub(super) fn extent(config: &Config) -> Extent {
         policies: config.policies.len(),
         addresses_v4,
         addresses_v6: distinct.len() - addresses_v4,
+        inbound: config
+            .zones
+            .iter()
+            .filter(|zone| !zone.host_inbound.is_empty())
+            .count(),
     }
 }

@@ -249,7 +249,7 @@ impl Tables for ReadOnly<'_> {
     fn expectation(&self, _: &ExpectKey, _: &mut Expectation) -> bool {
         false
     }
-    fn remove_expectation(&self, _: &ExpectKey) {}
+    fn remove_expectation(&self, _: &ExpectKey, _: u64) {}
     fn expect(&self, _: &ExpectKey, _: &Expectation) {}
     fn datagram(&self, _: &FragmentKey, _: &mut Datagram) -> bool {
         false

@@ -239,6 +239,32 @@ fn a_conversation_that_could_not_be_entered_stays_expected() {
     }
 }
 
+/// The same client announces the same port again while the conversation of before is being entered: that is another one.
+#[test]
+fn what_is_announced_anew_meanwhile_stays_expected() {
+    for (client, server, _) in FAMILIES {
+        let mut net = net(gateways::FTP);
+        active(&net, server, client, client, 40000);
+        // After the announcement is found, before it is spent.
+        net.tables().interrupt(1, |tables| {
+            let (key, first) = tables.expected.entries()[0];
+            let anew = Expectation {
+                created_ns: first.created_ns + 1,
+                ..first
+            };
+            tables.expected.set(&key, &anew);
+        });
+        net.receive(OUTSIDE, &announced(server, client))
+            .forwarded(INSIDE, Reason::SessionCreated, &[MISS]);
+        assert!(!net.tables().interruption_pending());
+        // Another port of the server's: another conversation, which has its announcement.
+        let second = Frame::new(server, client).tcp(21, 40000, SYN, 100, 0);
+        net.receive(OUTSIDE, &second)
+            .forwarded(INSIDE, Reason::SessionCreated, &[HIT]);
+        assert!(net.tables().expected.entries().is_empty());
+    }
+}
+
 #[test]
 fn a_challenged_conversation_stays_expected() {
     for (client, server, _) in FAMILIES {

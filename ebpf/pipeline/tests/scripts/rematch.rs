@@ -447,6 +447,98 @@ fn the_way_changes_with_the_configuration() {
         .dropped(Reason::WrongZone, &NEITHER);
 }
 
+/// Another interface of the same name and zone takes the place of one that went away, under another index: what was `ifindex`
+/// is `INSIDE_TOO` now, for packets and for routes.
+fn make_anew(net: &mut Net, client: &str) {
+    net.leave_zones(INSIDE);
+    let facts = net.tables().interfaces.get(&INSIDE).unwrap();
+    let facts = bulkhead_abi::Interface {
+        mac: crate::net::mac(INSIDE_TOO),
+        ..facts
+    };
+    net.tables().interfaces.set(&INSIDE_TOO, &facts);
+    let length = if client.contains(':') { 128 } else { 32 };
+    net.route(client, length, INSIDE_TOO);
+    net.neighbour(INSIDE_TOO, client);
+    net.new_epoch();
+}
+
+/// A session that says nothing while its interface is made anew and the members of a group change goes on where policy lets
+/// it, whoever speaks first, and is nobody else's.
+#[test]
+fn an_interface_is_made_anew_under_a_silent_session() {
+    for (client, server, _) in FAMILIES {
+        for (change, first) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
+            let mut net = Net::new(&[permit(ZONE_INSIDE, ANY)]);
+            let [mut there, back] = connection(&mut net, client, server);
+            make_anew(&mut net, client);
+            if change {
+                net.commit(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+                net.leave_zones(INSIDE);
+            } else {
+                net.judge_again();
+            }
+            // Nobody else's: neither of a zone that may not, nor of none.
+            for stranger in [DMZ, crate::net::NO_ZONE] {
+                let outcome = net.receive(stranger, &there.2).outcome;
+                assert!(outcome.verdict.reason.is_drop(), "{outcome:?}");
+                assert_eq!(net.flows(), (2, 0), "a stranger has ended it");
+            }
+            there.0 = INSIDE_TOO;
+            let frames = [there, (back.0, INSIDE_TOO, back.2)];
+            for which in [first, 1 - first, first, 1 - first] {
+                let (ifindex, out, frame) = &frames[which];
+                let outcome = net.receive(*ifindex, frame).outcome;
+                assert_eq!(
+                    outcome.verdict.reason,
+                    Reason::Established,
+                    "{which}: {outcome:?}"
+                );
+                assert_eq!(outcome.out_ifindex, *out);
+            }
+        }
+    }
+}
+
+/// Errors about a conversation that speaks one way only find their way, too: nobody else tells its sender of a smaller MTU.
+#[test]
+fn an_interface_is_made_anew_under_a_conversation_of_one_side() {
+    for (client, server, router) in FAMILIES {
+        for change in [false, true] {
+            let mut net = Net::new(&[permit(ZONE_INSIDE, ANY)]);
+            let sent = net
+                .receive(INSIDE, &Frame::new(client, server).udp(5000, 53))
+                .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
+            make_anew(&mut net, client);
+            if change {
+                net.judge_again();
+            }
+            let others: &[_] = if change { &[HIT] } else { &NEITHER };
+            net.receive(OUTSIDE, &Frame::new(router, client).error(&sent.bytes, true))
+                .forwarded(INSIDE_TOO, Reason::RelatedIcmp, others);
+        }
+    }
+}
+
+/// The same for a connection of the firewall's own, which nobody judges: from another zone its answers do not come.
+#[test]
+fn an_interface_is_made_anew_under_a_silent_connection_of_the_firewalls_own() {
+    for (own, host) in [("10.1.0.1", "10.1.0.2"), ("2001:db8:1::1", "2001:db8:1::2")] {
+        let mut net = Net::new(&[permit(ANY, ANY)]);
+        net.leave(INSIDE, &Frame::new(own, host).udp(5000, 53), 0, false)
+            .handed_on(Reason::FromHost, &NEITHER);
+        make_anew(&mut net, host);
+        net.judge_again();
+        let answer = Frame::new(host, own).udp(53, 5000);
+        for stranger in [DMZ, OUTSIDE] {
+            net.receive(stranger, &answer)
+                .dropped(Reason::WrongZone, &NEITHER);
+        }
+        net.receive(INSIDE_TOO, &answer)
+            .handed_on(Reason::ToHost, &[ESTABLISHED]);
+    }
+}
+
 /// An address comes into a group without a commit, and leaves it again.
 #[test]
 fn a_change_of_members_is_obeyed_at_the_next_packet() {
