@@ -2,45 +2,71 @@
 
 use std::{
     collections::HashSet,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
 };
 
-use aya::{
-    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf},
-    programs::{SchedClassifier, Xdp},
-};
+use aya::maps::{Map, MapData, MapType, PerCpuArray, RingBuf};
 use bulkhead_abi as abi;
 use zerocopy::IntoBytes as _;
 
-pub use crate::link::has_tcx;
+pub use crate::{link::has_tcx, program::TestRunOutcome};
 use crate::{
     inject,
     link::{self, Hook, Link, LinkError},
+    load::{self, Maps, Plan, Programs},
     memory::{Kind, Listed, TableMemory},
     pins::{Inheritance, Load, PinError, Pins},
+    program::{self, Refusal},
     table::{TableError, TypedMap},
 };
 
 /// Why the object could not be loaded, attached or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
-    /// The kernel refused the object or one of its maps.
-    #[error("cannot load the BPF object: {0}")]
-    Load(#[from] aya::EbpfError),
-    /// The kernel refused a program, an attachment or a test run.
+    /// The embedded object cannot be read.
+    #[error("cannot read the embedded object: {0}")]
+    Parse(#[from] aya_obj::ParseError),
+    /// Its type information does not fit its maps and programs.
+    #[error("the type information of the embedded object: {0}")]
+    Btf(#[from] aya_obj::btf::BtfError),
+    /// Its programs cannot be linked.
+    #[error("cannot link the embedded object: {0}")]
+    Link(#[from] aya_obj::relocation::EbpfRelocationError),
+    /// The kernel refused its type information.
+    #[error("cannot load the type information of the embedded object: {0}")]
+    Types(Refusal),
+    /// The kernel refused one of its maps.
+    #[error("cannot make map {name}: {source}")]
+    Create {
+        /// The map's name.
+        name: String,
+        /// The kernel's answer.
+        source: aya::maps::MapError,
+    },
+    /// A map's content was refused.
+    #[error("cannot write the content of map {name}: {source}")]
+    Initialize {
+        /// The map's name.
+        name: String,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The kernel refused a program, or to run it or tell of it.
     #[error("{operation}: {source}")]
     Program {
         /// What was tried.
         operation: String,
         /// The kernel's answer.
-        source: aya::programs::ProgramError,
+        source: std::io::Error,
     },
     /// The embedded object lacks something this build expects.
     #[error("the embedded object has no {0}")]
     Missing(&'static str),
+    /// A thread that made maps has panicked.
+    #[error("a thread that made maps has panicked")]
+    Panicked,
     /// A map could not be opened.
     #[error("cannot open map {name}: {source}")]
     Map {
@@ -51,7 +77,7 @@ pub enum BpfError {
     },
     /// The kernel refused an attachment.
     #[error("{operation}: {source}")]
-    Link {
+    Attach {
         /// What was tried.
         operation: String,
         /// The kernel's answer.
@@ -93,10 +119,20 @@ impl Default for Sizes {
 
 impl Sizes {
     /// Words of rule vectors, summed over two generations: eight for each rule. One that names a source, a destination
-    /// and a service of its own has nine; few do.
+    /// and a service of its own has nine; few do. A hash has a power of two of heads, which a few words more would double.
     pub(crate) const fn vectors(&self) -> u32 {
         let words = self.rules.saturating_mul(8);
-        if words < 16_384 { 16_384 } else { words }
+        if words < 16_384 {
+            return 16_384;
+        }
+        let heads = 1 << words.ilog2();
+        if words - heads < heads / 64 { heads } else { words }
+    }
+
+    /// Timeouts of service classes, summed over two generations: as many as rules, each of which may name a service of its
+    /// own.
+    pub(crate) const fn service_timeouts(&self) -> u32 {
+        if self.rules < 16_384 { 16_384 } else { self.rules }
     }
 
     /// A branch: 64 thousand sessions, 8 thousand rules, 32 thousand addresses.
@@ -250,7 +286,9 @@ pub struct KernelMaps {
 
 /// The loaded object.
 pub struct Object {
-    ebpf: Ebpf,
+    /// Its maps, but for those that somebody has taken out.
+    tables: Maps,
+    programs: Programs,
     /// Its tables.
     pub maps: Arc<KernelMaps>,
     counters: PerCpuArray<MapData, u64>,
@@ -261,13 +299,15 @@ pub struct Object {
     /// Values are [`abi::ScreenCount`], as the words they are made of.
     screen_counts: PerCpuArray<MapData, [u64; 2]>,
     /// The kernel empties a table of programs when user space lets go of it.
-    _stages: ProgramArray<MapData>,
+    stages: TypedMap<u32, u32>,
+    /// All stages are in it.
+    joined: bool,
     /// What is pinned of it, if anything is.
     load: Option<Load>,
 }
 
 /// A program of the object that packets (or test runs) enter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Program {
     /// XDP.
     Xdp,
@@ -303,13 +343,16 @@ impl Program {
         Self::Control,
     ];
 
+    /// The stage that answers neighbours, by its index.
+    const NEIGHBOUR: (u32, Self) = (4, Self::Neighbour);
+
     /// The stages by their index in the object's table of programs (`bulkhead_pipeline::Stage`).
     const STAGES: [(u32, Self); 5] = [
         (0, Self::Session),
         (1, Self::Open),
         (2, Self::Admit),
         (3, Self::Related),
-        (4, Self::Neighbour),
+        Self::NEIGHBOUR,
     ];
 
     /// Its name in the object.
@@ -329,17 +372,6 @@ impl Program {
     }
 }
 
-/// What a test run returned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TestRunOutcome {
-    /// The program's return code.
-    pub code: u32,
-    /// The packet afterwards.
-    pub packet: Vec<u8>,
-    /// Mean time of one run.
-    pub duration: std::time::Duration,
-}
-
 /// The program that hangs on a hook.
 const fn program_of(hook: Hook) -> Program {
     match hook {
@@ -355,37 +387,12 @@ fn draw_marks() -> Result<u64, BpfError> {
     Ok(u64::from(inject.map_err(BpfError::Random)?) | u64::from(screened.map_err(BpfError::Random)?) << 32)
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, which: Program) -> Result<&'a mut P, BpfError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
-{
-    ebpf.program_mut(which.name())
-        .ok_or(BpfError::Missing(which.name()))?
-        .try_into()
-        .map_err(|source| BpfError::Program {
-            operation: format!("program {}", which.name()),
-            source,
-        })
-}
-
-fn data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LruHashMap(data)
-        | Map::LpmTrie(data)
-        | Map::PerCpuArray(data)
-        | Map::ProgramArray(data) => Some(data),
-        _ => None,
-    }
-}
-
-fn open<K, V>(ebpf: &Ebpf, name: &'static str) -> Result<TypedMap<K, V>, BpfError>
+fn open<K, V>(maps: &Maps, name: &'static str) -> Result<TypedMap<K, V>, BpfError>
 where
     K: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy,
     V: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy,
 {
-    let data = ebpf.map(name).and_then(data).ok_or(BpfError::Missing(name))?;
+    let data = maps.get(name).ok_or(BpfError::Missing(name))?;
     let info = data.info().map_err(|source| BpfError::Map { name, source })?;
     Ok(TypedMap::open(
         name,
@@ -395,52 +402,37 @@ where
     )?)
 }
 
-/// A program's descriptor.
-fn program_fd(ebpf: &Ebpf, which: Program) -> Result<BorrowedFd<'_>, BpfError> {
-    let program = ebpf
-        .program(which.name())
-        .ok_or(BpfError::Missing(which.name()))?;
-    match program.fd() {
-        Ok(fd) => Ok(fd.as_fd()),
-        Err(source) => Err(BpfError::Program {
-            operation: format!("program {}", which.name()),
-            source,
-        }),
-    }
-}
-
 /// A descriptor of a table of the object.
-fn table_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, BpfError> {
-    let data = ebpf.map(name).and_then(data).ok_or(BpfError::Missing(name))?;
+fn table_fd(maps: &Maps, name: &'static str) -> Result<OwnedFd, BpfError> {
+    let data = maps.get(name).ok_or(BpfError::Missing(name))?;
     data.fd()
         .as_fd()
         .try_clone_to_owned()
-        .map_err(|source| BpfError::Link {
+        .map_err(|source| BpfError::Attach {
             operation: format!("duplicate the descriptor of {name}"),
             source: source.into(),
         })
 }
 
 /// Takes an array with a value per CPU out of the object.
-fn per_cpu<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, V>, BpfError> {
-    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-    PerCpuArray::try_from(map).map_err(|source| BpfError::Map { name, source })
+fn per_cpu<V: aya::Pod>(maps: &mut Maps, name: &'static str) -> Result<PerCpuArray<MapData, V>, BpfError> {
+    let map = maps.remove(name).ok_or(BpfError::Missing(name))?;
+    PerCpuArray::try_from(Map::PerCpuArray(map)).map_err(|source| BpfError::Map { name, source })
 }
 
 /// Every map of the object that is not a table of programs.
-fn list(ebpf: &Ebpf) -> Result<Vec<Listed>, BpfError> {
+fn list(maps: &Maps) -> Result<Vec<Listed>, BpfError> {
     let mut listed = Vec::new();
-    for (name, map) in ebpf.maps() {
-        let (kind, data) = match map {
-            Map::Array(data) | Map::PerCpuArray(data) => (Kind::Fixed, data),
-            Map::HashMap(data) | Map::LruHashMap(data) => (Kind::Hash, data),
-            Map::LpmTrie(data) => (Kind::Trie, data),
-            Map::RingBuf(data) => (Kind::Ring, data),
+    for (name, data) in maps {
+        let fail = |source| BpfError::Map { name: "info", source };
+        let info = data.info().map_err(fail)?;
+        let kind = match info.map_type().map_err(fail)? {
+            MapType::Array | MapType::PerCpuArray => Kind::Fixed,
+            MapType::Hash | MapType::LruHash => Kind::Hash,
+            MapType::LpmTrie => Kind::Trie,
+            MapType::RingBuf => Kind::Ring,
             _ => continue,
         };
-        let info = data
-            .info()
-            .map_err(|source| BpfError::Map { name: "info", source })?;
         let fd = data.fd().as_fd().try_clone_to_owned();
         listed.push(Listed {
             name: name.to_owned(),
@@ -455,7 +447,6 @@ fn list(ebpf: &Ebpf) -> Result<Vec<Listed>, BpfError> {
             capacity: info.max_entries(),
         });
     }
-    listed.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(listed)
 }
 
@@ -467,26 +458,41 @@ fn sum(map: &PerCpuArray<MapData, u64>, name: &'static str, slot: u32) -> Result
     Ok(values.iter().sum())
 }
 
-/// Enters the programs of the stages into the table that the ingress program jumps through.
-fn join_stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, BpfError> {
-    let fail = |source| BpfError::Map {
-        name: "STAGES",
-        source,
-    };
-    let map = ebpf.take_map("STAGES").ok_or(BpfError::Missing("STAGES"))?;
-    let mut stages = ProgramArray::try_from(map).map_err(fail)?;
-    for (index, which) in Program::STAGES {
-        let fd = program::<SchedClassifier>(ebpf, which)?
-            .fd()
-            .map_err(|source| BpfError::Program {
-                operation: format!("program {}", which.name()),
-                source,
-            })?
-            .try_clone()
-            .map_err(|source| fail(source.into()))?;
-        stages.set(index, &fd, 0).map_err(fail)?;
-    }
-    Ok(stages)
+/// Entries of the tables whose number is configured or chosen here.
+fn entries(sizes: &Sizes) -> [(&'static str, u32); 27] {
+    let (flows, half_open) = (sizes.flows(), sizes.half_open_flows());
+    [
+        ("FLOWS4", flows),
+        ("FLOWS6", flows),
+        ("HALF_OPEN4", half_open),
+        ("HALF_OPEN6", half_open),
+        ("HOSTS4", sizes.addresses.max(1)),
+        ("HOSTS6", sizes.addresses.max(1)),
+        // One more: before 6.13 a full trie refuses to replace entries.
+        ("PREFIXES4", sizes.addresses.saturating_add(1)),
+        ("PREFIXES6", sizes.addresses.saturating_add(1)),
+        ("SERVICES", 1 << 20),
+        ("VECTORS", sizes.vectors()),
+        ("ANY_VECTORS", ANY_VECTORS),
+        ("RULES", sizes.rules.max(1)),
+        ("DECISIONS", 65_536),
+        ("ROUTES4", sizes.routes.max(1)),
+        ("ROUTES6", sizes.routes.max(1)),
+        ("NEIGHBOURS", sizes.neighbours.max(1)),
+        ("SERVICE_TIMEOUTS", sizes.service_timeouts()),
+        ("LIMITS", LIMITED_ADDRESSES),
+        // Screens: as many addresses at a time as are told apart.
+        ("SCREEN_RATES", 32_768),
+        ("SCREEN_SCANS", 16_384),
+        // Address translation.
+        ("NAT_RULES", 65_536),
+        ("POOLS", 4_096),
+        ("NAT_ADDRESSES4", 65_536),
+        ("NAT_ADDRESSES6", 65_536),
+        ("MAPPINGS_INSIDE", sizes.sessions.max(1)),
+        ("MAPPINGS_OUTSIDE", sizes.sessions.max(1)),
+        ("NAT_PERMITS", 65_536),
+    ]
 }
 
 impl Object {
@@ -504,139 +510,121 @@ impl Object {
     /// # Errors
     /// As [`Object::load`].
     pub fn load_for(sizes: &Sizes, wired: bool) -> Result<Self, BpfError> {
-        Self::load_as(sizes, wired, None)
+        let mut object = Self::begin(sizes, wired, None)?;
+        object.complete()?;
+        Ok(object)
     }
 
-    /// Loads the embedded object as the heir of what is pinned, and pins what it adds. Programs of the load before run on
+    /// Makes the tables and begins to verify the programs; [`Object::complete`] waits for them, and before it no packet
+    /// gets further than their first stage, which drops it.
+    ///
+    /// With `pins`, as the heir of what is pinned there, and what is added is pinned. Programs of the load before run on
     /// where they are: [`Object::attach`] finds them, [`Object::replace`] puts the new ones in their place.
     ///
     /// # Errors
-    /// As [`Object::load`], and if something cannot be pinned. Nothing has changed then.
-    pub fn load_pinned(sizes: &Sizes, wired: bool, pins: Pins) -> Result<Self, BpfError> {
-        Self::load_as(sizes, wired, Some(Inheritance::find(pins, sizes)?))
-    }
-
-    fn load_as(sizes: &Sizes, wired: bool, inheritance: Option<Inheritance>) -> Result<Self, BpfError> {
+    /// If the kernel refuses a map, or something cannot be pinned. Nothing has changed then.
+    pub fn begin(sizes: &Sizes, wired: bool, pins: Option<Pins>) -> Result<Self, BpfError> {
+        let inheritance = pins.map(|pins| Inheritance::find(pins, sizes)).transpose()?;
         static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-programs.o"));
-        let (flows, half_open) = (sizes.flows(), sizes.half_open_flows());
-        let mut loader = EbpfLoader::new();
-        let wired = u32::from(wired);
-        loader.override_global("WIRED", &wired, true);
-        for (map, entries) in [
-            ("FLOWS4", flows),
-            ("FLOWS6", flows),
-            ("HALF_OPEN4", half_open),
-            ("HALF_OPEN6", half_open),
-            ("HOSTS4", sizes.addresses),
-            ("HOSTS6", sizes.addresses),
-            // One more: before 6.13 a full trie refuses to replace entries.
-            ("PREFIXES4", sizes.addresses.saturating_add(1)),
-            ("PREFIXES6", sizes.addresses.saturating_add(1)),
-            ("SERVICES", 1 << 20),
-            ("VECTORS", sizes.vectors()),
-            ("ANY_VECTORS", ANY_VECTORS),
-            ("RULES", sizes.rules),
-            ("DECISIONS", 65_536),
-            ("ROUTES4", sizes.routes),
-            ("ROUTES6", sizes.routes),
-            ("NEIGHBOURS", sizes.neighbours),
-            ("SERVICE_TIMEOUTS", 1 << 20),
-            ("LIMITS", LIMITED_ADDRESSES),
-            // Screens: as many addresses at a time as are told apart.
-            ("SCREEN_RATES", 32_768),
-            ("SCREEN_SCANS", 16_384),
-            // Address translation.
-            ("NAT_RULES", 65_536),
-            ("POOLS", 4_096),
-            ("NAT_ADDRESSES4", 65_536),
-            ("NAT_ADDRESSES6", 65_536),
-            ("MAPPINGS_INSIDE", sizes.sessions),
-            ("MAPPINGS_OUTSIDE", sizes.sessions),
-            ("NAT_PERMITS", 65_536),
-        ] {
-            loader.map_max_entries(map, entries.max(1));
-        }
-        for (name, path) in inheritance.iter().flat_map(Inheritance::adopted) {
-            loader.map_pin_path(name, path);
-        }
         // Packets may be on their way under the marks of the load before.
         let marks = match inheritance.as_ref().and_then(Inheritance::marks) {
             Some(marks) => marks,
             None => draw_marks()?,
         };
         let (inject_mark, screened_mark) = (marks as u32, (marks >> 32) as u32);
-        loader.override_global("INJECT_MARK", &inject_mark, true);
-        loader.override_global("SCREENED_MARK", &screened_mark, true);
-        let mut ebpf = loader.load(OBJECT)?;
-        let listed = list(&ebpf)?;
-        open::<u32, u64>(&ebpf, "MARKS")?.set(&0, &marks)?;
-        let load = |which: Program, result: Result<(), aya::programs::ProgramError>| {
-            result.map_err(|source| BpfError::Program {
-                operation: format!("load {}", which.name()),
-                source,
-            })
+        let plan = Plan {
+            entries: &entries(sizes),
+            constants: &[
+                ("WIRED", u32::from(wired)),
+                ("INJECT_MARK", inject_mark),
+                ("SCREENED_MARK", screened_mark),
+            ],
+            adopted: inheritance.as_ref().map_or(&[], Inheritance::adopted),
         };
-        for which in Program::ALL {
-            if which != Program::Xdp {
-                load(which, program::<SchedClassifier>(&mut ebpf, which)?.load())?;
-            }
-        }
+        let (mut tables, programs) = load::load(OBJECT, &plan)?;
+        let listed = list(&tables)?;
+        open::<u32, u64>(&tables, "MARKS")?.set(&0, &marks)?;
         let pinned = inheritance
-            .map(|inheritance| inheritance.begin(|name| table_fd(&ebpf, name)))
+            .map(|inheritance| inheritance.begin(|name| table_fd(&tables, name)))
             .transpose()?;
-        let stages = join_stages(&mut ebpf)?;
-        load(Program::Xdp, program::<Xdp>(&mut ebpf, Program::Xdp)?.load())?;
         let maps = KernelMaps {
-            live: open(&ebpf, "LIVE")?,
-            settings: open(&ebpf, "SETTINGS")?,
-            flows4: open(&ebpf, "FLOWS4")?,
-            flows6: open(&ebpf, "FLOWS6")?,
-            half_open4: open(&ebpf, "HALF_OPEN4")?,
-            half_open6: open(&ebpf, "HALF_OPEN6")?,
-            zones: open(&ebpf, "ZONES")?,
-            hosts4: open(&ebpf, "HOSTS4")?,
-            hosts6: open(&ebpf, "HOSTS6")?,
-            prefixes4: open(&ebpf, "PREFIXES4")?,
-            prefixes6: open(&ebpf, "PREFIXES6")?,
-            services: open(&ebpf, "SERVICES")?,
-            vectors: open(&ebpf, "VECTORS")?,
-            any_vectors: open(&ebpf, "ANY_VECTORS")?,
-            rules: open(&ebpf, "RULES")?,
-            decisions: open(&ebpf, "DECISIONS")?,
-            expected: open(&ebpf, "EXPECTED")?,
-            interfaces: open(&ebpf, "INTERFACES")?,
-            routes4: open(&ebpf, "ROUTES4")?,
-            routes6: open(&ebpf, "ROUTES6")?,
-            neighbours: open(&ebpf, "NEIGHBOURS")?,
-            service_timeouts: open(&ebpf, "SERVICE_TIMEOUTS")?,
-            limit_rules: open(&ebpf, "LIMIT_RULES")?,
-            limits: open(&ebpf, "LIMITS")?,
-            screens: open(&ebpf, "SCREENS")?,
-            screen_rates: open(&ebpf, "SCREEN_RATES")?,
-            screen_scans: open(&ebpf, "SCREEN_SCANS")?,
-            nat_rules: open(&ebpf, "NAT_RULES")?,
-            pools: open(&ebpf, "POOLS")?,
-            nat_addresses4: open(&ebpf, "NAT_ADDRESSES4")?,
-            nat_addresses6: open(&ebpf, "NAT_ADDRESSES6")?,
-            mapping_ends: open(&ebpf, "MAPPINGS_INSIDE")?,
-            mappings: open(&ebpf, "MAPPINGS_OUTSIDE")?,
-            permits: open(&ebpf, "NAT_PERMITS")?,
-            fragments: open(&ebpf, "FRAGMENTS")?,
+            live: open(&tables, "LIVE")?,
+            settings: open(&tables, "SETTINGS")?,
+            flows4: open(&tables, "FLOWS4")?,
+            flows6: open(&tables, "FLOWS6")?,
+            half_open4: open(&tables, "HALF_OPEN4")?,
+            half_open6: open(&tables, "HALF_OPEN6")?,
+            zones: open(&tables, "ZONES")?,
+            hosts4: open(&tables, "HOSTS4")?,
+            hosts6: open(&tables, "HOSTS6")?,
+            prefixes4: open(&tables, "PREFIXES4")?,
+            prefixes6: open(&tables, "PREFIXES6")?,
+            services: open(&tables, "SERVICES")?,
+            vectors: open(&tables, "VECTORS")?,
+            any_vectors: open(&tables, "ANY_VECTORS")?,
+            rules: open(&tables, "RULES")?,
+            decisions: open(&tables, "DECISIONS")?,
+            expected: open(&tables, "EXPECTED")?,
+            interfaces: open(&tables, "INTERFACES")?,
+            routes4: open(&tables, "ROUTES4")?,
+            routes6: open(&tables, "ROUTES6")?,
+            neighbours: open(&tables, "NEIGHBOURS")?,
+            service_timeouts: open(&tables, "SERVICE_TIMEOUTS")?,
+            limit_rules: open(&tables, "LIMIT_RULES")?,
+            limits: open(&tables, "LIMITS")?,
+            screens: open(&tables, "SCREENS")?,
+            screen_rates: open(&tables, "SCREEN_RATES")?,
+            screen_scans: open(&tables, "SCREEN_SCANS")?,
+            nat_rules: open(&tables, "NAT_RULES")?,
+            pools: open(&tables, "POOLS")?,
+            nat_addresses4: open(&tables, "NAT_ADDRESSES4")?,
+            nat_addresses6: open(&tables, "NAT_ADDRESSES6")?,
+            mapping_ends: open(&tables, "MAPPINGS_INSIDE")?,
+            mappings: open(&tables, "MAPPINGS_OUTSIDE")?,
+            permits: open(&tables, "NAT_PERMITS")?,
+            fragments: open(&tables, "FRAGMENTS")?,
         };
-        let counters = per_cpu(&mut ebpf, "COUNTERS")?;
-        let tallies = per_cpu(&mut ebpf, "TALLIES")?;
-        let screen_counts = per_cpu(&mut ebpf, "SCREEN_COUNTS")?;
+        let counters = per_cpu(&mut tables, "COUNTERS")?;
+        let tallies = per_cpu(&mut tables, "TALLIES")?;
+        let screen_counts = per_cpu(&mut tables, "SCREEN_COUNTS")?;
         Ok(Self {
-            ebpf,
+            stages: open(&tables, "STAGES")?,
+            joined: false,
+            tables,
+            programs,
             maps: Arc::new(maps),
             counters,
             inject_mark,
             tallies,
             listed,
             screen_counts,
-            _stages: stages,
             load: pinned,
         })
+    }
+
+    /// Waits until all programs but XDP's are verified, and joins the stages of the ingress program. To be called before
+    /// anything is put in force; again, it does nothing.
+    ///
+    /// # Errors
+    /// If the kernel refuses a program; the verifier's log is part of the error.
+    pub fn complete(&mut self) -> Result<(), BpfError> {
+        if self.joined {
+            return Ok(());
+        }
+        for which in [Program::Egress, Program::Ingress, Program::Control] {
+            self.programs.get(which)?;
+        }
+        for which in Program::STAGES {
+            self.join(which)?;
+        }
+        self.joined = true;
+        Ok(())
+    }
+
+    /// Enters the program of a stage into the table that the ingress program jumps through.
+    fn join(&self, (index, which): (u32, Program)) -> Result<(), BpfError> {
+        let program = self.programs.get(which)?.as_raw_fd() as u32;
+        Ok(self.stages.set(&index, &program)?)
     }
 
     /// What each map takes, by name.
@@ -661,8 +649,8 @@ impl Object {
     /// # Errors
     /// If it was taken before.
     pub fn ring_buffer(&mut self, name: &'static str) -> Result<RingBuf<MapData>, BpfError> {
-        let map = self.ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-        RingBuf::try_from(map).map_err(|source| BpfError::Map { name, source })
+        let map = self.tables.remove(name).ok_or(BpfError::Missing(name))?;
+        RingBuf::try_from(Map::RingBuf(map)).map_err(|source| BpfError::Map { name, source })
     }
 
     /// All counters, summed over CPUs, by slot.
@@ -709,7 +697,7 @@ impl Object {
     /// # Errors
     /// If it is not loaded.
     pub fn program_fd(&self, which: Program) -> Result<BorrowedFd<'_>, BpfError> {
-        program_fd(&self.ebpf, which)
+        self.programs.get(which)
     }
 
     /// Guards an interface of this network namespace at a hook: with the program that a load before has left there and
@@ -719,7 +707,7 @@ impl Object {
     /// Whatever the kernel says: see [`Link::attach`].
     pub fn attach(&mut self, hook: Hook, interface: &str, anew: bool) -> Result<Link, BpfError> {
         let which = program_of(hook);
-        let fail = |source: LinkError| BpfError::Link {
+        let fail = |source: LinkError| BpfError::Attach {
             operation: format!("attach {} to {interface}", which.name()),
             source,
         };
@@ -744,7 +732,9 @@ impl Object {
                  taken off by `bulkhead detach`"
             );
         }
-        let program = program_fd(&self.ebpf, which)?;
+        // Neighbours are answered from the first frame on, or they would wait a second before they ask again.
+        self.join(Program::NEIGHBOUR)?;
+        let program = self.programs.get(which)?;
         let mut link = Link::attach(hook, program, which.name(), ifindex).map_err(fail)?;
         if let Some(load) = &self.load {
             let path = load.pins().link_path(hook, ifindex);
@@ -767,8 +757,8 @@ impl Object {
     /// Whatever the kernel says; the other program stays.
     pub fn replace(&self, hook: Hook, link: &mut Link) -> Result<(), BpfError> {
         let which = program_of(hook);
-        link.replace(program_fd(&self.ebpf, which)?, which.name())
-            .map_err(|source| BpfError::Link {
+        link.replace(self.programs.get(which)?, which.name())
+            .map_err(|source| BpfError::Attach {
                 operation: format!("replace the program of a link by {}", which.name()),
                 source,
             })
@@ -846,41 +836,21 @@ impl Object {
         ifindex: u32,
         repeat: u32,
     ) -> Result<TestRunOutcome, BpfError> {
-        let fail = |source| BpfError::Program {
-            operation: format!("test run of {}", which.name()),
-            source,
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let xdp = [0, packet.len() as u32, 0, ifindex, 0, 0];
+        // struct __sk_buff up to `ifindex`, the eleventh word; the kernel refuses other words than a few.
+        let mut skb = [0; 11];
+        skb[10] = ifindex;
+        let context: &[u32] = match which {
+            _ if ifindex == 0 => &[],
+            Program::Xdp => &xdp,
+            _ => &skb,
         };
-        let mut out = vec![0; packet.len() + 256];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(packet);
-        options.data_out = Some(&mut out);
-        options.repeat = repeat;
-        let xdp_context;
-        let skb_context;
-        if ifindex != 0 {
-            if which == Program::Xdp {
-                // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-                xdp_context = [0u32, packet.len() as u32, 0, ifindex, 0, 0];
-                options.ctx_in = Some(xdp_context.as_bytes());
-            } else {
-                // struct __sk_buff up to `ifindex`, the eleventh word; the kernel refuses other words than a few.
-                let mut words = [0u32; 11];
-                words[10] = ifindex;
-                skb_context = words;
-                options.ctx_in = Some(skb_context.as_bytes());
+        program::test_run(self.programs.get(which)?, packet, context, repeat).map_err(|source| {
+            BpfError::Program {
+                operation: format!("test run of {}", which.name()),
+                source,
             }
-        }
-        let result = if which == Program::Xdp {
-            program::<Xdp>(&mut self.ebpf, which)?.test_run(options)
-        } else {
-            program::<SchedClassifier>(&mut self.ebpf, which)?.test_run(options)
-        }
-        .map_err(fail)?;
-        out.truncate(result.data_size_out as usize);
-        Ok(TestRunOutcome {
-            code: result.return_value,
-            packet: out,
-            duration: result.duration,
         })
     }
 
@@ -899,21 +869,14 @@ impl Object {
     /// # Errors
     /// If the kernel does not say.
     pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>, BpfError> {
-        let mut counts = Vec::new();
-        for which in Program::ALL {
-            let fail = |source| BpfError::Program {
+        let count = |which: Program| {
+            let program = self.programs.get(which)?;
+            let count = program::verified_instructions(program).map_err(|source| BpfError::Program {
                 operation: format!("info of {}", which.name()),
                 source,
-            };
-            let info = if which == Program::Xdp {
-                program::<Xdp>(&mut self.ebpf, which)?.info().map_err(fail)?
-            } else {
-                program::<SchedClassifier>(&mut self.ebpf, which)?
-                    .info()
-                    .map_err(fail)?
-            };
-            counts.push((which.name(), info.verified_instruction_count().unwrap_or(0)));
-        }
-        Ok(counts)
+            })?;
+            Ok((which.name(), count))
+        };
+        Program::ALL.into_iter().map(count).collect()
     }
 }

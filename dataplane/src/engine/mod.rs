@@ -227,10 +227,8 @@ impl Engine {
             source,
         })?;
         let wired = !ruleset.wires.is_empty();
-        let mut object = match &options.pins {
-            Some(directory) => Object::load_pinned(&options.sizes, wired, Pins::open(directory)?)?,
-            None => Object::load_for(&options.sizes, wired)?,
-        };
+        let pins = options.pins.as_deref().map(Pins::open).transpose()?;
+        let mut object = Object::begin(&options.sizes, wired, pins)?;
         let (inherited, since_ns) = (object.inherited(), ageing::now_ns());
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
@@ -424,9 +422,10 @@ impl Shared {
             interfaces.iter_mut().for_each(attach::Interface::abandon);
             return Err(error.into());
         }
-        attach::renew(&mut interfaces, &object)?;
-        // Packets that the programs before are busy with need their tables.
-        grace::period();
+        if attach::renew(&mut interfaces, &object)? {
+            // Packets that the programs before are busy with need their tables.
+            grace::period();
+        }
         if let Err(error) = object.finish(&attach::pins(&mut interfaces), grace::period) {
             tracing::error!(%error, "what the daemon before has left could not be removed; the next start tries again");
         }
@@ -510,6 +509,11 @@ impl Shared {
                 "words of rule vectors, of this and the next configuration,",
                 compiled.vectors.len() + live,
                 words,
+            ),
+            (
+                "sets of services with a timeout",
+                compiled.service_timeouts.len(),
+                self.sizes.service_timeouts() as usize / 2,
             ),
         ] {
             if count > most {
@@ -598,6 +602,8 @@ impl Shared {
         let result = attach::add_addresses(&mut fib.netlink, ruleset)
             .and_then(|()| self.sync(next, fib))
             .and_then(|()| {
+                // At the start the verifier has been at work until now.
+                lock(&self.object).complete()?;
                 self.remember(ruleset);
                 self.judge(generation)
             });

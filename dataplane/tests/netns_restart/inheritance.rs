@@ -321,7 +321,8 @@ fn netns_restart_adopts_every_table_it_has_pinned() -> Result<()> {
         Ok(ids)
     };
     let load = || -> Result<()> {
-        let mut object = Object::load_pinned(&SIZES, false, pins::Pins::open(&lab.pins())?)?;
+        let pins = pins::Pins::open(&lab.pins())?;
+        let mut object = Object::begin(&SIZES, false, Some(pins))?;
         object.keep()?;
         Ok(())
     };
