@@ -11,7 +11,6 @@ use aya::maps::{Map, MapData, MapType, PerCpuArray, RingBuf};
 use bulkhead_abi as abi;
 use zerocopy::IntoBytes as _;
 
-pub use crate::{link::has_tcx, program::TestRunOutcome};
 use crate::{
     inject,
     link::{self, Hook, Link, LinkError},
@@ -21,6 +20,7 @@ use crate::{
     program::{self, Refusal},
     table::{TableError, TypedMap},
 };
+pub use crate::{link::has_tcx, program::TestRunOutcome};
 
 /// Why the object could not be loaded, attached or asked.
 #[derive(Debug, thiserror::Error)]
@@ -300,7 +300,7 @@ pub struct Object {
     screen_counts: PerCpuArray<MapData, [u64; 2]>,
     /// The kernel empties a table of programs when user space lets go of it.
     stages: TypedMap<u32, u32>,
-    /// All stages are in it.
+    /// All stages are in it, but perhaps that of ICMP errors.
     joined: bool,
     /// What is pinned of it, if anything is.
     load: Option<Load>,
@@ -346,14 +346,16 @@ impl Program {
     /// The stage that answers neighbours, by its index.
     const NEIGHBOUR: (u32, Self) = (4, Self::Neighbour);
 
-    /// The stages by their index in the object's table of programs (`bulkhead_pipeline::Stage`).
-    const STAGES: [(u32, Self); 5] = [
+    /// The stages by their index in the object's table of programs (`bulkhead_pipeline::Stage`), but for that of ICMP errors.
+    const STAGES: [(u32, Self); 4] = [
         (0, Self::Session),
         (1, Self::Open),
         (2, Self::Admit),
-        (3, Self::Related),
         Self::NEIGHBOUR,
     ];
+
+    /// The stage of ICMP errors, by its index.
+    const RELATED: (u32, Self) = (3, Self::Related);
 
     /// Its name in the object.
     #[must_use]
@@ -602,12 +604,12 @@ impl Object {
         })
     }
 
-    /// Waits until all programs but XDP's are verified, and joins the stages of the ingress program. To be called before
+    /// Waits until the programs are verified that packets need to be judged, and joins their stages. To be called before
     /// anything is put in force; again, it does nothing.
     ///
     /// # Errors
     /// If the kernel refuses a program; the verifier's log is part of the error.
-    pub fn complete(&mut self) -> Result<(), BpfError> {
+    pub fn ready(&mut self) -> Result<(), BpfError> {
         if self.joined {
             return Ok(());
         }
@@ -619,6 +621,16 @@ impl Object {
         }
         self.joined = true;
         Ok(())
+    }
+
+    /// Waits for the rest: ICMP errors, which are dropped until then. Where nothing was in force before, there are no
+    /// sessions yet that they could be about. XDP is not among it: it is verified for the first interface that runs it.
+    ///
+    /// # Errors
+    /// As [`Object::ready`].
+    pub fn complete(&mut self) -> Result<(), BpfError> {
+        self.ready()?;
+        self.join(Program::RELATED)
     }
 
     /// Enters the program of a stage into the table that the ingress program jumps through.

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fib;
 pub mod fragment;
 pub mod gateway;
+pub mod heap;
 pub mod inject;
 pub mod link;
 mod load;

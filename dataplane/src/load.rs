@@ -60,7 +60,9 @@ pub(crate) fn load(object: &[u8], plan: &Plan<'_>) -> Result<(Maps, Programs), B
             .collect(),
     )?;
     let types = match aya::features().btf() {
-        Some(features) => object.fixup_and_sanitize_btf(features)?.map(aya_obj::btf::Btf::to_bytes),
+        Some(features) => object
+            .fixup_and_sanitize_btf(features)?
+            .map(aya_obj::btf::Btf::to_bytes),
         None => None,
     };
     let types = types.map(|types| program::load_types(&types)).transpose();
@@ -74,7 +76,8 @@ pub(crate) fn load(object: &[u8], plan: &Plan<'_>) -> Result<(Maps, Programs), B
         }
     }
     // The largest first, so that no CPU is left alone with one of them.
-    let bytes = |map: &aya_obj::Map| u64::from(map.max_entries()) * u64::from(map.key_size() + map.value_size());
+    let bytes =
+        |map: &aya_obj::Map| u64::from(map.max_entries()) * u64::from(map.key_size() + map.value_size());
     definitions.sort_by_cached_key(|(_, definition)| Reverse(bytes(definition)));
     let maps = make(&definitions, plan.adopted, types.as_deref())?;
 
@@ -89,7 +92,10 @@ pub(crate) fn load(object: &[u8], plan: &Plan<'_>) -> Result<(Maps, Programs), B
     for which in Program::ALL {
         let missing = || BpfError::Missing(which.name());
         let program = object.programs.get(which.name()).ok_or_else(missing)?;
-        let function = object.functions.remove(&program.function_key()).ok_or_else(missing)?;
+        let function = object
+            .functions
+            .remove(&program.function_key())
+            .ok_or_else(missing)?;
         codes.insert(which, Code::new(which.name(), program, function, types.clone()));
     }
     Ok((maps, Programs::begin(codes)))
@@ -135,7 +141,9 @@ fn make(
 
 /// How many threads load.
 fn threads() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
+    thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(MOST_THREADS)
 }
 
 /// Gives a map of constants or variables its content.
@@ -152,16 +160,16 @@ fn initialize(definition: &aya_obj::Map, map: &MapData) -> io::Result<()> {
 }
 
 /// The order in which programs are verified without being asked for: what is attached first, while the others are verified;
-/// then those that take longest, so that no CPU is left alone with one of them.
+/// then those that take longest, so that no CPU is left alone with one of them; last what packets can be judged without.
 const ORDER: [Program; 8] = [
     Program::Egress,
     Program::Ingress,
+    Program::Neighbour,
     Program::Admit,
     Program::Session,
     Program::Open,
-    Program::Related,
     Program::Control,
-    Program::Neighbour,
+    Program::Related,
 ];
 
 /// Most threads that make maps and verify programs.

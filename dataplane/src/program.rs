@@ -368,7 +368,11 @@ pub(crate) fn test_run(
         data_in_bytes: packet.len() as u32,
         data_out: out.as_mut_ptr() as u64,
         data_out_bytes: out.len() as u32,
-        context_in: if context.is_empty() { 0 } else { context.as_ptr() as u64 },
+        context_in: if context.is_empty() {
+            0
+        } else {
+            context.as_ptr() as u64
+        },
         context_in_bytes: size_of_val(context) as u32,
         repeat,
         ..uapi::TestRun::default()
