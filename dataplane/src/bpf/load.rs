@@ -23,8 +23,8 @@ use std::{
 use aya::maps::MapData;
 use aya_obj::EbpfSectionKind;
 
-use crate::{
-    bpf::{BpfError, Program},
+use super::{
+    BpfError, Program,
     program::{self, Code, Refusal},
 };
 
