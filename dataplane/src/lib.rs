@@ -12,6 +12,7 @@ mod faults;
 pub mod fib;
 pub mod fragment;
 pub mod gateway;
+pub mod heap;
 pub mod inject;
 pub mod link;
 pub mod membership;

@@ -14,7 +14,10 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use bulkhead_config::Config;
-use bulkhead_dataplane::engine::{Engine, Options};
+use bulkhead_dataplane::{
+    engine::{Engine, Options},
+    heap,
+};
 use bulkhead_revisions::{Source, Store};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -84,6 +87,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 
 fn enforce(args: &RunArgs) -> Result<()> {
     let began = Instant::now();
+    heap::configure();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
     // A first start that is refused makes nothing, not even a directory.
     let first = match &args.config {

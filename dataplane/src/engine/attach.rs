@@ -290,16 +290,18 @@ pub(super) fn give_back(old: &mut [Interface], next: &mut [Interface]) {
 ///
 /// To be called when what this load's programs look up is complete: an interface is guarded by the old programs or by the
 /// new ones at each instant, and both judge by a configuration. Hook by hook, so that whatever a new ingress program
-/// redirects meets an egress program that knows the interface it came from.
-pub(super) fn renew(interfaces: &mut [Interface], object: &Object) -> Result<(), EngineError> {
+/// redirects meets an egress program that knows the interface it came from. Whether there were any.
+pub(super) fn renew(interfaces: &mut [Interface], object: &Object) -> Result<bool, EngineError> {
+    let mut any = false;
     for hook in Hook::ALL {
         for interface in interfaces.iter_mut() {
             if let Some(link) = interface.links.get_mut(&hook).filter(|link| link.is_stale()) {
                 object.replace(hook, link)?;
+                any = true;
             }
         }
     }
-    Ok(())
+    Ok(any)
 }
 
 /// Where the links in use are pinned.

@@ -20,9 +20,7 @@ use nix::{
 };
 use zerocopy::FromBytes as _;
 
-use super::{
-    Shared, TICK, ageing::now_ns, destination_rule_name, lock, rule_name, source_rule_name, zone_name,
-};
+use super::{Shared, TICK, ageing::now_ns, lock};
 use crate::{
     address::address,
     slow_path::{self, Sender},
@@ -167,7 +165,7 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
         4 => EventKind::Screen,
         _ => return None,
     };
-    let ruleset = shared.ruleset_of(event.generation);
+    let names = shared.names_of(event.generation);
     let end = |words: &[u32; 4], port| SocketAddr::new(address(event.family, words), port);
     let source = end(&event.source_be, event.source_port);
     let translated = end(&event.new_source_be, event.new_source_port);
@@ -182,11 +180,11 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
         },
     );
     let icmp = matches!(event.protocol, 1 | 58);
-    let policy = ruleset.policies.get(event.policy as usize);
+    let logs = names.logs(event.policy);
     let log = match kind {
-        EventKind::Create => policy.is_some_and(|policy| policy.log_create),
-        EventKind::Close => policy.is_some_and(|policy| policy.log_close),
-        EventKind::Deny => policy.is_some_and(|policy| policy.log_deny),
+        EventKind::Create => logs.create,
+        EventKind::Close => logs.close,
+        EventKind::Deny => logs.deny,
         EventKind::Screen => true,
     };
     let elapsed = |ns: u64| Duration::from_nanos(now_ns().saturating_sub(ns));
@@ -206,15 +204,15 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
             index => shared.interface_name(index),
         },
         egress: (event.egress_ifindex != 0).then(|| shared.interface_name(event.egress_ifindex)),
-        from_zone: zone_name(&ruleset, event.from_zone),
+        from_zone: names.zone(event.from_zone),
         to_zone: match kind {
             EventKind::Screen => String::new(),
-            _ => zone_name(&ruleset, event.to_zone),
+            _ => names.zone(event.to_zone),
         },
-        policy: rule_name(&ruleset.policies, event.policy, |policy| &policy.name),
-        nat_rule: source_rule_name(&ruleset, event.nat_rule),
+        policy: names.policy(event.policy),
+        nat_rule: names.source_rule(event.nat_rule),
         translated_destination: (turned != destination).then_some(turned),
-        destination_rule: destination_rule_name(&ruleset, event.destination_rule),
+        destination_rule: names.destination_rule(event.destination_rule),
         log,
         dropped: match kind {
             EventKind::Create | EventKind::Close => false,

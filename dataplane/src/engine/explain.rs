@@ -12,7 +12,7 @@ use bulkhead_packet::Packet;
 use bulkhead_pipeline::{Question, Table, Tables as _, Work, decide, nat};
 
 use self::tables::ReadOnly;
-use super::{Engine, EngineError, destination_rule_name, lock, rule_name, source_rule_name, zone_name};
+use super::{Engine, EngineError, lock, names::Names};
 use crate::{
     address::{address, family, words},
     reference,
@@ -87,6 +87,7 @@ impl Engine {
     /// If the interface or zone is unknown, or the addresses are of different families.
     pub fn explain(&self, question: &Explain) -> Result<Explanation, EngineError> {
         let ruleset = self.ruleset();
+        let names = Names::of(&ruleset);
         if question.source.is_ipv4() != question.destination.is_ipv4() {
             return Err(EngineError::Question(
                 "source and destination are of different families".to_owned(),
@@ -107,7 +108,7 @@ impl Engine {
         let mut explanation = Explanation {
             verdict: "deny",
             reason: Reason::NotConfigured,
-            from_zone: zone_name(&ruleset, from_zone),
+            from_zone: names.zone(from_zone),
             to_zone: String::new(),
             ingress,
             egress: None,
@@ -123,7 +124,7 @@ impl Engine {
             existing_session: self.existing(&env, question, work.packet.family),
         };
         if work.generation != 0
-            && let Err(reason) = self.follow(&env, &ruleset, from_zone, &mut work, &mut explanation)
+            && let Err(reason) = self.follow(&env, (&ruleset, &names), from_zone, &mut work, &mut explanation)
         {
             explanation.verdict = if reason == Reason::PolicyReject {
                 "reject"
@@ -139,7 +140,7 @@ impl Engine {
     fn follow(
         &self,
         env: &ReadOnly<'_>,
-        ruleset: &Ruleset,
+        (ruleset, names): (&Ruleset, &Names),
         from_zone: u8,
         work: &mut Work,
         explanation: &mut Explanation,
@@ -154,7 +155,7 @@ impl Engine {
         } else {
             work.packet.service_port()
         };
-        explanation.destination_rule = destination_rule_name(ruleset, t.matched_destination);
+        explanation.destination_rule = names.destination_rule(t.matched_destination);
         if t.translated {
             let port = if transport { port } else { 0 };
             explanation.translated_destination = Some((destination, port).into());
@@ -165,7 +166,7 @@ impl Engine {
             .map(|index| ruleset.services[index].name.clone())
             .collect();
         let to_zone = self.way_out(env, from_zone, work, explanation)?;
-        explanation.to_zone = zone_name(ruleset, to_zone);
+        explanation.to_zone = names.zone(to_zone);
         if t.translated && to_zone == ZONE_SELF {
             return Err(Reason::NatUnsupported);
         }
@@ -188,7 +189,7 @@ impl Engine {
             } else {
                 Reason::DefaultDeny
             })?;
-        explanation.policy = rule_name(&ruleset.policies, rule.policy, |policy| &policy.name);
+        explanation.policy = names.policy(rule.policy);
         if rule.action == PolicyAction::Reject as u8 {
             return Err(Reason::PolicyReject);
         }
@@ -201,7 +202,7 @@ impl Engine {
             explanation.reason = Reason::SessionCreated;
             let translated = nat::source(env, work);
             let t = &work.translation;
-            explanation.nat_rule = source_rule_name(ruleset, t.matched_source);
+            explanation.nat_rule = names.source_rule(t.matched_source);
             translated?;
             if t.source_rule != u32::MAX {
                 explanation.translated_source = Some(address(family, &t.address_be));

@@ -11,7 +11,7 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use bulkhead_abi::{ControlRequest, Flow, FlowKey6, Mapping, MappingKey, NatFiltering};
 
-use super::{Engine, EngineError, Shared, ageing::now_ns, source_rule_name};
+use super::{Engine, EngineError, Shared, ageing::now_ns};
 use crate::{address::address, ruleset::Filtering, table::TableError};
 
 /// Of the table, in per cent, from which on idle mappings are hurried, and how long they may be idle then.
@@ -155,7 +155,7 @@ impl Engine {
                 protocol: mapping.protocol,
                 inside: end(&mapping.inside_be, mapping.inside_port),
                 outside: end(&mapping.outside_be, mapping.outside_port),
-                rule: source_rule_name(&self.shared.ruleset_of(mapping.generation), mapping.rule),
+                rule: self.shared.names_of(mapping.generation).source_rule(mapping.rule),
                 filtering: match mapping.filtering {
                     kind if kind == NatFiltering::TargetHost as u8 => Filtering::TargetHost,
                     kind if kind == NatFiltering::TargetHostPort as u8 => Filtering::TargetHostPort,

@@ -16,6 +16,7 @@ mod gateway;
 mod grace;
 mod groups;
 mod mappings;
+mod names;
 mod neighbours;
 mod pools;
 mod screens;
@@ -36,7 +37,7 @@ use std::{
     time::Duration,
 };
 
-use bulkhead_abi::{ControlRequest, STATIC_RULE};
+use bulkhead_abi::ControlRequest;
 use crossbeam::channel::Receiver;
 
 pub use ageing::AgeingReport;
@@ -46,6 +47,7 @@ pub use screens::ScreenStatus;
 pub use sessions::{Direction, Session, SessionList};
 pub use status::{InterfaceStatus, NatHits};
 
+use self::names::Names;
 use crate::{
     bpf::{BpfError, KernelMaps, Object, Sizes},
     compile::{CompileError, CompiledRuleset, compile_with},
@@ -169,8 +171,8 @@ struct Shared {
     object: Mutex<Object>,
     screens: Mutex<screens::Totals>,
     maps: Arc<KernelMaps>,
-    /// Rulesets of the last commits by the judgement number each began with, for naming what events and flows refer to.
-    history: RwLock<BTreeMap<u32, Arc<Ruleset>>>,
+    /// Names of the last commits by the judgement number each began with, for what events and flows refer to.
+    history: RwLock<BTreeMap<u32, Arc<Names>>>,
     /// Interface names by index.
     names: RwLock<HashMap<u32, String>>,
     events: events::Hub,
@@ -196,7 +198,7 @@ struct Shared {
     ageing: Mutex<AgeingReport>,
 }
 
-/// Generations whose rulesets are remembered for naming.
+/// Generations whose names are remembered.
 const HISTORY: usize = 8;
 
 /// A lock whose holder panicked protects plain values that are complete between statements: use them.
@@ -216,8 +218,8 @@ pub struct Engine {
 impl Engine {
     /// Starts in the calling thread's network namespace and enforces `ruleset` when it returns.
     ///
-    /// Order: fail-closed rules, tables, programs (which deny everything without a generation), addresses, mirror, switch.
-    /// Where a daemon before this one has left its programs they go on until the switch, and are replaced after it.
+    /// Order: fail-closed rules, tables, programs (which deny everything without a generation, and are verified while the rest
+    /// is prepared), addresses, mirror, switch. Where a daemon before this one has left its programs they go on until the switch, and are replaced after it.
     ///
     /// # Errors
     /// The first thing that failed. Nothing is forwarded then: the programs are gone, the rules stay. Programs that were
@@ -233,10 +235,8 @@ impl Engine {
             source,
         })?;
         let wired = !ruleset.wires.is_empty();
-        let mut object = match &options.pins {
-            Some(directory) => Object::load_pinned(&options.sizes, wired, Pins::open(directory)?)?,
-            None => Object::load_for(&options.sizes, wired)?,
-        };
+        let pins = options.pins.as_deref().map(Pins::open).transpose()?;
+        let mut object = Object::begin(&options.sizes, wired, pins)?;
         let (inherited, fresh, since_ns) = (object.inherited(), object.is_fresh(), ageing::now_ns());
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;
@@ -294,7 +294,8 @@ impl Engine {
             threads: Mutex::new(Vec::new()),
             stays: AtomicBool::new(!fresh),
         };
-        engine.shared.commit((*ruleset).clone())?;
+        engine.shared.commit(ruleset)?;
+        lock(&engine.shared.object).complete()?;
         engine.shared.take_over()?;
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
         engine.spawn("bulkhead-ageing", move |shared| ageing::run(shared, &repeater))?;
@@ -334,7 +335,7 @@ impl Engine {
     /// # Errors
     /// The first thing that failed; the old generation stays in force.
     pub fn commit(&self, ruleset: Ruleset) -> Result<u32, EngineError> {
-        self.shared.commit(ruleset)
+        self.shared.commit(Arc::new(ruleset))
     }
 
     /// The configuration in force.
@@ -443,9 +444,10 @@ impl Shared {
             interfaces.iter_mut().for_each(attach::Interface::abandon);
             return Err(error.into());
         }
-        attach::renew(&mut interfaces, &object)?;
-        // Packets that the programs before are busy with need their tables.
-        grace::period();
+        if attach::renew(&mut interfaces, &object)? {
+            // Packets that the programs before are busy with need their tables.
+            grace::period();
+        }
         if let Err(error) = object.finish(&attach::pins(&interfaces), grace::period) {
             tracing::error!(%error, "what the daemon before has left could not be removed; the next start tries again");
         }
@@ -453,7 +455,7 @@ impl Shared {
     }
 
     /// Stages, switches, and remembers.
-    fn commit(&self, ruleset: Ruleset) -> Result<u32, EngineError> {
+    fn commit(&self, ruleset: Arc<Ruleset>) -> Result<u32, EngineError> {
         if ruleset.wires.is_empty() == self.wired {
             return Err(EngineError::Question(
                 "routed and wire mode are different programs: restart to change `forwarding`".to_owned(),
@@ -467,7 +469,6 @@ impl Shared {
         let mut next = attach::plan(&mut fib.netlink, &ruleset)?;
         let indices: Vec<Option<u32>> = next.iter().map(|interface| interface.index).collect();
         let generation = self.next_generation();
-        let ruleset = Arc::new(ruleset);
         let live = &mut *live;
         self.clear_up(live)?;
         let (book, before) = (&mut live.book, &live.ruleset);
@@ -492,7 +493,7 @@ impl Shared {
             .and_then(|()| self.switch(&mut interfaces, &mut next, &mut fib, &ruleset, generation));
         if let Err(error) = switched {
             // Nothing of it may be found by a later generation; its number is spent. The first error is the one that matters.
-            // First its ruleset's name for the next judgement number, which is then another's.
+            // First its names for the next judgement number, which is then another's.
             self.forget();
             self.take_back(live, done.moves.turned());
             let removed = stage::remove(&self.maps, &compiled);
@@ -534,6 +535,11 @@ impl Shared {
                 "words of rule vectors, of this and the next configuration,",
                 compiled.vectors.len() + live,
                 words,
+            ),
+            (
+                "sets of services with a timeout",
+                compiled.service_timeouts.len(),
+                self.sizes.service_timeouts() as usize / 2,
             ),
         ] {
             if count > most {
@@ -624,13 +630,15 @@ impl Shared {
         interfaces: &mut [attach::Interface],
         next: &mut [attach::Interface],
         fib: &mut Fib,
-        ruleset: &Arc<Ruleset>,
+        ruleset: &Ruleset,
         generation: u32,
     ) -> Result<(), EngineError> {
         attach::adopt(interfaces, next, &mut lock(&self.object))?;
         let result = attach::add_addresses(&mut fib.netlink, ruleset)
             .and_then(|()| self.sync(next, fib))
             .and_then(|()| {
+                // At the start the verifier has been at work until now.
+                lock(&self.object).ready()?;
                 self.remember(ruleset);
                 self.judge(generation)
             });
@@ -640,10 +648,11 @@ impl Shared {
         result
     }
 
-    /// Keeps the ruleset that the next judgement number begins with, for naming what its events and flows refer to.
-    fn remember(&self, ruleset: &Arc<Ruleset>) {
+    /// Keeps the names that the next judgement number begins with, for what its events and flows refer to.
+    fn remember(&self, ruleset: &Ruleset) {
+        let names = Arc::new(Names::of(ruleset));
         let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
-        history.insert(self.judgement.load(Ordering::Acquire) + 1, ruleset.clone());
+        history.insert(self.judgement.load(Ordering::Acquire) + 1, names);
         while history.len() > HISTORY {
             history.pop_first();
         }
@@ -687,23 +696,23 @@ impl Shared {
         Ok(lock(&self.object).control(request)?)
     }
 
-    /// Forgets the ruleset of a commit that did not happen.
+    /// Forgets the names of a commit that did not happen.
     fn forget(&self) {
         let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
         history.remove(&(self.judgement.load(Ordering::Acquire) + 1));
     }
 
-    /// The ruleset that a judgement number belongs to; of one that is forgotten, the oldest that is not. Of a number that the
-    /// daemon before gave there is none: the rules' numbers that go with it would name others.
-    fn ruleset_of(&self, judgement: u32) -> Arc<Ruleset> {
+    /// The names that a judgement number belongs to; of one that is forgotten, the oldest that are not. Of a number that the
+    /// daemon before gave there are none: the rules' numbers that go with it would name others.
+    fn names_of(&self, judgement: u32) -> Arc<Names> {
         if judgement != 0 && judgement <= self.inherited {
-            return Arc::new(Ruleset::default());
+            return Arc::default();
         }
         let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
         let found = history.range(..=judgement).next_back();
         match found.or_else(|| history.first_key_value()) {
-            Some((_, ruleset)) => ruleset.clone(),
-            None => Arc::new(Ruleset::default()),
+            Some((_, names)) => names.clone(),
+            None => Arc::default(),
         }
     }
 
@@ -717,51 +726,6 @@ impl Shared {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         names.get(&index).cloned().unwrap_or_else(|| format!("#{index}"))
     }
-}
-
-/// What is said of numbers that the daemon before gave, until the session's next packet is judged by this one.
-const BEFORE_RESTART: &str = "before restart";
-
-/// Name of a zone number.
-fn zone_name(ruleset: &Ruleset, zone: u8) -> String {
-    match zone {
-        bulkhead_abi::ZONE_SELF => "self".to_owned(),
-        _ if ruleset.zones.is_empty() => BEFORE_RESTART.to_owned(),
-        zone => ruleset
-            .zones
-            .get(usize::from(zone) - 1)
-            .map_or_else(|| format!("#{zone}"), |z| z.name.clone()),
-    }
-}
-
-/// Name of a policy or NAT rule index; `None` for `u32::MAX`.
-fn rule_name<T>(rules: &[T], index: u32, name: impl Fn(&T) -> &String) -> Option<String> {
-    (index != u32::MAX).then(|| {
-        match rules.get(index as usize) {
-            Some(rule) => name(rule).clone(),
-            // A rule of a list without rules.
-            None if rules.is_empty() => BEFORE_RESTART.to_owned(),
-            None => format!("#{index}"),
-        }
-    })
-}
-
-/// Name of a source NAT rule's index, static ones included; `None` for `u32::MAX`.
-fn source_rule_name(ruleset: &Ruleset, index: u32) -> Option<String> {
-    static_rule_name(ruleset, index)
-        .unwrap_or_else(|| rule_name(&ruleset.source_nat, index, |rule| &rule.name))
-}
-
-/// Name of a destination NAT rule's index, static ones included; `None` for `u32::MAX`.
-fn destination_rule_name(ruleset: &Ruleset, index: u32) -> Option<String> {
-    static_rule_name(ruleset, index)
-        .unwrap_or_else(|| rule_name(&ruleset.destination_nat, index, |rule| &rule.name))
-}
-
-/// `None` if the index is not that of a static rule.
-fn static_rule_name(ruleset: &Ruleset, index: u32) -> Option<Option<String>> {
-    (index != u32::MAX && index & STATIC_RULE != 0)
-        .then(|| rule_name(&ruleset.static_nat, index & !STATIC_RULE, |rule| &rule.name))
 }
 
 /// How long threads sleep between looks at the stop flag.

@@ -10,7 +10,7 @@ use std::{
 
 use bulkhead_abi::{Flow, STATIC_RULE, flow_flags, flow_generation};
 
-use super::{Engine, Shared, lock};
+use super::{Engine, Shared, lock, names::Names};
 use crate::{
     compile::addresses,
     ruleset::{Pool, Ruleset, SourceTranslation},
@@ -52,8 +52,8 @@ struct Watched {
 pub(super) struct Count<'a> {
     shared: &'a Shared,
     live: Arc<Ruleset>,
-    /// Rulesets that flows name.
-    rulesets: HashMap<u32, Arc<Ruleset>>,
+    /// Names of the configurations that flows were judged by.
+    names: HashMap<u32, Arc<Names>>,
     sessions: BTreeMap<String, u64>,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Count<'a> {
         Self {
             shared,
             live: lock(&shared.live).ruleset.clone(),
-            rulesets: HashMap::new(),
+            names: HashMap::new(),
             sessions: BTreeMap::new(),
         }
     }
@@ -86,17 +86,12 @@ impl<'a> Count<'a> {
             return;
         }
         let generation = flow_generation::unmarked(flow.generation);
-        let ruleset = self
-            .rulesets
+        let names = self
+            .names
             .entry(generation)
-            .or_insert_with(|| self.shared.ruleset_of(generation));
-        let Some(rule) = ruleset.source_nat.get(flow.nat_rule as usize) else {
-            return;
-        };
-        if let SourceTranslation::Pool(pool) = rule.translation
-            && let Some(pool) = ruleset.pools.get(pool)
-        {
-            *self.sessions.entry(pool.name.clone()).or_default() += 1;
+            .or_insert_with(|| self.shared.names_of(generation));
+        if let Some(pool) = names.source_pool(flow.nat_rule) {
+            *self.sessions.entry(pool.to_owned()).or_default() += 1;
         }
     }
 

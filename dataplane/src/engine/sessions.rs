@@ -7,7 +7,6 @@ use bulkhead_abi::{Flow, FlowKey6, SessionState, flow_flags, flow_generation};
 use super::{
     Engine, EngineError, Shared,
     ageing::{AnyKey as _, Operation, Timeouts, now_ns},
-    destination_rule_name, rule_name, source_rule_name, zone_name,
 };
 use crate::{address::address, table::TableError};
 
@@ -99,7 +98,7 @@ impl View<'_> {
         reply: Option<&Flow>,
         established: bool,
     ) -> Session {
-        let ruleset = self.shared.ruleset_of(flow_generation::unmarked(flow.generation));
+        let names = self.shared.names_of(flow_generation::unmarked(flow.generation));
         let end = |words: &[u32; 4], port| SocketAddr::new(address(family, words), port);
         let last_seen_ns = reply.map_or(0, |reply| reply.last_seen_ns).max(flow.last_seen_ns);
         Session {
@@ -123,11 +122,11 @@ impl View<'_> {
                 bytes: reply.map_or(0, |reply| reply.bytes),
             },
             translated: flow.flags & flow_flags::TRANSLATED != 0,
-            policy: rule_name(&ruleset.policies, flow.policy, |policy| &policy.name),
-            nat_rule: source_rule_name(&ruleset, flow.nat_rule),
-            destination_rule: destination_rule_name(&ruleset, flow.destination_rule),
-            from_zone: zone_name(&ruleset, flow.from_zone),
-            to_zone: zone_name(&ruleset, flow.to_zone),
+            policy: names.policy(flow.policy),
+            nat_rule: names.source_rule(flow.nat_rule),
+            destination_rule: names.destination_rule(flow.destination_rule),
+            from_zone: names.zone(flow.from_zone),
+            to_zone: names.zone(flow.to_zone),
             age: Duration::from_nanos(self.now_ns.saturating_sub(flow.created_ns)),
             idle: Duration::from_nanos(self.now_ns.saturating_sub(last_seen_ns)),
             timeout: Duration::from_nanos(self.timeouts.of_flow(key, flow)),

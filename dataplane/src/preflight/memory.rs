@@ -124,7 +124,7 @@ fn size_class(bytes: u64) -> u64 {
 }
 
 /// The hash tables that matter, with the entries that [`crate::bpf::Object::load`] gives them.
-fn tables(sizes: &Sizes) -> [HashTable; 19] {
+fn tables(sizes: &Sizes) -> [HashTable; 20] {
     let flows = sizes.sessions.saturating_mul(2).max(2);
     let half_open = sizes.half_open.saturating_mul(2).max(2);
     let addresses = sizes.addresses.max(1);
@@ -139,6 +139,7 @@ fn tables(sizes: &Sizes) -> [HashTable; 19] {
         HashTable::new::<abi::VectorKey, u64>("VECTORS", sizes.vectors()),
         HashTable::new::<abi::VectorKey, abi::AnyVectors>("ANY_VECTORS", crate::bpf::ANY_VECTORS),
         HashTable::new::<abi::PolicyKey, abi::PolicyRule>("RULES", sizes.rules.max(1)),
+        HashTable::new::<abi::TimeoutKey, u32>("SERVICE_TIMEOUTS", sizes.service_timeouts()),
         HashTable::new::<abi::NeighbourKey, u64>("NEIGHBOURS", sizes.neighbours.max(1)),
         HashTable::new::<abi::LimitKey, abi::SessionCount>("LIMITS", crate::bpf::LIMITED_ADDRESSES)
             .evicting(),

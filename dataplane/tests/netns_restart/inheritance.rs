@@ -80,7 +80,8 @@ fn netns_restart_killed_with_other_sizes_before_the_first_program_is_replaced() 
         drop(engine);
         for sessions in &killed {
             let pins = pins::Pins::open(&lab.pins())?;
-            let mut object = Object::load_pinned(&sized(*sessions).sizes, false, pins)?;
+            let mut object = Object::begin(&sized(*sessions).sizes, false, Some(pins))?;
+            object.complete()?;
             object.keep()?;
         }
         ensure!(before()? == 4 * killed.len(), "flows and mappings: {}", before()?);
@@ -424,7 +425,8 @@ fn netns_restart_adopts_every_table_it_has_pinned() -> Result<()> {
         Ok(ids)
     };
     let load = || -> Result<()> {
-        let mut object = Object::load_pinned(&SIZES, false, pins::Pins::open(&lab.pins())?)?;
+        let pins = pins::Pins::open(&lab.pins())?;
+        let mut object = Object::begin(&SIZES, false, Some(pins))?;
         object.keep()?;
         Ok(())
     };

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bulkhead_dataplane::heap;
 use bulkhead_revisions::{Draft, Revision, Source, Store, StoreError, digest};
 
 use self::refusal::conflict;
@@ -290,26 +291,21 @@ impl LiveFirewall {
 
     /// Brings back the revision before when nobody confirms in time; returns when [`Self::close`] is called.
     pub fn watch_deadline(&self) {
-        let mut kept = self.commits.lock();
-        while !kept.closing {
+        loop {
+            // What the start or a commit has used for a moment goes back to the system; nobody waits for it here.
+            heap::trim();
+            let mut kept = self.commits.lock();
+            if kept.closing {
+                return;
+            }
             let left = kept
                 .deadline
                 .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            kept = match left {
-                None => self
-                    .commits
-                    .changed
-                    .wait(kept)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => {
-                    self.give_back(&mut kept);
-                    kept
-                }
-                Some(left) => {
-                    let waited = self.commits.changed.wait_timeout(kept, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            match left {
+                None => drop(self.commits.changed.wait(kept)),
+                Some(Duration::ZERO) => self.give_back(&mut kept),
+                Some(left) => drop(self.commits.changed.wait_timeout(kept, left)),
+            }
         }
     }
 

@@ -23,7 +23,7 @@ pub struct Group {
     /// Groups whose addresses do not belong to it.
     pub except_groups: Vec<GroupId>,
     /// Where more members come from.
-    pub feed: Option<Feed>,
+    pub feed: Option<Box<Feed>>,
     /// Names whose addresses belong to it: lower case, without a dot at the end, each once.
     pub dns: Vec<String>,
     /// Line of the name, or of the first use of a literal.

@@ -64,7 +64,7 @@ impl Checker<'_, '_> {
                 groups: ids(members.groups),
                 except: except.members,
                 except_groups: ids(except.groups),
-                feed: feed.flatten(),
+                feed: feed.flatten().map(Box::new),
                 dns: dns.unwrap_or_default(),
                 line: self.line(&steps!["spec", "addresses"], index),
             });
