@@ -40,6 +40,7 @@ const QUICK: &[&str] = &[
     "netns_conversations_over_tcx",
     "netns_detached_programs_forward_nothing",
     "netns_a_commit_ends_live_sessions",
+    "netns_taken_off_clsact",
 ];
 
 /// Tests that hold the machine to a time, which an emulated one does not keep. They do not run there and are reported.
