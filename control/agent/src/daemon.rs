@@ -226,7 +226,11 @@ fn close(directory: &Path) {
     }
 }
 
-/// What is new is on the disk before the engine starts and a revision when it has: see `live::commits`. If it cannot become
+/// What is said of a data plane that does not start.
+const CANNOT_START: &str =
+    "cannot start the firewall; nothing is forwarded. `bulkhead doctor` says what this machine lacks";
+
+/// What is new is on the disk before the engine enforces it and a revision when it does: see `live::commits`. If it cannot become
 /// one, `unkept` says where it is pinned, and goes on until the start that is tried instead takes over.
 fn start_with(
     args: &RunArgs,
@@ -237,10 +241,6 @@ fn start_with(
 ) -> Result<(Engine, Config, Arc<Groups>)> {
     log::warnings(&beginning.configuration);
     let document = beginning.configuration.source;
-    let prepared = match beginning.draft {
-        Some(draft) => Some(store.prepare(draft, document.as_bytes())?),
-        None => None,
-    };
     let config = beginning.configuration.parsed.config;
     let options = Options {
         sizes: translate::sizes(&config),
@@ -249,15 +249,19 @@ fn start_with(
     let groups = Groups::load(state, &config);
     let mut ruleset = translate::ruleset(&config);
     groups.fill(&config, &mut ruleset);
-    let engine = match Engine::start(ruleset, &options) {
+    let starting = Engine::begin(ruleset, &options).context(CANNOT_START)?;
+    // The verifier is at work meanwhile.
+    let prepared = match beginning.draft {
+        Some(draft) => Some(store.prepare(draft, document.as_bytes())?),
+        None => None,
+    };
+    let engine = match starting.enforce() {
         Ok(engine) => engine,
         Err(error) => {
             if let Some(prepared) = prepared {
                 store.discard(prepared);
             }
-            return Err(error).context(
-                "cannot start the firewall; nothing is forwarded. `bulkhead doctor` says what this machine lacks",
-            );
+            return Err(error).context(CANNOT_START);
         }
     };
     if let Some(prepared) = prepared

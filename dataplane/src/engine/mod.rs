@@ -37,6 +37,7 @@ use std::{
     time::Duration,
 };
 
+use aya::maps::{MapData, RingBuf};
 use bulkhead_abi::ControlRequest;
 use crossbeam::channel::Receiver;
 
@@ -215,16 +216,76 @@ pub struct Engine {
     stays: AtomicBool,
 }
 
+/// A data plane whose programs are being verified. Dropping it leaves the fail-closed rules, and what was there before.
+pub struct Starting {
+    engine: Engine,
+    ruleset: Arc<Ruleset>,
+    monitor: Monitor,
+    events: RingBuf<MapData>,
+    slow_path: RingBuf<MapData>,
+    frames: RingBuf<MapData>,
+    sender: Sender,
+    injector: Injector,
+    repeater: Injector,
+    announcer: neighbours::Announcer,
+}
+
+impl Starting {
+    /// The second part of [`Engine::start`]: attaches, switches, takes over, follows.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn enforce(self) -> Result<Engine, EngineError> {
+        let Self {
+            engine,
+            ruleset,
+            monitor,
+            events,
+            slow_path,
+            frames,
+            sender,
+            injector,
+            repeater,
+            announcer,
+        } = self;
+        engine.shared.commit(ruleset)?;
+        lock(&engine.shared.object).complete()?;
+        engine.shared.take_over()?;
+        engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
+        engine.spawn("bulkhead-ageing", move |shared| ageing::run(shared, &repeater))?;
+        engine.spawn("bulkhead-nat", move |shared| translation::run(shared, announcer))?;
+        engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
+        engine.spawn("bulkhead-answers", move |shared| {
+            events::answer(shared, slow_path, &sender)
+        })?;
+        engine.spawn("bulkhead-frames", move |shared| {
+            frames::run(shared, frames, &injector)
+        })?;
+        engine.stays.store(true, Ordering::Release);
+        Ok(engine)
+    }
+}
+
 impl Engine {
     /// Starts in the calling thread's network namespace and enforces `ruleset` when it returns.
     ///
     /// Order: fail-closed rules, tables, programs (which deny everything without a generation, and are verified while the rest
-    /// is prepared), addresses, mirror, switch. Where a daemon before this one has left its programs they go on until the switch, and are replaced after it.
+    /// is prepared), addresses, mirror, switch. Where a daemon before this one has left its programs they go on until the
+    /// switch, and are replaced after it.
     ///
     /// # Errors
     /// The first thing that failed. Nothing is forwarded then: the programs are gone, the rules stay. Programs that were
     /// there before go on, or this engine's in their place.
     pub fn start(ruleset: Ruleset, options: &Options) -> Result<Self, EngineError> {
+        Self::begin(ruleset, options)?.enforce()
+    }
+
+    /// The first part of [`Engine::start`]: the fail-closed rules are there, the tables are made, the programs are being
+    /// verified. Nothing else has changed. Whoever has something to do before the switch does it now.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn begin(ruleset: Ruleset, options: &Options) -> Result<Starting, EngineError> {
         let mut netlink = Netlink::connect()?;
         // Subscribed before anything is read, so that no change falls between.
         let monitor = Monitor::connect()?;
@@ -294,21 +355,18 @@ impl Engine {
             threads: Mutex::new(Vec::new()),
             stays: AtomicBool::new(!fresh),
         };
-        engine.shared.commit(ruleset)?;
-        lock(&engine.shared.object).complete()?;
-        engine.shared.take_over()?;
-        engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
-        engine.spawn("bulkhead-ageing", move |shared| ageing::run(shared, &repeater))?;
-        engine.spawn("bulkhead-nat", move |shared| translation::run(shared, announcer))?;
-        engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
-        engine.spawn("bulkhead-answers", move |shared| {
-            events::answer(shared, slow_path, &sender)
-        })?;
-        engine.spawn("bulkhead-frames", move |shared| {
-            frames::run(shared, frames, &injector)
-        })?;
-        engine.stays.store(true, Ordering::Release);
-        Ok(engine)
+        Ok(Starting {
+            engine,
+            ruleset,
+            monitor,
+            events,
+            slow_path,
+            frames,
+            sender,
+            injector,
+            repeater,
+            announcer,
+        })
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<(), EngineError> {
