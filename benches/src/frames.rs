@@ -309,8 +309,9 @@ impl FrameLab {
         let mut round = self.count(packets)?;
         if let (Some(before), Some(after)) = (judged, self.judged()?) {
             let forwarded = after.forwarded - before.forwarded;
+            // Behind the firewall the sink's own ring may lose some: they are in the round's loss.
             ensure!(
-                forwarded == round.received && after.created == before.created,
+                forwarded >= round.received && after.created == before.created,
                 "{} packets arrived and the firewall counted {before:?}, then {after:?}",
                 round.received
             );

@@ -139,8 +139,10 @@ fn program() -> Result<PathBuf> {
 
 /// A configuration of so many rules, each for one destination.
 fn configuration(rules: u32) -> String {
+    // The default size has room for 65,536.
+    let size = if rules > 65_536 { "large" } else { "medium" };
     let mut text = format!(
-        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: {{ name: bench }}\nspec:\n  interfaces:\n    \
+        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: {{ name: bench }}\nspec:\n  size: {size}\n  interfaces:\n    \
          - {{ name: net1, zone: source, hook: tcx }}\n    - {{ name: net2, zone: sink, hook: tcx }}\n  zones: [{{ name: \
          source }}, {{ name: sink }}]\n  services: [{{ name: measured, udp: [{SINK_PORT}] }}]\n  addresses:\n"
     );
