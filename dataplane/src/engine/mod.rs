@@ -246,11 +246,13 @@ impl Starting {
             sender,
             injector,
             repeater,
-            announcer,
+            mut announcer,
         } = self;
         engine.shared.commit(ruleset)?;
         lock(&engine.shared.object).complete()?;
         engine.shared.take_over()?;
+        // Here and not by its thread: whoever is told that the start is over may ask, and must be heard.
+        announcer.pass(&engine.shared);
         engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
         engine.spawn("bulkhead-ageing", move |shared| ageing::run(shared, &repeater))?;
         engine.spawn("bulkhead-nat", move |shared| translation::run(shared, announcer))?;

@@ -11,9 +11,8 @@ use crate::table::TableError;
 /// Between two looks at the tables.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// The thread.
+/// The thread. The announcer has made its first pass.
 pub(super) fn run(shared: &Shared, mut announcer: Announcer) {
-    announcer.pass(shared);
     let mut last = Instant::now();
     while !shared.stopping() {
         std::thread::sleep(TICK);
