@@ -129,3 +129,46 @@ fn skipped_tests_alone_are_no_run() {
     ));
     assert_eq!(report.problems, ["no test ran"]);
 }
+
+#[test]
+fn a_failure_that_does_not_come_again_is_named_and_no_failure() {
+    let failing = || {
+        let summary = Summary {
+            counts: Counts {
+                passed: 7,
+                failed: 1,
+                skipped: 0,
+            },
+            failures: vec!["netns_late".to_owned()],
+            ..Summary::default()
+        };
+        (tier_report("privileged", &summary, false), summary.failures)
+    };
+    let again = |passed, failed| TierReport {
+        counts: Counts {
+            passed,
+            failed,
+            skipped: 0,
+        },
+        ..TierReport::new("privileged")
+    };
+    let (report, failures) = failing();
+    let steady = repeated(report, again(1, 0), &failures);
+    assert_eq!((steady.counts.passed, steady.counts.failed), (8, 0));
+    let text = report::render(&[steady]);
+    assert!(
+        text.contains("privileged: UNSTEADY: netns_late: failed, and"),
+        "{text}"
+    );
+    // It failed again, or it did not run, or something else failed.
+    for outcome in [again(0, 1), again(0, 0), again(2, 0)] {
+        let (report, failures) = failing();
+        let report = repeated(report, outcome, &failures);
+        assert_eq!((report.counts.passed, report.counts.failed), (7, 1));
+        let text = report::render(&[report]);
+        assert!(
+            text.contains("failed: netns_late") && !text.contains("UNSTEADY"),
+            "{text}"
+        );
+    }
+}
