@@ -20,6 +20,7 @@ pub mod memory;
 pub mod netlink;
 pub mod pins;
 pub mod preflight;
+pub mod pulse;
 pub mod reference;
 pub mod ruleset;
 pub mod slow_path;

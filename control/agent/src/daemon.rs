@@ -245,6 +245,7 @@ fn start_with(
     let options = Options {
         sizes: translate::sizes(&config),
         pins: pins::directory(args.pins.as_ref(), &config.name)?,
+        ..Options::default()
     };
     let groups = Groups::load(state, &config);
     let mut ruleset = translate::ruleset(&config);
