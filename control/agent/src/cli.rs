@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::commits::{CommitArgs, ConfirmArgs, DiffArgs, RollbackArgs, Side};
-use crate::daemon::RunArgs;
 use crate::demo::DemoArgs;
 use crate::filter::{FlowFilter, Prefix, SessionFilter};
+use crate::launch::RunArgs;
 use crate::output::Format;
 use crate::pins::DetachArgs;
 use crate::protocol::{DEFAULT_SESSIONS, DEFAULT_SOCKET, MAX_SESSIONS};
