@@ -33,7 +33,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Enforce a configuration until SIGTERM; SIGHUP reads it again
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Say whether configurations would be accepted; changes nothing
     Check(CheckArgs),
     /// Put a configuration in force and keep it as a revision; a wrong one changes nothing

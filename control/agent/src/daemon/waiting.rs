@@ -71,9 +71,12 @@ fn until_link(monitor: &mut Monitor, signals: &mut Signals, until: Instant) -> R
         if signals.pending().any(|signal| signal != SIGHUP) {
             return Ok(false);
         }
-        match monitor.next(LOOK).context("cannot hear of new interfaces")? {
-            Some(Event::LinkChanged(_) | Event::LinkGone { .. } | Event::Overrun) => return Ok(true),
-            Some(_) | None => {}
+        let event = monitor.next(LOOK).context("cannot hear of new interfaces")?;
+        if matches!(
+            event,
+            Some(Event::LinkChanged(_) | Event::LinkGone { .. } | Event::Overrun)
+        ) {
+            return Ok(true);
         }
     }
     Ok(true)
