@@ -25,4 +25,5 @@ pub mod reference;
 pub mod ruleset;
 pub mod slow_path;
 pub mod stage;
+pub mod steering;
 pub mod table;

@@ -98,6 +98,22 @@ fn stay_on(cpus: &[usize]) -> Result<()> {
     sched_setaffinity(this, &wanted).context("cannot stay on the CPUs of --control-cpus")
 }
 
+/// Makes sure that there are such CPUs: the kernel passes over others, and steers to none if none is left.
+fn are_online(cpus: &[usize]) -> Result<()> {
+    const ONLINE: &str = "/sys/devices/system/cpu/online";
+    let Ok(online) = std::fs::read_to_string(ONLINE) else {
+        return Ok(());
+    };
+    let known = launch::cpus(online.trim()).unwrap_or_default();
+    match cpus.iter().find(|cpu| !known.contains(cpu)) {
+        Some(cpu) => bail!(
+            "CPU {cpu} of --data-cpus (BULKHEAD_DATA_CPUS) is not online; {} are ({ONLINE})",
+            online.trim()
+        ),
+        None => Ok(()),
+    }
+}
+
 fn enforce(mut launch: Launch) -> Result<()> {
     let began = Instant::now();
     for warning in &launch.warnings {
@@ -105,6 +121,7 @@ fn enforce(mut launch: Launch) -> Result<()> {
     }
     heap::configure();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
+    are_online(&launch.data_cpus)?;
     stay_on(&launch.control_cpus)?;
     let probes = Arc::new(Probes::default());
     // Which interface is the last is not known before all are there.
@@ -302,6 +319,7 @@ fn start_with(
             v4: launch.arp_timeout,
             v6: launch.ndp_timeout,
         },
+        cpus: launch.data_cpus.clone(),
     };
     let groups = Groups::load(state, &config);
     let mut ruleset = translate::ruleset(&config);

@@ -23,7 +23,7 @@ pub use self::args::RunArgs;
 pub use self::contract::render;
 use self::settings::{Key, MEANINGLESS, SETTINGS, Setting};
 pub use self::terms::{Terms, links, management_interface};
-pub use self::values::{Addresses, Cpus, Listen, ManagementInterface, OnMissing};
+pub use self::values::{Addresses, Cpus, Listen, ManagementInterface, OnMissing, cpus};
 use crate::log::LogFormat;
 use crate::pins::{OnExit, Pins};
 
@@ -88,6 +88,8 @@ pub struct Launch {
     pub management: Option<Listen>,
     /// The daemon's CPUs; empty: as they are.
     pub control_cpus: Cpus,
+    /// The CPUs for what data interfaces receive; empty: as it is.
+    pub data_cpus: Cpus,
     /// How long IPv4 neighbours are believed.
     pub arp_timeout: Option<Duration>,
     /// How long IPv6 neighbours are believed.
@@ -165,6 +167,7 @@ pub fn resolve(
         on_missing: read.read(Key::OnMissing, values::word).unwrap_or_default(),
         management: read.read(Key::Management, values::listen).flatten(),
         control_cpus: read.read(Key::ControlCpus, values::cpus).unwrap_or_default(),
+        data_cpus: read.read(Key::DataCpus, values::cpus).unwrap_or_default(),
         arp_timeout: read.read(Key::ArpTimeout, values::neighbour_timeout),
         ndp_timeout: read.read(Key::NdpTimeout, values::neighbour_timeout),
         terms,

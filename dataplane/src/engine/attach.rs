@@ -507,7 +507,7 @@ fn follow_interface(
         *interface = back;
     }
     add_addresses(&mut fib.netlink, &ruleset)?;
-    shared.set_neighbour_times(&mut fib.netlink, &ruleset)?;
+    shared.tune(&mut fib.netlink, &ruleset)?;
     let zone = live
         .ruleset
         .interfaces

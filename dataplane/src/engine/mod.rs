@@ -67,7 +67,7 @@ use crate::{
     pulse::{Pulse, Pulses},
     ruleset::Ruleset,
     slow_path::Sender,
-    stage,
+    stage, steering,
     table::TableError,
 };
 
@@ -142,6 +142,8 @@ pub struct Options {
     pub pins: Option<std::path::PathBuf>,
     /// How long neighbours of data interfaces count as reachable; see [`Netlink::set_reachable_time`].
     pub neighbours: NeighbourTimes,
+    /// The CPUs that handle what data interfaces receive; empty: as it is. See [`crate::steering`].
+    pub cpus: Vec<usize>,
 }
 
 /// How long neighbours count as reachable. `None`: as the kernel has it.
@@ -213,6 +215,8 @@ struct Shared {
     /// What the last sweep came to.
     ageing: Mutex<AgeingReport>,
     neighbour_times: NeighbourTimes,
+    /// The CPUs for what data interfaces receive.
+    cpus: Vec<usize>,
     /// The threads' progress.
     pulses: Pulses,
     self_tests: self_test::Ledger,
@@ -379,6 +383,7 @@ impl Engine {
             sizes: options.sizes,
             ageing: Mutex::new(AgeingReport::default()),
             neighbour_times: options.neighbours,
+            cpus: options.cpus.clone(),
             pulses: Pulses::default(),
             self_tests: self_test::Ledger::new(),
         });
@@ -737,7 +742,7 @@ impl Shared {
     ) -> Result<(), EngineError> {
         attach::adopt(interfaces, next, &mut lock(&self.object))?;
         let result = attach::add_addresses(&mut fib.netlink, ruleset)
-            .and_then(|()| self.set_neighbour_times(&mut fib.netlink, ruleset))
+            .and_then(|()| self.tune(&mut fib.netlink, ruleset))
             .and_then(|()| self.sync(next, fib))
             .and_then(|()| {
                 // At the start the verifier has been at work until now.
@@ -751,9 +756,18 @@ impl Shared {
         result
     }
 
-    /// Tells the kernel how long neighbours of data interfaces are to count as reachable.
-    fn set_neighbour_times(&self, netlink: &mut Netlink, ruleset: &Ruleset) -> Result<(), EngineError> {
+    /// Tells the kernel how long neighbours of data interfaces are to count as reachable, and on which CPUs to handle what
+    /// they receive. The latter it may refuse: that costs speed, and is said.
+    fn tune(&self, netlink: &mut Netlink, ruleset: &Ruleset) -> Result<(), EngineError> {
         let NeighbourTimes { v4, v6 } = self.neighbour_times;
+        if !self.cpus.is_empty() {
+            for interface in &ruleset.interfaces {
+                let link = netlink.link_by_name(&interface.name)?;
+                if let Err(error) = steering::steer(&link, &self.cpus) {
+                    tracing::warn!(interface = interface.name, %error, "packets cannot be steered to the data CPUs");
+                }
+            }
+        }
         for (family, time) in [(Family::V4, v4), (Family::V6, v6)] {
             let Some(time) = time else { continue };
             for interface in &ruleset.interfaces {

@@ -62,6 +62,10 @@ pub struct RunArgs {
     /// BULKHEAD_CONTROL_CPUS] [default: all]
     #[arg(long, value_name = "CPUS")]
     control_cpus: Option<String>,
+    /// The CPUs that handle what data interfaces receive (RPS), where /sys may be written [env: BULKHEAD_DATA_CPUS] [default:
+    /// those that receive it]
+    #[arg(long, value_name = "CPUS")]
+    data_cpus: Option<String>,
     /// How long an IPv4 neighbour of a data interface counts as reachable [env: BULKHEAD_ARP_TIMEOUT] [default: as the
     /// kernel has it]
     #[arg(long, value_name = "TIME")]
@@ -102,6 +106,7 @@ impl RunArgs {
             Key::ManagementInterface => &self.management_interface,
             Key::Management => &self.management,
             Key::ControlCpus => &self.control_cpus,
+            Key::DataCpus => &self.data_cpus,
             Key::ArpTimeout => &self.arp_timeout,
             Key::NdpTimeout => &self.ndp_timeout,
         };

@@ -41,6 +41,8 @@ pub enum Key {
     Management,
     /// `--control-cpus`
     ControlCpus,
+    /// `--data-cpus`
+    DataCpus,
     /// `--arp-timeout`
     ArpTimeout,
     /// `--ndp-timeout`
@@ -106,16 +108,13 @@ settings! {
         alias("CSRX_MGMT_PORT_REORDER", values::reorder);
     Management "management" "BULKHEAD_MANAGEMENT" "off", None;
     ControlCpus "control-cpus" "BULKHEAD_CONTROL_CPUS" "", alias("CSRX_CTRL_CPU", values::mask);
+    DataCpus "data-cpus" "BULKHEAD_DATA_CPUS" "", alias("CSRX_DATA_CPU", values::mask);
     ArpTimeout "arp-timeout" "BULKHEAD_ARP_TIMEOUT" "", alias("CSRX_ARP_TIMEOUT", values::seconds);
     NdpTimeout "ndp-timeout" "BULKHEAD_NDP_TIMEOUT" "", alias("CSRX_NDP_TIMEOUT", values::seconds);
 }
 
 /// Variables of the product many users come from that mean nothing here, and why.
 pub const MEANINGLESS: &[(&str, &str)] = &[
-    (
-        "CSRX_DATA_CPU",
-        "packets are handled by the kernel, on the CPUs that it receives them on; steer them with RPS or IRQ affinity of the node",
-    ),
     (
         "CSRX_TCP_CKSUM_CALC",
         "checksums are right without it, offloads of veths included",

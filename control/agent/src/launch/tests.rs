@@ -51,6 +51,7 @@ const VALUES: &[(Key, [&str; 2], &str)] = &[
     (Key::ManagementInterface, ["eth9", "last"], "yes"),
     (Key::Management, ["127.0.0.1:1", "127.0.0.1:2"], ""),
     (Key::ControlCpus, ["0-1", "0x1"], "1"),
+    (Key::DataCpus, ["0-1", "0x3"], "3"),
     (Key::ArpTimeout, ["10s", "20s"], "20"),
     (Key::NdpTimeout, ["10s", "20s"], "20"),
 ];
@@ -183,7 +184,7 @@ fn names_that_mean_nothing_here_are_warned_about_and_their_values_are_not_told()
         &[],
         &[
             ("CSRX_ROOT_PASSWORD", "hunter2"),
-            ("CSRX_DATA_CPU", "0x2"),
+            ("CSRX_HUGEPAGES", "yes"),
             ("CSRX_NO_SUCH", "1"),
         ],
     )

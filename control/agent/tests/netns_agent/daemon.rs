@@ -31,6 +31,8 @@ struct How {
     pins: Vec<String>,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    /// Whether `/sys` is a sysfs of the daemon's own network namespace.
+    own_sysfs: bool,
 }
 
 /// A daemon about to be started, with more than a configuration.
@@ -51,6 +53,7 @@ impl Launch {
                 pins: owned(&["none"]),
                 arguments: Vec::new(),
                 variables: Vec::new(),
+                own_sysfs: false,
             },
         }
     }
@@ -67,6 +70,11 @@ impl Launch {
 
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.how.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn own_sysfs(mut self) -> Self {
+        self.how.own_sysfs = true;
         self
     }
 
@@ -114,6 +122,7 @@ impl<'t> Daemon<'t> {
             pins: owned(pins),
             arguments: Vec::new(),
             variables: Vec::new(),
+            own_sysfs: false,
         };
         let mut daemon = Self::begin(topology, configuration, directory, how);
         daemon.await_ready();
@@ -253,7 +262,15 @@ impl Drop for Daemon<'_> {
 
 fn spawn(namespace: &Namespace, directory: &tempfile::TempDir, how: &How) -> Child {
     let log = File::create(directory.path().join("log")).expect("a log");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    const BINARY: &str = env!("CARGO_BIN_EXE_bulkhead");
+    let mut command = if how.own_sysfs {
+        let mut command = Command::new("unshare");
+        let script = "mount -t sysfs sysfs /sys && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", script, "sh", BINARY]);
+        command
+    } else {
+        Command::new(BINARY)
+    };
     command
         .arg("run")
         .arg("--config")
