@@ -7,6 +7,7 @@
 //! runs again. What it is started with is [`launch`]'s matter. Assumes that the main thread is in the network namespace of the
 //! data interfaces.
 
+mod cpus;
 mod waiting;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use bulkhead_config::Config;
 use bulkhead_dataplane::{
     engine::{Engine, NeighbourTimes, Options},
@@ -23,8 +24,6 @@ use bulkhead_dataplane::{
     pulse::Pulse,
 };
 use bulkhead_revisions::{Source, Store};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -78,42 +77,6 @@ fn serve_probes(launch: &mut Launch, probes: &Arc<Probes>) -> Result<Option<http
     Ok(Some(server))
 }
 
-/// Keeps this thread, and all that it will start, on some CPUs.
-fn stay_on(cpus: &[usize]) -> Result<()> {
-    if cpus.is_empty() {
-        return Ok(());
-    }
-    let this = Pid::from_raw(0);
-    let allowed = sched_getaffinity(this).context("cannot ask for the CPUs of this process")?;
-    let mut wanted = CpuSet::new();
-    for &cpu in cpus {
-        if !allowed.is_set(cpu).unwrap_or(false) {
-            bail!(
-                "CPU {cpu} of --control-cpus (BULKHEAD_CONTROL_CPUS) is none that this process may run on; `nproc` and the \
-                 container's cpuset say which"
-            );
-        }
-        wanted.set(cpu).context("cannot make a set of CPUs")?;
-    }
-    sched_setaffinity(this, &wanted).context("cannot stay on the CPUs of --control-cpus")
-}
-
-/// Makes sure that there are such CPUs: the kernel passes over others, and steers to none if none is left.
-fn are_online(cpus: &[usize]) -> Result<()> {
-    const ONLINE: &str = "/sys/devices/system/cpu/online";
-    let Ok(online) = std::fs::read_to_string(ONLINE) else {
-        return Ok(());
-    };
-    let known = launch::cpus(online.trim()).unwrap_or_default();
-    match cpus.iter().find(|cpu| !known.contains(cpu)) {
-        Some(cpu) => bail!(
-            "CPU {cpu} of --data-cpus (BULKHEAD_DATA_CPUS) is not online; {} are ({ONLINE})",
-            online.trim()
-        ),
-        None => Ok(()),
-    }
-}
-
 fn enforce(mut launch: Launch) -> Result<()> {
     let began = Instant::now();
     for warning in &launch.warnings {
@@ -121,8 +84,8 @@ fn enforce(mut launch: Launch) -> Result<()> {
     }
     heap::configure();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
-    are_online(&launch.data_cpus)?;
-    stay_on(&launch.control_cpus)?;
+    cpus::are_online(&launch.data_cpus)?;
+    cpus::stay_on(&launch.control_cpus)?;
     let probes = Arc::new(Probes::default());
     // Which interface is the last is not known before all are there.
     let late = matches!(launch.management, Some(Listen::Interface(_)))

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub use self::args::RunArgs;
 pub use self::contract::render;
-use self::settings::{Key, MEANINGLESS, SETTINGS, Setting};
+use self::settings::{Key, MEANINGLESS, SETTINGS, Setting, is_development};
 pub use self::terms::{Terms, links, management_interface};
 pub use self::values::{Addresses, Cpus, Listen, ManagementInterface, OnMissing, cpus};
 use crate::log::LogFormat;
@@ -240,7 +240,8 @@ fn choose(args: &RunArgs, environment: impl IntoIterator<Item = (OsString, OsStr
     let mut variables = BTreeMap::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
-        if !name.starts_with("BULKHEAD_") && !name.starts_with("CSRX_") {
+        let ours = name.starts_with("BULKHEAD_") && !is_development(name);
+        if !ours && !name.starts_with("CSRX_") {
             continue;
         }
         match value.to_str() {

@@ -1,6 +1,6 @@
 //! Probes: whether the daemon lives, whether it is ready, and its metrics, for whoever runs it.
 //!
-//! Owns what is asked; [`http`] owns how. Live: every long-lived thread makes progress. Ready: nothing is being waited for, no
+//! Owns what is asked; [`http`] owns how. Live: every thread that has a [`Pulse`] makes progress. Ready: nothing is being waited for, no
 //! stop is under way, the configuration's generation is live, every interface is there with its programs on it, and packets of
 //! our own meet their verdicts ([`Engine::readiness`]). Each is asked of the kernel when somebody asks, not remembered.
 

@@ -145,3 +145,16 @@ pub const MEANINGLESS: &[(&str, &str)] = &[
     ("CSRX_HUGEPAGES", "no huge pages are needed; there is no DPDK"),
     ("CSRX_DPDK_VDEV", "there is no DPDK"),
 ];
+
+/// Variables of builds and tests, which whoever develops this has set: no settings, and no faults.
+const DEVELOPMENT: &[&str] = &[
+    "BULKHEAD_EBPF_TOOLCHAIN",
+    "BULKHEAD_SEED",
+    "BULKHEAD_SKIP_PRIVILEGED",
+    "BULKHEAD_SLOWNESS",
+];
+
+/// Whether a variable is one of builds and tests.
+pub fn is_development(name: &str) -> bool {
+    DEVELOPMENT.contains(&name) || name.starts_with("BULKHEAD_TEST_") || name.starts_with("BULKHEAD_E2E_")
+}

@@ -132,6 +132,8 @@ fn values_arrive_in_their_types() {
             ("CSRX_ARP_TIMEOUT", "300"),
             ("BULKHEAD_MANAGEMENT", ":9360"),
             ("UNRELATED", "x"),
+            ("BULKHEAD_SLOWNESS", "5"),
+            ("BULKHEAD_TEST_RULES", "x"),
         ],
     )
     .expect("a launch");
