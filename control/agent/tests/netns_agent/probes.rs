@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bulkhead_dataplane::link::{Hook, Link, has_tcx};
@@ -194,6 +195,8 @@ fn sample(metrics: &str, name: &str) -> f64 {
 /// What is scraped is what is documented, as the parser of the format's own project reads it.
 #[test]
 fn netns_agent_metrics_are_openmetrics_and_as_documented() {
+    /// Debian's own, which has Debian's modules.
+    const PYTHON: &str = "/usr/bin/python3";
     const SCRIPT: &str = "\
 import sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -262,7 +265,11 @@ for family in text_string_to_metric_families(sys.stdin.read()):
     );
     assert!(!metrics.contains(&inside.v4.to_string()), "no address is a label");
 
-    let parsed = Tool::new("/usr/bin/python3")
+    if !Path::new(PYTHON).exists() {
+        println!("SKIPPED: what is told could not be parsed: needs {PYTHON} with python3-prometheus-client");
+        return;
+    }
+    let parsed = Tool::new(PYTHON)
         .args(["-c", SCRIPT])
         .input(&metrics)
         .run(&inside.namespace)
