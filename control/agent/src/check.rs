@@ -7,6 +7,7 @@ use anyhow::Result;
 use bulkhead_config::{Diagnostic, Severity};
 
 use crate::configuration::{Configuration, Refused};
+use crate::launch::Terms;
 use crate::report::{Checked, CheckedFile};
 
 /// The outcome for people and for programs.
@@ -61,9 +62,9 @@ pub fn check(files: &[PathBuf], interfaces: bool) -> Result<Outcome> {
 }
 
 fn one(path: &Path, interfaces: bool) -> Result<Configuration> {
-    let configuration = Configuration::read(path)?;
+    let configuration = Configuration::read(path, &Terms::default())?;
     if interfaces {
-        configuration.check_interfaces()
+        configuration.check_interfaces(&Terms::default())
     } else {
         Ok(configuration)
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::commits::{CommitArgs, ConfirmArgs, DiffArgs, RollbackArgs, Side};
-use crate::daemon::RunArgs;
 use crate::demo::DemoArgs;
 use crate::filter::{FlowFilter, Prefix, SessionFilter};
+use crate::launch::RunArgs;
 use crate::output::Format;
 use crate::pins::DetachArgs;
 use crate::protocol::{DEFAULT_SESSIONS, DEFAULT_SOCKET, MAX_SESSIONS};
@@ -33,7 +33,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Enforce a configuration until SIGTERM; SIGHUP reads it again
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Say whether configurations would be accepted; changes nothing
     Check(CheckArgs),
     /// Put a configuration in force and keep it as a revision; a wrong one changes nothing

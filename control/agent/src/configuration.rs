@@ -8,8 +8,9 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use bulkhead_config::{Config, Diagnostic, MAX_DOCUMENT_BYTES, Parsed};
-use bulkhead_dataplane::netlink::Netlink;
+use bulkhead_config::{Diagnostic, MAX_DOCUMENT_BYTES, Parsed};
+
+use crate::launch::{self, Terms};
 
 /// A file that is sound.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Refused {
     pub diagnostics: Vec<Diagnostic>,
     /// Why it could not be read.
     pub unreadable: Option<String>,
+    /// Data interfaces that do not exist, if nothing else is wrong.
+    pub missing: Vec<String>,
 }
 
 impl fmt::Display for Refused {
@@ -53,8 +56,8 @@ impl Configuration {
     ///
     /// # Errors
     /// [`Refused`], as an [`anyhow::Error`] to be downcast.
-    pub fn read(path: &Path) -> Result<Self> {
-        Self::of(&path.display().to_string(), &Self::bytes(path)?)
+    pub fn read(path: &Path, terms: &Terms) -> Result<Self> {
+        Self::of(&path.display().to_string(), &Self::bytes(path)?, terms)
     }
 
     /// Reads a file, and judges nothing.
@@ -67,6 +70,7 @@ impl Configuration {
             source: String::new(),
             diagnostics: Vec::new(),
             unreadable: Some(error.to_string()),
+            missing: Vec::new(),
         })?;
         Ok(bytes)
     }
@@ -75,32 +79,59 @@ impl Configuration {
     ///
     /// # Errors
     /// [`Refused`], as an [`anyhow::Error`] to be downcast.
-    pub fn of(file: &str, document: &[u8]) -> Result<Self> {
-        let parsed = bulkhead_config::parse(file, document);
+    pub fn of(file: &str, document: &[u8], terms: &Terms) -> Result<Self> {
+        let parsed = bulkhead_config::parse_with(file, document, &terms.overrides);
         // A caret needs characters; what is wrong with the bytes is a diagnostic already.
         let source = String::from_utf8_lossy(document).into_owned();
         match parsed {
-            Ok(parsed) => Ok(Self { source, parsed }),
+            Ok(mut parsed) => {
+                let wrong = terms.count(&parsed.config);
+                terms.settle(&mut parsed.config);
+                Self { source, parsed }.unless(wrong.into_iter().collect(), Vec::new())
+            }
             Err(diagnostics) => Err(Refused {
                 file: file.to_owned(),
                 source,
                 diagnostics: diagnostics.into_iter().collect(),
                 unreadable: None,
+                missing: Vec::new(),
             }
             .into()),
         }
     }
 
-    /// Makes sure that every data interface exists in this thread's network namespace.
+    /// Makes sure that every data interface exists in this thread's network namespace, and that none is for management.
     ///
     /// # Errors
-    /// [`Refused`] if one does not; anything else if the kernel does not say.
-    pub fn check_interfaces(self) -> Result<Self> {
-        let diagnostics = missing_interfaces(&self.parsed.config)?;
-        self.unless(diagnostics)
+    /// [`Refused`] if one does not, or is; anything else if the kernel does not say.
+    pub fn check_interfaces(self, terms: &Terms) -> Result<Self> {
+        let links = launch::links().context("cannot ask the kernel for its interfaces")?;
+        let forbidden = terms.forbidden(&self.parsed.config, &links);
+        if !forbidden.is_empty() {
+            return self.unless(forbidden, Vec::new());
+        }
+        let present: Vec<String> = links.into_iter().map(|link| link.name).collect();
+        let config = &self.parsed.config;
+        let diagnostics = bulkhead_config::check_interfaces(config, &present);
+        let interfaces = config.interfaces.iter().map(|interface| &interface.name);
+        let missing = interfaces
+            .filter(|name| !present.contains(name))
+            .cloned()
+            .collect();
+        self.unless(diagnostics, missing)
     }
 
-    fn unless(self, diagnostics: Vec<Diagnostic>) -> Result<Self> {
+    /// Makes sure that no data interface is for management; they may be missing.
+    ///
+    /// # Errors
+    /// As [`Self::check_interfaces`].
+    pub fn check_place(self, terms: &Terms) -> Result<Self> {
+        let links = launch::links().context("cannot ask the kernel for its interfaces")?;
+        let forbidden = terms.forbidden(&self.parsed.config, &links);
+        self.unless(forbidden, Vec::new())
+    }
+
+    fn unless(self, diagnostics: Vec<Diagnostic>, missing: Vec<String>) -> Result<Self> {
         if diagnostics.is_empty() {
             return Ok(self);
         }
@@ -109,6 +140,7 @@ impl Configuration {
             source: self.source,
             diagnostics,
             unreadable: None,
+            missing,
         }
         .into())
     }
@@ -123,15 +155,6 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(source)
 }
 
-fn missing_interfaces(config: &Config) -> Result<Vec<Diagnostic>> {
-    let mut netlink = Netlink::connect().context("cannot ask the kernel for its interfaces")?;
-    let links = netlink
-        .links()
-        .context("cannot ask the kernel for its interfaces")?;
-    let present: Vec<String> = links.into_iter().map(|link| link.name).collect();
-    Ok(bulkhead_config::check_interfaces(config, &present))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +163,7 @@ mod tests {
     fn what_cannot_be_read_is_refused_like_what_is_wrong() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("absent.yaml");
-        let error = Configuration::read(&path).expect_err("a refusal");
+        let error = Configuration::read(&path, &Terms::default()).expect_err("a refusal");
         let refused: &Refused = error.downcast_ref().expect("a refusal");
         assert!(
             refused.to_string().contains("absent.yaml: No such file"),
@@ -157,7 +180,9 @@ mod tests {
             "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewal\nmetadata: { name: x }\nspec: {}\n",
         )
         .expect("a file");
-        let refused = Configuration::read(&path).expect_err("a refusal").to_string();
+        let refused = Configuration::read(&path, &Terms::default())
+            .expect_err("a refusal")
+            .to_string();
         assert!(refused.contains("2 | kind: Firewal\n  |       ^"), "{refused}");
         assert!(
             refused.ends_with("wrong.yaml: refused, nothing was changed"),
@@ -167,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_endless_file_ends() {
-        let refused = Configuration::read(Path::new("/dev/zero")).expect_err("a refusal");
+        let refused = Configuration::read(Path::new("/dev/zero"), &Terms::default()).expect_err("a refusal");
         assert!(
             refused
                 .downcast_ref::<Refused>()
@@ -184,8 +209,11 @@ mod tests {
             source: document.to_owned(),
             parsed: bulkhead_config::parse("x.yaml", document).expect("a sound configuration"),
         };
-        let error = configuration.check_interfaces().expect_err("a refusal");
+        let error = configuration
+            .check_interfaces(&Terms::default())
+            .expect_err("a refusal");
         let refused: &Refused = error.downcast_ref().expect("a refusal");
+        assert_eq!(refused.missing, ["bhk-absent0"]);
         let [finding] = &refused.diagnostics[..] else {
             panic!("{refused}")
         };

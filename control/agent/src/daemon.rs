@@ -4,7 +4,11 @@
 //! before the engine starts, the engine enforces before anybody is told that it does. SIGHUP reads the file again and commits it; a file
 //! that is refused changes nothing. SIGTERM and SIGINT stop; what is pinned goes on enforcing until the next daemon takes it
 //! over, and if nothing is, or with `--on-exit detach`, the fail-closed rules stay, so nothing is forwarded until a daemon
-//! runs again. Assumes that the main thread is in the network namespace of the data interfaces.
+//! runs again. What it is started with is [`launch`]'s matter. Assumes that the main thread is in the network namespace of the
+//! data interfaces.
+
+mod cpus;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,8 +19,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use bulkhead_config::Config;
 use bulkhead_dataplane::{
-    engine::{Engine, Options},
+    engine::{Engine, NeighbourTimes, Options},
     heap,
+    pulse::Pulse,
 };
 use bulkhead_revisions::{Source, Store};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -25,57 +30,32 @@ use signal_hook::iterator::Signals;
 use crate::configuration::Configuration;
 use crate::firewall::{Asked, Firewall as _};
 use crate::groups::{Groups, Tables};
+use crate::launch::{self, Launch, Listen, ManagementInterface, RunArgs};
 use crate::live::{CommitError, Commits, LiveFirewall, Proposal, log_error, now_ms};
 use crate::log::{self, LogFormat};
-use crate::pins::{self, OnExit, Pins};
+use crate::output::{self, Format};
+use crate::pins::{self, OnExit};
+use crate::probes::{Probes, http};
 use crate::report::Committed;
 use crate::server::Claim;
 use crate::startup::Beginning;
-use crate::{notify, protocol, startup, state, translate, words};
-
-/// Arguments of `bulkhead run`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct RunArgs {
-    /// The configuration at the first start, and whenever it has changed since it was last taken; read again on SIGHUP.
-    /// Else the last committed revision is used
-    #[arg(long, short, value_name = "FILE", required_unless_present = "state")]
-    config: Option<PathBuf>,
-    /// Where to keep committed revisions and whatever else must outlive a restart [default: /var/lib/bulkhead]
-    #[arg(long, value_name = "DIRECTORY")]
-    state: Option<PathBuf>,
-    /// How many revisions to keep
-    #[arg(long, value_name = "NUMBER", default_value_t = bulkhead_revisions::DEFAULT_KEPT, value_parser = revisions)]
-    revisions: usize,
-    /// Where to listen for the command line
-    #[arg(long, value_name = "PATH", default_value = protocol::DEFAULT_SOCKET)]
-    socket: PathBuf,
-    /// How to write the log
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
-    /// A directory in a bpffs in which what is enforced outlives the daemon, or `none` [default: /sys/fs/bpf/bulkhead if a
-    /// bpffs is mounted there or can be]
-    #[arg(long, value_name = "DIR|none")]
-    pins: Option<Pins>,
-    /// What becomes of the programs on SIGTERM, if they are pinned
-    #[arg(long, value_name = "WHAT", default_value = "keep")]
-    on_exit: OnExit,
-}
-
-fn revisions(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number @ 2..=10_000) => Ok(number),
-        _ => Err("it can be 2 to 10000".to_owned()),
-    }
-}
+use crate::{notify, startup, state, translate, words};
 
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`Refused`] before anything was changed; anything else if the firewall could not start. With a log of JSON the
-/// error is a line of it and only the exit status is returned.
+/// [`Refusal`](launch::Refusal) or [`Refused`](crate::configuration::Refused) before anything was changed; anything else if
+/// the firewall could not start. With a log of JSON the error is a line of it and only the exit status is returned.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
-    log::init(args.log_format);
-    match (enforce(args), args.log_format) {
+    let launch = launch::resolve(args, std::env::vars_os())?;
+    if args.print_contract {
+        let format = args.output.unwrap_or(Format::Table);
+        output::print(&output::render(&launch.contract()?, format, launch::render)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    log::init(launch.log_format);
+    let format = launch.log_format;
+    match (enforce(launch), format) {
         (Ok(()), _) => Ok(ExitCode::SUCCESS),
         (Err(error), LogFormat::Text) => Err(error),
         (Err(error), LogFormat::Json) => {
@@ -85,36 +65,71 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     }
 }
 
-fn enforce(args: &RunArgs) -> Result<()> {
+/// Serves probes, if they are to be served. Sets what no configuration may name.
+fn serve_probes(launch: &mut Launch, probes: &Arc<Probes>) -> Result<Option<http::Server>> {
+    let Some(listen) = launch.management else {
+        return Ok(None);
+    };
+    let place = http::place(listen, &launch.terms.management)?;
+    let server = http::Server::start(&place, probes.clone())?;
+    tracing::info!(address = %server.address, interface = place.interface, "probes and metrics are served");
+    launch.terms.listening_on = Some(place.interface);
+    Ok(Some(server))
+}
+
+fn enforce(mut launch: Launch) -> Result<()> {
     let began = Instant::now();
+    for warning in &launch.warnings {
+        tracing::warn!(problem = warning, "launch warning");
+    }
     heap::configure();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot install signal handlers")?;
-    // A first start that is refused makes nothing, not even a directory.
-    let first = match &args.config {
-        Some(file) if !state::has_revisions(args.state.as_deref()) => {
-            Some(Configuration::read(file)?.check_interfaces()?)
-        }
-        _ => None,
+    cpus::are_online(&launch.data_cpus)?;
+    cpus::stay_on(&launch.control_cpus)?;
+    let probes = Arc::new(Probes::default());
+    // Which interface is the last is not known before all are there.
+    let late = matches!(launch.management, Some(Listen::Interface(_)))
+        && launch.terms.management == ManagementInterface::Last;
+    let mut served = match late {
+        true => None,
+        false => serve_probes(&mut launch, &probes)?,
     };
-    let claim = Claim::new(&args.socket)?;
-    let state = state::directory(args.state.as_deref())?;
-    let (mut store, durable) = state::revisions(state.as_deref(), args.state.is_some(), args.revisions)?;
+    // A first start that is refused makes nothing, not even a directory.
+    let mut first = None;
+    if let Some(file) = launch.config.as_ref()
+        && !state::has_revisions(launch.state.as_deref())
+    {
+        let terms = &launch.terms;
+        let read = || Configuration::read(file, terms)?.check_interfaces(terms);
+        let Some(read) = waiting::patiently(terms, &mut signals, &probes, read)? else {
+            return Ok(());
+        };
+        first = Some(read);
+    }
+    let claim = Claim::new(&launch.socket)?;
+    let state = state::directory(launch.state.as_deref())?;
+    let (mut store, durable) = state::revisions(state.as_deref(), launch.state.is_some(), launch.revisions)?;
     let user = words::user_name(nix::unistd::getuid());
-    let (engine, config, groups) = start(args, first, &mut store, &user, state.as_deref())?;
+    let started = waiting::patiently(&launch.terms, &mut signals, &probes, || {
+        start(&launch, first.take(), &mut store, &user, state.as_deref())
+    })?;
+    let Some((engine, config, groups)) = started else {
+        return Ok(());
+    };
     groups.begun();
     let events = log_events(&engine)?;
-    let commits = Commits::new(store, durable, args.config.clone());
+    let commits = Commits::new(store, durable, launch.config.clone(), launch.terms.clone());
     let firewall = Arc::new(LiveFirewall::new(engine, config, commits, groups));
     log_interfaces(&firewall);
-    let deadline = watch_deadline(&firewall)?;
-    let sources = keep_groups(&firewall)?;
+    let deadline = watch_deadline(&firewall, probes.pulse("bulkhead-confirm"))?;
+    let sources = keep_groups(&firewall, probes.pulse("bulkhead-groups"))?;
     let server = claim.serve(firewall.clone())?;
     let pins = firewall.engine().pinned_at();
     let pinned = pins.map_or_else(|| "none".to_owned(), |pins| pins.display().to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         name = firewall.config().name,
-        config = args.config.as_ref().map(|file| tracing::field::display(file.display())),
+        config = launch.config.as_ref().map(|file| tracing::field::display(file.display())),
         state = state.as_ref().map(|state| tracing::field::display(state.display())),
         socket = %server.path().display(),
         pins = pinned,
@@ -122,19 +137,26 @@ fn enforce(args: &RunArgs) -> Result<()> {
         milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         "enforcing"
     );
+    probes.enforcing(&firewall);
+    if late {
+        served = serve_probes(&mut launch, &probes)?;
+    }
     notify::ready();
 
-    for signal in &mut signals {
+    for signal in signals.forever() {
         if signal == SIGHUP {
-            reload(args.config.as_deref(), &user, &firewall);
+            reload(launch.config.as_deref(), &user, &firewall);
         } else {
             tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");
             break;
         }
     }
     notify::stopping();
+    waiting::drain(launch.drain, &mut signals, &probes);
     // Nobody asks any more, so nobody holds the firewall; with the engine go the event channel and its thread.
+    drop(served);
     drop(server);
+    probes.closing();
     firewall.close();
     if deadline.join().is_err() {
         tracing::error!("the thread that waits for confirmations has panicked");
@@ -143,7 +165,7 @@ fn enforce(args: &RunArgs) -> Result<()> {
     if sources.join().is_err() {
         tracing::error!("the thread that keeps the groups has panicked");
     }
-    let stays = args.on_exit == OnExit::Keep && firewall.engine().is_pinned();
+    let stays = launch.on_exit == OnExit::Keep && firewall.engine().is_pinned();
     if stays {
         firewall.engine().leave();
     } else {
@@ -169,14 +191,14 @@ fn enforce(args: &RunArgs) -> Result<()> {
 /// Starts the engine with what a start uses. Where that cannot be kept, and nothing can be started in its place, what
 /// enforces it is taken off.
 fn start(
-    args: &RunArgs,
+    launch: &Launch,
     first: Option<Configuration>,
     store: &mut Store,
     user: &str,
     state: Option<&Path>,
 ) -> Result<(Engine, Config, Arc<Groups>)> {
     let mut unkept = None;
-    let outcome = start_some(args, first, store, user, state, &mut unkept);
+    let outcome = start_some(launch, first, store, user, state, &mut unkept);
     if let (Err(_), Some(directory)) = (&outcome, unkept) {
         close(&directory);
     }
@@ -186,29 +208,40 @@ fn start(
 /// A changed file that the data plane refuses is like one that is wrong: the last committed revision is used. So it is for
 /// one that should come back for want of a confirmation; the deadline stands.
 fn start_some(
-    args: &RunArgs,
+    launch: &Launch,
     first: Option<Configuration>,
     store: &mut Store,
     user: &str,
     state: Option<&Path>,
     unkept: &mut Option<PathBuf>,
 ) -> Result<(Engine, Config, Arc<Groups>)> {
-    let mut beginning = startup::choose(args.config.as_deref(), first, store, user, now_ms())?;
+    let mut beginning = startup::choose(
+        launch.config.as_deref(),
+        first,
+        store,
+        &launch.terms,
+        user,
+        now_ms(),
+    )?;
     loop {
         let source = beginning.draft.as_ref().map(|draft| draft.source);
         let instead = source.filter(|_| store.current().is_some());
-        match (start_with(args, beginning, store, state, unkept), instead) {
+        match (start_with(launch, beginning, store, state, unkept), instead) {
             (Err(error), Some(Source::File)) => {
                 log::refusal(&error);
                 tracing::error!("the file is refused by the data plane, the last committed revision is used");
-                beginning = startup::choose(None, None, store, user, now_ms())?;
+                beginning = startup::choose(None, None, store, &launch.terms, user, now_ms())?;
             }
             (Err(error), Some(_)) => {
                 log::refusal(&error);
                 tracing::error!(
                     "the revision to come back to is refused by the data plane, the last one is used"
                 );
-                beginning = startup::last(store, "the one to come back to is refused by the data plane")?;
+                beginning = startup::last(
+                    store,
+                    &launch.terms,
+                    "the one to come back to is refused by the data plane",
+                )?;
             }
             (outcome, _) => return outcome,
         }
@@ -233,7 +266,7 @@ const CANNOT_START: &str =
 /// What is new is on the disk before the engine enforces it and a revision when it does: see `live::commits`. If it cannot become
 /// one, `unkept` says where it is pinned, and goes on until the start that is tried instead takes over.
 fn start_with(
-    args: &RunArgs,
+    launch: &Launch,
     beginning: Beginning,
     store: &mut Store,
     state: Option<&Path>,
@@ -244,7 +277,12 @@ fn start_with(
     let config = beginning.configuration.parsed.config;
     let options = Options {
         sizes: translate::sizes(&config),
-        pins: pins::directory(args.pins.as_ref(), &config.name)?,
+        pins: pins::directory(launch.pins.as_ref(), &config.name)?,
+        neighbours: NeighbourTimes {
+            v4: launch.arp_timeout,
+            v6: launch.ndp_timeout,
+        },
+        cpus: launch.data_cpus.clone(),
     };
     let groups = Groups::load(state, &config);
     let mut ruleset = translate::ruleset(&config);
@@ -325,11 +363,11 @@ fn reload(path: Option<&Path>, user: &str, firewall: &LiveFirewall) {
 }
 
 /// Ends when the firewall is closed.
-fn watch_deadline(firewall: &Arc<LiveFirewall>) -> Result<JoinHandle<()>> {
+fn watch_deadline(firewall: &Arc<LiveFirewall>, pulse: Pulse) -> Result<JoinHandle<()>> {
     let firewall = firewall.clone();
     thread::Builder::new()
         .name("bulkhead-confirm".to_owned())
-        .spawn(move || firewall.watch_deadline())
+        .spawn(move || firewall.watch_deadline(&pulse))
         .context("cannot start a thread")
 }
 
@@ -362,12 +400,12 @@ fn log_interfaces(firewall: &LiveFirewall) {
 }
 
 /// Ends when the groups are closed.
-fn keep_groups(firewall: &Arc<LiveFirewall>) -> Result<JoinHandle<()>> {
+fn keep_groups(firewall: &Arc<LiveFirewall>, pulse: Pulse) -> Result<JoinHandle<()>> {
     let groups = firewall.sources().clone();
     let tables: Weak<dyn Tables> = Arc::downgrade(&(firewall.clone() as Arc<dyn Tables>));
     thread::Builder::new()
         .name("bulkhead-groups".to_owned())
-        .spawn(move || groups.keep(&tables))
+        .spawn(move || groups.keep(&tables, &pulse))
         .context("cannot start a thread")
 }
 

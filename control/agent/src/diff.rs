@@ -13,6 +13,7 @@ use similar::{Algorithm, TextDiff};
 use crate::cli::Side;
 use crate::client::Client;
 use crate::configuration::Configuration;
+use crate::launch::Terms;
 use crate::protocol::Command;
 use crate::report::{Differences, History, ShownConfig};
 
@@ -64,7 +65,7 @@ fn version(side: Option<Side>, socket: &Path) -> Result<Version> {
         Some(Side::Revision(number)) => revision(Some(number), socket)?,
         None => revision(None, socket)?,
     };
-    let configuration = Configuration::of(&name, &content)?;
+    let configuration = Configuration::of(&name, &content, &Terms::default())?;
     Ok(Version {
         name,
         text: configuration.source,

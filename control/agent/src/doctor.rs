@@ -6,6 +6,7 @@ use anyhow::Result;
 use bulkhead_dataplane::preflight::{self, InterfaceCheck, Preflight};
 
 use crate::configuration::Configuration;
+use crate::launch::Terms;
 use crate::report::{Check, CheckStatus, Doctor, InterfaceChecks};
 use crate::translate;
 
@@ -16,7 +17,7 @@ use crate::translate;
 pub fn examine(config: Option<&Path>) -> Result<Doctor> {
     let preflight = match config {
         Some(path) => {
-            let config = Configuration::read(path)?.parsed.config;
+            let config = Configuration::read(path, &Terms::default())?.parsed.config;
             Preflight::run_with(&translate::interfaces(&config), &translate::sizes(&config))
         }
         None => Preflight::run(&[]),

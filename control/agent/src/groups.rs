@@ -21,6 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use bulkhead_config::{Config, IpPrefix};
+use bulkhead_dataplane::pulse::Pulse;
 use bulkhead_dataplane::ruleset::{Prefix, Ruleset};
 use bulkhead_feeds::hold::{Members, Step};
 use bulkhead_feeds::names::System;
@@ -203,10 +204,11 @@ impl Groups {
     }
 
     /// Keeps the time table until [`Groups::close`]. Changes go to `tables` as long as it lives.
-    pub fn keep(self: &Arc<Self>, tables: &Weak<dyn Tables>) {
+    pub fn keep(self: &Arc<Self>, tables: &Weak<dyn Tables>, pulse: &Pulse) {
         let mut state = self.lock();
         let mut reminded = Instant::now();
         while !state.closing {
+            pulse.beat();
             let (now, wall) = (Instant::now(), SystemTime::now());
             if now.duration_since(reminded) >= REMINDED {
                 self.touch(&state, wall);

@@ -64,6 +64,11 @@ impl LiveFirewall {
         &self.groups
     }
 
+    /// The most that the tables can take.
+    pub fn most_table_bytes(&self) -> u64 {
+        bulkhead_dataplane::preflight::most_table_bytes(&self.tables.sizes())
+    }
+
     /// The engine.
     pub const fn engine(&self) -> &Engine {
         &self.engine
@@ -182,7 +187,7 @@ impl Firewall for LiveFirewall {
         });
         Ok(Memory {
             tables_bytes: tables.iter().map(|table| table.bytes).sum(),
-            most_bytes: bulkhead_dataplane::preflight::most_table_bytes(&self.tables.sizes()),
+            most_bytes: self.most_table_bytes(),
             daemon_bytes: report::resident_bytes(),
             tables: tables.into_iter().map(Into::into).collect(),
         })

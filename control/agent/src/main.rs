@@ -20,11 +20,13 @@ mod firewall;
 mod fixture;
 mod groups;
 mod hint;
+mod launch;
 mod live;
 mod log;
 mod notify;
 mod output;
 mod pins;
+mod probes;
 mod protocol;
 mod render;
 mod report;
@@ -42,6 +44,7 @@ use clap::Parser as _;
 
 use cli::{CheckArgs, Cli, Command, DoctorArgs};
 use configuration::Refused;
+use launch::Refusal;
 use output::Format;
 use protocol::{Failure, FailureCode};
 
@@ -51,6 +54,10 @@ fn main() -> ExitCode {
         // Whoever reads has had enough.
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(refusal) = error.downcast_ref::<Refusal>() {
+                eprintln!("{refusal}");
+                return exit_code(&error);
+            }
             match (error.downcast_ref::<Refused>(), error.downcast_ref::<Failure>()) {
                 (Some(refused), _) => eprintln!("{refused}"),
                 // The same, from a daemon.
@@ -84,7 +91,7 @@ fn abridged(message: &str) -> String {
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let refused = match error.downcast_ref::<Failure>() {
         Some(failure) => failure.code == FailureCode::ConfigurationRefused,
-        None => error.is::<Refused>(),
+        None => error.is::<Refused>() || error.is::<Refusal>(),
     };
     ExitCode::from(if refused { 2 } else { 1 })
 }

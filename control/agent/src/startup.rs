@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use bulkhead_revisions::{Awaited, Draft, Revision, Source, Store, digest};
 
 use crate::configuration::{Configuration, Refused};
+use crate::launch::Terms;
 use crate::log;
 
 /// What to begin with.
@@ -24,7 +25,7 @@ pub struct Beginning {
     pub reason: String,
 }
 
-/// Decides. `first` is the file, judged already, if nobody saw a revision; `user` is who runs the daemon, `now_ms` the wall
+/// Decides. `first` is the file, judged already, if nobody saw a revision; `terms` what documents are judged by; `user` is who runs the daemon, `now_ms` the wall
 /// clock.
 ///
 /// # Errors
@@ -33,6 +34,7 @@ pub fn choose(
     file: Option<&Path>,
     first: Option<Configuration>,
     store: &Store,
+    terms: &Terms,
     user: &str,
     now_ms: u64,
 ) -> Result<Beginning> {
@@ -42,13 +44,13 @@ pub fn choose(
         };
         let configuration = match first {
             Some(configuration) => configuration,
-            None => Configuration::read(file)?.check_interfaces()?,
+            None => Configuration::read(file, terms)?.check_interfaces(terms)?,
         };
         return Ok(from_file(configuration, user, now_ms, "this is the first start"));
     };
     let unchanged = match file {
         None => "no file was named".to_owned(),
-        Some(file) => match changed(file, current) {
+        Some(file) => match changed(file, current, terms) {
             Ok(None) => format!("{} has not changed since it was taken", file.display()),
             Ok(Some(configuration)) => {
                 return Ok(from_file(
@@ -58,6 +60,8 @@ pub fn choose(
                     "the file has changed since it was taken",
                 ));
             }
+            // It is waited for; the revision before it is no answer to interfaces that are not there yet.
+            Err(error) if terms.wait && is_missing(&error) => return Err(error),
             Err(error) => {
                 log::refusal(&error);
                 match error.downcast_ref::<Refused>() {
@@ -68,37 +72,44 @@ pub fn choose(
         },
     };
     if let Some(awaited) = store.awaited().filter(|awaited| awaited.left_ms(now_ms) == 0) {
-        match give_back(store, current, awaited, user, now_ms) {
+        match give_back(store, current, awaited, terms, user, now_ms) {
             Ok(beginning) => return Ok(beginning),
             // The deadline stands, so the running daemon tries again.
             Err(error) => log::refusal(&error),
         }
     }
-    last(store, &unchanged)
+    last(store, terms, &unchanged)
+}
+
+/// Whether the only fault is that interfaces do not exist.
+pub fn is_missing(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Refused>()
+        .is_some_and(|refused| !refused.missing.is_empty())
 }
 
 /// The last committed revision, whatever its deadline: the running daemon sees to that.
 ///
 /// # Errors
 /// If there is none, or it is not sound any more.
-pub fn last(store: &Store, reason: &str) -> Result<Beginning> {
+pub fn last(store: &Store, terms: &Terms, reason: &str) -> Result<Beginning> {
     let current = store.current().context("nothing was committed yet")?;
     Ok(Beginning {
-        configuration: document(store, current)?,
+        configuration: document(store, current, terms)?,
         draft: None,
         reason: reason.to_owned(),
     })
 }
 
 /// The file, if it is another than the one that was taken last.
-fn changed(file: &Path, current: &Revision) -> Result<Option<Box<Configuration>>> {
+fn changed(file: &Path, current: &Revision, terms: &Terms) -> Result<Option<Box<Configuration>>> {
     let content = Configuration::bytes(file)?;
     let digest = digest(&content);
     if current.taken.as_ref() == Some(&digest) || current.sha256 == digest {
         return Ok(None);
     }
     let name = file.display().to_string();
-    let configuration = Configuration::of(&name, &content)?.check_interfaces()?;
+    let configuration = Configuration::of(&name, &content, terms)?.check_interfaces(terms)?;
     Ok(Some(Box::new(configuration)))
 }
 
@@ -125,6 +136,7 @@ fn give_back(
     store: &Store,
     current: &Revision,
     awaited: Awaited,
+    terms: &Terms,
     user: &str,
     now_ms: u64,
 ) -> Result<Beginning> {
@@ -141,20 +153,20 @@ fn give_back(
         confirm_within_ms: None,
     };
     Ok(Beginning {
-        configuration: document(store, back_to)?,
+        configuration: document(store, back_to, terms)?,
         reason: draft.comment.clone(),
         draft: Some(draft),
     })
 }
 
 /// A revision's document, judged anew: the machine may have changed, and so may what this version accepts.
-fn document(store: &Store, revision: &Revision) -> Result<Configuration> {
+fn document(store: &Store, revision: &Revision, terms: &Terms) -> Result<Configuration> {
     let number = revision.number;
     let content = store
         .document(number)
         .with_context(|| format!("cannot read revision {number}"))?;
     let name = format!("revision {number} ({})", revision.file);
-    Configuration::of(&name, &content)?.check_interfaces()
+    Configuration::of(&name, &content, terms)?.check_interfaces(terms)
 }
 
 #[cfg(test)]

@@ -380,3 +380,137 @@ fn yaml_and_json_of_doctor_say_the_same() {
     let checks = json["checks"].as_array().expect("checks").len();
     assert_eq!(yaml.matches("- name: ").count(), checks, "{yaml}");
 }
+
+/// `bulkhead run` with only these variables of the launch contract.
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .arg("run")
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the binary runs")
+}
+
+#[test]
+fn the_contract_is_printed_with_where_each_value_came_from() {
+    let file = format!("{EXAMPLES}/four-segments.yaml");
+    let variables = [
+        ("BULKHEAD_CONFIG", file.as_str()),
+        ("BULKHEAD_SIZE", "large"),
+        ("CSRX_PORT_NUM", "6"),
+        ("CSRX_HUGEPAGES", "1"),
+    ];
+    let arguments = ["--print-contract", "--drain", "20s", "--size", "small"];
+    let output = run(&[&arguments[..], &["-o", "json"]].concat(), &variables);
+    assert_eq!((status(&output), stderr(&output).as_str()), (0, ""));
+    let contract: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    let line = |setting: &str| {
+        let lines = contract["settings"].as_array().expect("settings");
+        let found = lines.iter().find(|line| line["setting"] == setting);
+        let line = found.unwrap_or_else(|| panic!("{setting} is not in {contract}"));
+        (line["value"].clone(), line["origin"].clone())
+    };
+    let origin = |kind: &str, name: &str| serde_json::json!({ "kind": kind, "name": name });
+    assert_eq!(
+        line("config"),
+        (file.as_str().into(), origin("environment", "BULKHEAD_CONFIG"))
+    );
+    assert_eq!(line("size"), ("small".into(), origin("command_line", "--size")));
+    assert_eq!(line("ports"), ("5".into(), origin("alias", "CSRX_PORT_NUM")));
+    assert_eq!(line("drain"), ("20s".into(), origin("command_line", "--drain")));
+    assert_eq!(
+        line("on-missing"),
+        ("stop".into(), serde_json::json!({ "kind": "default" }))
+    );
+    let warnings = contract["warnings"].to_string();
+    assert!(
+        warnings.contains("CSRX_HUGEPAGES means nothing here"),
+        "{warnings}"
+    );
+    let interfaces = contract["interfaces"].as_array().expect("interfaces");
+    assert!(
+        interfaces.len() == 5 && interfaces.iter().all(|part| part["role"] == "data"),
+        "{contract}"
+    );
+
+    let table = run(&arguments, &variables);
+    assert_eq!(status(&table), 0, "{}", stderr(&table));
+    let text = stdout(&table);
+    for words in [
+        &["size", "small", "--size"][..],
+        &["ports", "5", "CSRX_PORT_NUM"],
+        &["state", "-", "default"],
+    ] {
+        let found = text
+            .lines()
+            .any(|line| line.split_whitespace().take(3).eq(words.iter().copied()));
+        assert!(found, "{words:?}\n{text}");
+    }
+    let yaml = run(&[&arguments[..], &["-o", "yaml"]].concat(), &variables);
+    assert!(stdout(&yaml).contains("setting: config\n"), "{}", stdout(&yaml));
+}
+
+#[test]
+fn what_the_document_says_is_in_the_contract_and_what_wins_over_it_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = file(
+        directory.path(),
+        "small.yaml",
+        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: x }\nspec:\n  size: small\n  \
+         zones: [{ name: a }]\n  interfaces: [{ name: bhk-absent0, zone: a, addresses: [10.0.0.1/24] }]\n",
+    );
+    let config = path.to_str().expect("text");
+    let print = |arguments: &[&str]| {
+        let output = run(
+            &[&["--print-contract", "-o", "json", "--config", config], arguments].concat(),
+            &[],
+        );
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        serde_json::from_str::<Value>(&stdout(&output)).expect("JSON")
+    };
+    let size = |contract: &Value| {
+        let lines = contract["settings"].as_array().expect("settings");
+        lines.iter().find(|line| line["setting"] == "size").cloned()
+    };
+    let as_written = size(&print(&[])).expect("a line");
+    assert_eq!(
+        (&as_written["value"], &as_written["origin"]["name"]),
+        (&"small".into(), &config.into())
+    );
+    let contract = print(&["--size", "large"]);
+    let overridden = size(&contract).expect("a line");
+    assert_eq!(overridden["value"], "large");
+    assert_eq!(overridden["overrides"], format!("small in {config}"));
+    assert!(
+        contract["warnings"]
+            .to_string()
+            .contains("small.yaml:5:9: warning: size is small in this document, but large"),
+        "{contract}"
+    );
+    assert_eq!(contract["interfaces"][0]["present"], false);
+}
+
+#[test]
+fn a_contract_that_would_be_refused_is_not_printed() {
+    let output = run(&["--print-contract"], &[("BULKHEAD_CONFG", "x")]);
+    assert_eq!(status(&output), 2);
+    assert_eq!(stdout(&output), "");
+    let text = stderr(&output);
+    assert!(
+        text.contains("BULKHEAD_CONFG is no setting; did you mean BULKHEAD_CONFIG?")
+            && text.contains("there is no configuration")
+            && text.ends_with("nothing was started; `bulkhead run --help` lists the settings\n"),
+        "{text}"
+    );
+    // The document is part of it.
+    let file = format!("{EXAMPLES}/four-segments.yaml");
+    let output = run(&["--print-contract", "--config", &file, "--ports", "2"], &[]);
+    assert_eq!(status(&output), 2);
+    assert!(
+        stderr(&output).contains("5 data interfaces are named here, but 2 were asked for"),
+        "{}",
+        stderr(&output)
+    );
+    // And only printing has a format.
+    assert_eq!(status(&run(&["-o", "json", "--config", &file], &[])), 2);
+}

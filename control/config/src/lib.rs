@@ -28,6 +28,7 @@ mod document;
 mod fault;
 mod node;
 mod one_or_many;
+mod overrides;
 mod ranges;
 mod read;
 mod resolve;
@@ -56,9 +57,11 @@ pub use document::{
     Translation, UdpScreens, Window, WireEntry, ZoneEntry,
 };
 pub use one_or_many::{NumberOrText, OneOrMany};
+pub use overrides::Overrides;
 pub use resolve::{MAX_INTERFACES, MAX_POOL_RANGES, check_interfaces};
 pub use schema::json_schema;
 pub use service::{IcmpMatch, PortRange, ServiceMatch, builtin_names, builtin_service};
+pub use suggest::nearest;
 pub use toggle::{Detail, Toggle};
 pub use yaml::MAX_DOCUMENT_BYTES;
 
@@ -85,9 +88,23 @@ pub struct Parsed {
 /// # Errors
 /// Every diagnostic of the text, warnings included, in the order of the lines, if at least one is an error.
 pub fn parse(file: &str, source: impl AsRef<[u8]>) -> Result<Parsed, Diagnostics> {
+    parse_with(file, source, &Overrides::default())
+}
+
+/// The same, with settings that win over the document's.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(
+    file: &str,
+    source: impl AsRef<[u8]>,
+    overrides: &Overrides,
+) -> Result<Parsed, Diagnostics> {
     let mut diagnostics = Diagnostics::new(file);
-    let parsed = read::document(source.as_ref(), &mut diagnostics)
-        .and_then(|read| resolve::config(read, &mut diagnostics));
+    let parsed = read::document(source.as_ref(), &mut diagnostics).and_then(|mut read| {
+        overrides.apply(&mut read, &mut diagnostics);
+        resolve::config(read, &mut diagnostics)
+    });
     diagnostics.sort();
     match parsed {
         Some((document, config)) if !diagnostics.has_errors() => Ok(Parsed {

@@ -7,7 +7,8 @@
 const MAX_CANDIDATES: usize = 4096;
 
 /// The nearest of `known`, the first one of equals; `None` if none is near.
-pub(crate) fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (wanted.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()

@@ -207,5 +207,6 @@ pub(super) fn sum(map: &PerCpuArray<MapData, u64>, name: &'static str, slot: u32
     let values = map
         .get(&slot, 0)
         .map_err(|source| BpfError::Map { name, source })?;
-    Ok(values.iter().sum())
+    // Wrapping: what one CPU has counted another may have taken back.
+    Ok(values.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value)))
 }

@@ -343,6 +343,14 @@ impl Object {
             .collect()
     }
 
+    /// One counter, summed over CPUs.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn counter(&self, slot: u32) -> Result<u64, BpfError> {
+        sum(&self.counters, "COUNTERS", slot)
+    }
+
     /// What was tallied, summed over CPUs.
     ///
     /// # Errors

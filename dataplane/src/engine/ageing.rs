@@ -26,7 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use self::{census::Census, early::Early, repeat::Repeats};
 use super::{Engine, EngineError, Shared, TICK, grace, lock};
-use crate::{inject::Injector, table::TypedMap};
+use crate::{inject::Injector, pulse::Pulse, table::TypedMap};
 
 pub(super) use view::Timeouts;
 
@@ -66,6 +66,8 @@ pub struct AgeingReport {
     pub established: [usize; 2],
     /// Half-open sessions of both families.
     pub half_open: usize,
+    /// Of them, those of IPv6.
+    pub half_open_v6: usize,
     /// Sessions marked.
     pub marked: usize,
     /// Sessions ended.
@@ -79,10 +81,11 @@ pub struct AgeingReport {
 }
 
 /// The thread.
-pub(super) fn run(shared: &Shared, injector: &Injector) {
+pub(super) fn run(shared: &Shared, injector: &Injector, pulse: &Pulse) {
     let mut ager = Ager::default();
     let mut due = Instant::now() + SHORTEST;
     while !shared.stopping() {
+        pulse.beat();
         std::thread::sleep(TICK);
         if Instant::now() < due {
             continue;
@@ -342,6 +345,7 @@ impl Sweep<'_> {
             }
             let reply = flow.flags & flow_flags::REPLY != 0;
             self.report.half_open += usize::from(!reply);
+            self.report.half_open_v6 += usize::from(!reply && key.family() == 6);
             if let Some(repeats) = &mut self.repeats {
                 repeats.see(key.family(), &key.wide(), flow, self.now_ns);
             }

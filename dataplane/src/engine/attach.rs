@@ -15,6 +15,7 @@ use crate::{
     link::{Hook, Link},
     netlink::{Event, Monitor, Netlink, ethtool::Ethtool},
     preflight::{HookChoice, InterfaceFacts, hook},
+    pulse::Pulse,
     ruleset::{HookMode, InterfaceRule, Ruleset},
 };
 
@@ -354,11 +355,12 @@ fn recheck_targets(shared: &Shared) -> Result<(), EngineError> {
 }
 
 /// The monitor's thread: keeps mirror, rules and attachments in step with the kernel.
-pub(super) fn follow(shared: &Shared, mut monitor: Monitor) {
+pub(super) fn follow(shared: &Shared, mut monitor: Monitor, pulse: &Pulse) {
     let mut looked = Instant::now();
     // Something could not be followed: everything is looked at again until it can.
     let mut dirty = false;
     while !shared.stopping() {
+        pulse.beat();
         if dirty {
             std::thread::sleep(Duration::from_millis(100));
             dirty = reconcile(shared).is_err();
@@ -505,6 +507,7 @@ fn follow_interface(
         *interface = back;
     }
     add_addresses(&mut fib.netlink, &ruleset)?;
+    shared.tune(&mut fib.netlink, &ruleset)?;
     let zone = live
         .ruleset
         .interfaces

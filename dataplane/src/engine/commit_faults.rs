@@ -193,6 +193,7 @@ impl Lab {
         let options = Options {
             sizes: SIZES,
             pins: None,
+            ..Options::default()
         };
         let net1 = Netlink::connect()?.link_by_name("net1")?;
         Ok(Self {
@@ -513,6 +514,7 @@ fn netns_a_start_whose_nth_write_fails_ends_closed_and_clean() -> Result<()> {
         let options = Options {
             sizes: SIZES,
             pins: Some(directory.clone()),
+            ..Options::default()
         };
         let programs = || -> Result<usize> {
             let mut netlink = Netlink::connect()?;

@@ -23,6 +23,7 @@ use zerocopy::FromBytes as _;
 use super::{Shared, TICK, ageing::now_ns, lock};
 use crate::{
     address::address,
+    pulse::Pulse,
     slow_path::{self, Sender},
 };
 
@@ -136,11 +137,13 @@ impl Hub {
 }
 
 /// The events thread. The programs do not wake it (that would cost each new session an interrupt); it looks often.
-pub(super) fn run(shared: &Shared, mut ring: RingBuf<MapData>) {
+pub(super) fn run(shared: &Shared, mut ring: RingBuf<MapData>, pulse: &Pulse) {
     loop {
+        pulse.beat();
         let stopping = shared.stopping();
         while let Some(item) = ring.next() {
             match Event::read_from_bytes(&item) {
+                Ok(event) if shared.self_tests.is_own(&event) => {}
                 Ok(event) => {
                     if let Some(event) = name(shared, &event) {
                         shared.events.publish(event);
@@ -229,8 +232,9 @@ fn name(shared: &Shared, event: &Event) -> Option<FlowEvent> {
 }
 
 /// The slow path's thread.
-pub(super) fn answer(shared: &Shared, mut ring: RingBuf<MapData>, sender: &Sender) {
+pub(super) fn answer(shared: &Shared, mut ring: RingBuf<MapData>, sender: &Sender, pulse: &Pulse) {
     while !shared.stopping() {
+        pulse.beat();
         wait(&ring, LONGEST_WAIT);
         while let Some(item) = ring.next() {
             let Ok(request) = SlowPathRequest::read_from_bytes(&item) else {

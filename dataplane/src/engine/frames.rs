@@ -26,13 +26,14 @@ use crate::{
         hold::{Fragment, Hold},
     },
     inject::Injector,
+    pulse::Pulse,
 };
 
 /// The control program's operation that counts frames dropped here.
 const COUNT_DROPPED: u32 = 30;
 
 /// The thread.
-pub(super) fn run(shared: &Shared, mut ring: RingBuf<MapData>, injector: &Injector) {
+pub(super) fn run(shared: &Shared, mut ring: RingBuf<MapData>, injector: &Injector, pulse: &Pulse) {
     let mut frames = Frames {
         shared,
         injector,
@@ -42,6 +43,7 @@ pub(super) fn run(shared: &Shared, mut ring: RingBuf<MapData>, injector: &Inject
         timed_out: 0,
     };
     while !shared.stopping() {
+        pulse.beat();
         let idle = frames.hold.idle_ns(now_ns()).map(Duration::from_nanos);
         wait(&ring, idle.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT));
         while let Some(item) = ring.next() {

@@ -24,6 +24,8 @@ mod sessions;
 mod status;
 mod translation;
 
+mod self_test;
+
 pub use groups::Change;
 pub use mappings::PersistentMapping;
 pub use pools::PoolStatus;
@@ -45,6 +47,7 @@ pub use ageing::AgeingReport;
 pub use events::{EventKind, FlowEvent};
 pub use explain::{Explain, Explanation};
 pub use screens::ScreenStatus;
+pub use self_test::{Check, SelfTests};
 pub use sessions::{Direction, Session, SessionList};
 pub use status::{InterfaceStatus, NatHits};
 
@@ -59,11 +62,12 @@ use crate::{
         meaning::Meaning,
         writes,
     },
-    netlink::{self, Monitor, Netlink},
+    netlink::{self, Family, Monitor, Netlink},
     pins::{PinError, Pins},
+    pulse::{Pulse, Pulses},
     ruleset::Ruleset,
     slow_path::Sender,
-    stage,
+    stage, steering,
     table::TableError,
 };
 
@@ -136,6 +140,19 @@ pub struct Options {
     /// The instance's directory in a bpffs ([`crate::pins::instance_directory`]): what is enforced outlives the process,
     /// and the next one takes it over. `None`: the programs go with the engine.
     pub pins: Option<std::path::PathBuf>,
+    /// How long neighbours of data interfaces count as reachable; see [`Netlink::set_reachable_time`].
+    pub neighbours: NeighbourTimes,
+    /// The CPUs that handle what data interfaces receive; empty: as it is. See [`crate::steering`].
+    pub cpus: Vec<usize>,
+}
+
+/// How long neighbours count as reachable. `None`: as the kernel has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NeighbourTimes {
+    /// IPv4's.
+    pub v4: Option<Duration>,
+    /// IPv6's.
+    pub v6: Option<Duration>,
 }
 
 /// What is in force.
@@ -197,6 +214,12 @@ struct Shared {
     sizes: Sizes,
     /// What the last sweep came to.
     ageing: Mutex<AgeingReport>,
+    neighbour_times: NeighbourTimes,
+    /// The CPUs for what data interfaces receive.
+    cpus: Vec<usize>,
+    /// The threads' progress.
+    pulses: Pulses,
+    self_tests: self_test::Ledger,
 }
 
 /// Generations whose names are remembered.
@@ -253,15 +276,23 @@ impl Starting {
         engine.shared.take_over()?;
         // Here and not by its thread: whoever is told that the start is over may ask, and must be heard.
         announcer.pass(&engine.shared);
-        engine.spawn("bulkhead-netlink", move |shared| attach::follow(shared, monitor))?;
-        engine.spawn("bulkhead-ageing", move |shared| ageing::run(shared, &repeater))?;
-        engine.spawn("bulkhead-nat", move |shared| translation::run(shared, announcer))?;
-        engine.spawn("bulkhead-events", move |shared| events::run(shared, events))?;
-        engine.spawn("bulkhead-answers", move |shared| {
-            events::answer(shared, slow_path, &sender)
+        engine.spawn("bulkhead-netlink", move |shared, pulse| {
+            attach::follow(shared, monitor, pulse)
         })?;
-        engine.spawn("bulkhead-frames", move |shared| {
-            frames::run(shared, frames, &injector)
+        engine.spawn("bulkhead-ageing", move |shared, pulse| {
+            ageing::run(shared, &repeater, pulse)
+        })?;
+        engine.spawn("bulkhead-nat", move |shared, pulse| {
+            translation::run(shared, announcer, pulse)
+        })?;
+        engine.spawn("bulkhead-events", move |shared, pulse| {
+            events::run(shared, events, pulse)
+        })?;
+        engine.spawn("bulkhead-answers", move |shared, pulse| {
+            events::answer(shared, slow_path, &sender, pulse)
+        })?;
+        engine.spawn("bulkhead-frames", move |shared, pulse| {
+            frames::run(shared, frames, &injector, pulse)
         })?;
         engine.stays.store(true, Ordering::Release);
         Ok(engine)
@@ -351,6 +382,10 @@ impl Engine {
             restored: AtomicU64::new(0),
             sizes: options.sizes,
             ageing: Mutex::new(AgeingReport::default()),
+            neighbour_times: options.neighbours,
+            cpus: options.cpus.clone(),
+            pulses: Pulses::default(),
+            self_tests: self_test::Ledger::new(),
         });
         let engine = Self {
             shared,
@@ -371,16 +406,21 @@ impl Engine {
         })
     }
 
-    fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<(), EngineError> {
+    fn spawn(
+        &self,
+        name: &str,
+        body: impl FnOnce(&Shared, &Pulse) + Send + 'static,
+    ) -> Result<(), EngineError> {
         #[cfg(test)]
         crate::faults::point().map_err(|source| EngineError::System {
             operation: "start a thread",
             source,
         })?;
         let shared = self.shared.clone();
+        let pulse = shared.pulses.take(name, TURN);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || body(&shared))
+            .spawn(move || body(&shared, &pulse))
             .map_err(|source| EngineError::System {
                 operation: "start a thread",
                 source,
@@ -455,6 +495,12 @@ impl Engine {
         }
     }
 
+    /// What the tables were made for.
+    #[must_use]
+    pub fn sizes(&self) -> &Sizes {
+        &self.shared.sizes
+    }
+
     /// Whether what is enforced goes on without this process.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
@@ -469,6 +515,7 @@ impl Engine {
 
     fn rest(&self) {
         self.shared.stop.store(true, Ordering::Release);
+        self.shared.pulses.forget();
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a data plane thread had panicked");
@@ -695,6 +742,7 @@ impl Shared {
     ) -> Result<(), EngineError> {
         attach::adopt(interfaces, next, &mut lock(&self.object))?;
         let result = attach::add_addresses(&mut fib.netlink, ruleset)
+            .and_then(|()| self.tune(&mut fib.netlink, ruleset))
             .and_then(|()| self.sync(next, fib))
             .and_then(|()| {
                 // At the start the verifier has been at work until now.
@@ -706,6 +754,28 @@ impl Shared {
             attach::give_back(interfaces, next);
         }
         result
+    }
+
+    /// Tells the kernel how long neighbours of data interfaces are to count as reachable, and on which CPUs to handle what
+    /// they receive. The latter it may refuse: that costs speed, and is said.
+    fn tune(&self, netlink: &mut Netlink, ruleset: &Ruleset) -> Result<(), EngineError> {
+        let NeighbourTimes { v4, v6 } = self.neighbour_times;
+        if !self.cpus.is_empty() {
+            for interface in &ruleset.interfaces {
+                let link = netlink.link_by_name(&interface.name)?;
+                if let Err(error) = steering::steer(&link, &self.cpus) {
+                    tracing::warn!(interface = interface.name, %error, "packets cannot be steered to the data CPUs");
+                }
+            }
+        }
+        for (family, time) in [(Family::V4, v4), (Family::V6, v6)] {
+            let Some(time) = time else { continue };
+            for interface in &ruleset.interfaces {
+                let index = netlink.link_by_name(&interface.name)?.index;
+                netlink.set_reachable_time(index, family, time)?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the names that the next judgement number begins with, for what its events and flows refer to.
@@ -787,6 +857,9 @@ impl Shared {
         names.get(&index).cloned().unwrap_or_else(|| format!("#{index}"))
     }
 }
+
+/// How long a turn of a thread's loop may take: a sweep of millions of sessions, a commit that it waits for.
+const TURN: Duration = Duration::from_secs(60);
 
 /// How long threads sleep between looks at the stop flag.
 const TICK: Duration = Duration::from_millis(20);

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use bulkhead_abi::{Flow, FlowKey6, flow_flags, flow_generation};
 
 use super::{Shared, TICK, ageing::AnyKey as _, mappings, neighbours::Announcer, pools};
-use crate::table::TableError;
+use crate::{pulse::Pulse, table::TableError};
 
 /// Between two looks at the tables.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The thread. The announcer has made its first pass.
-pub(super) fn run(shared: &Shared, mut announcer: Announcer) {
+pub(super) fn run(shared: &Shared, mut announcer: Announcer, pulse: &Pulse) {
     let mut last = Instant::now();
     while !shared.stopping() {
+        pulse.beat();
         std::thread::sleep(TICK);
         if last.elapsed() < INTERVAL {
             continue;

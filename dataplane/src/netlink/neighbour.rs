@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState as WireState,
+};
+
+use netlink_packet_route::neighbour_table::{
+    NeighbourTableAttribute, NeighbourTableHeader, NeighbourTableMessage, NeighbourTableParameter,
 };
 
 use super::{Error, Family, Netlink, Result};
@@ -179,6 +184,34 @@ impl Netlink {
         self.socket.change(
             &format!("delete neighbour {address} on interface index {index}"),
             RouteNetlinkMessage::DelNeighbour(neighbour_message(index, address)),
+            0,
+        )
+    }
+
+    /// Sets how long the neighbours of an interface count as reachable once they were heard of (`base_reachable_time`; the
+    /// kernel takes half to one and a half of it). Works where `/proc/sys` cannot be written.
+    pub fn set_reachable_time(&mut self, index: u32, family: Family, time: Duration) -> Result<()> {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut request = NeighbourTableMessage::default();
+        request.header = NeighbourTableHeader {
+            family: family.wire(),
+        };
+        request.attributes = vec![
+            NeighbourTableAttribute::Name(
+                match family {
+                    Family::V4 => "arp_cache",
+                    Family::V6 => "ndisc_cache",
+                }
+                .to_owned(),
+            ),
+            NeighbourTableAttribute::Parms(vec![
+                NeighbourTableParameter::Ifindex(index),
+                NeighbourTableParameter::BaseReachableTime(milliseconds),
+            ]),
+        ];
+        self.socket.change(
+            &format!("set the {family} neighbour timeout of interface index {index}"),
+            RouteNetlinkMessage::SetNeighbourTable(request),
             0,
         )
     }

@@ -94,6 +94,7 @@ fn netns_restart_child() -> Result<()> {
     let options = Options {
         sizes: SIZES,
         pins: Some(pins.into()),
+        ..Options::default()
     };
     let _engine = Engine::start(common::ruleset(hook, rules.ends_with("true")), &options)?;
     println!("{ENFORCING}");

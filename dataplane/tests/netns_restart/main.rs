@@ -58,6 +58,7 @@ impl Lab {
         Options {
             sizes: SIZES,
             pins: Some(self.pins()),
+            ..Options::default()
         }
     }
 

@@ -118,8 +118,11 @@ pub fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Whether `name` is a program that can be started. Looks into the `sbin` directories too: a plain user's `PATH` on
-/// Debian lacks them, while the tests that need those programs run as root.
+/// Debian lacks them, while the tests that need those programs run as root. Of a whole path, whether anything is there.
 pub fn has_command(name: &str) -> bool {
+    if name.starts_with('/') {
+        return Path::new(name).exists();
+    }
     command_path(name).is_some()
 }
 

@@ -75,6 +75,11 @@ pub fn serve(ctx: &TcContext) -> i32 {
             Kernel.add(request.argument, u64::from(k[0]));
             1
         }
+        // What a self-test was counted as.
+        31 => {
+            Kernel.add(request.argument, u64::MAX);
+            1
+        }
         operation => i32::from(age(work, operation, &request)),
     }
 }

@@ -67,12 +67,12 @@ fn inserted(result: Result<(), i32>) -> Insert {
 }
 
 impl Kernel {
-    /// Adds to a counter.
+    /// Adds to a counter. The sum over all CPUs is what counts, and wraps.
     #[inline(always)]
     pub fn add(&self, slot: u32, by: u64) {
         if let Some(counter) = maps::COUNTERS.get_ptr_mut(slot) {
             // SAFETY: a per-CPU entry; see `permitted`.
-            unsafe { *counter += by };
+            unsafe { *counter = (*counter).wrapping_add(by) };
         }
     }
 }

@@ -61,7 +61,7 @@ struct Arguments {
 
 /// A daemon's world: an interface, a file, a bpffs, and a disk for revisions.
 struct Machine {
-    args: RunArgs,
+    launch: Launch,
     store: Store,
     left: Arc<AtomicU32>,
     bpffs: Bpffs,
@@ -93,7 +93,7 @@ impl Machine {
         ]
         .map(str::to_owned);
         Self {
-            args: Arguments::parse_from(words).run,
+            launch: launch::resolve(&Arguments::parse_from(words).run, []).expect("a launch"),
             store,
             left,
             bpffs,
@@ -110,7 +110,7 @@ impl Machine {
         );
         std::fs::write(self.directory.path().join("firewall.yaml"), document).expect("a file");
         self.left.store(names, Ordering::Relaxed);
-        start(&self.args, None, &mut self.store, "root", None)
+        start(&self.launch, None, &mut self.store, "root", None)
     }
 
     /// Whether programs guard the interface.
@@ -187,7 +187,7 @@ fn netns_a_start_that_cannot_go_back_either_ends_closed() {
         machine.left.store(0, Ordering::Relaxed);
         let text = std::fs::read_to_string(&file).expect("the file");
         std::fs::write(&file, text.replace("net1", "net2")).expect("the file");
-        let error = refused(start(&machine.args, None, &mut machine.store, "root", None));
+        let error = refused(start(&machine.launch, None, &mut machine.store, "root", None));
         assert!(error.contains("net1"), "the last revision's interface: {error}");
         assert!(!machine.is_guarded() && !machine.is_pinned());
     });

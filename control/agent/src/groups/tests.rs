@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 
+use bulkhead_dataplane::pulse::Pulses;
+
 use super::*;
 
 /// What is in force, by hidden group; and how often it was told.
@@ -124,7 +126,9 @@ impl Running {
         Self {
             groups,
             tables,
-            thread: Some(std::thread::spawn(move || keeper.keep(&weak))),
+            thread: Some(std::thread::spawn(move || {
+                keeper.keep(&weak, &Pulses::default().take("test", Duration::MAX))
+            })),
         }
     }
 

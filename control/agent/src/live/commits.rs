@@ -8,10 +8,11 @@
 mod refusal;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bulkhead_dataplane::heap;
+use bulkhead_dataplane::{heap, pulse::Pulse};
 use bulkhead_revisions::{Draft, Revision, Source, Store, StoreError, digest};
 
 use self::refusal::conflict;
@@ -20,6 +21,7 @@ use super::LiveFirewall;
 use super::tables::judge_name;
 use crate::configuration::Configuration;
 use crate::firewall::{Answered, Asked};
+use crate::launch::Terms;
 use crate::report::{Committed, Confirmed, History, HistoryEntry, ShownConfig};
 use crate::words;
 
@@ -36,6 +38,32 @@ pub struct Commits {
     durable: bool,
     /// The daemon's own configuration file.
     file: Option<PathBuf>,
+    /// What documents are judged by.
+    terms: Terms,
+    outcomes: Outcomes,
+}
+
+/// What became of attempts to commit.
+#[derive(Debug, Default)]
+struct Outcomes {
+    committed: AtomicU64,
+    unchanged: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Outcomes {
+    fn count(&self, outcome: &Result<Committed, CommitError>) {
+        let counter = match outcome {
+            Ok(committed) if committed.changed => &self.committed,
+            Ok(_) => &self.unchanged,
+            Err(CommitError::Refused(_) | CommitError::Conflict(_) | CommitError::Impossible(_)) => {
+                &self.refused
+            }
+            Err(_) => &self.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -49,7 +77,7 @@ struct Kept {
 impl Commits {
     /// The revisions, of which the current one is in force. A deadline that was set before a restart goes on by the wall
     /// clock.
-    pub fn new(store: Store, durable: bool, file: Option<PathBuf>) -> Self {
+    pub fn new(store: Store, durable: bool, file: Option<PathBuf>, terms: Terms) -> Self {
         let left = store.awaited().map(|awaited| awaited.left_ms(now_ms()));
         Self {
             kept: Mutex::new(Kept {
@@ -60,6 +88,8 @@ impl Commits {
             changed: Condvar::new(),
             durable,
             file,
+            terms,
+            outcomes: Outcomes::default(),
         }
     }
 
@@ -96,9 +126,40 @@ impl LiveFirewall {
     /// # Errors
     /// Why not; the configuration is what it was.
     pub fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError> {
+        let outcome = self.commit_counted(proposal);
+        self.commits.outcomes.count(&outcome);
+        outcome
+    }
+
+    /// Attempts to commit since the daemon started, by what became of them.
+    pub fn outcomes(&self) -> [(&'static str, u64); 4] {
+        let Outcomes {
+            committed,
+            unchanged,
+            refused,
+            failed,
+        } = &self.commits.outcomes;
+        [
+            ("committed", committed),
+            ("unchanged", unchanged),
+            ("refused", refused),
+            ("failed", failed),
+        ]
+        .map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
+    }
+
+    /// The number of the revision in force; 0 if there is none.
+    pub fn revision_in_force(&self) -> u64 {
+        let kept = self.commits.lock();
+        kept.store.current().map_or(0, |revision| revision.number)
+    }
+
+    fn commit_counted(&self, proposal: Proposal) -> Result<Committed, CommitError> {
         let began = Instant::now();
         // Judged before anybody is made to wait.
-        let configuration = Configuration::of(&proposal.file, &proposal.document)?.check_interfaces()?;
+        let terms = &self.commits.terms;
+        let configuration =
+            Configuration::of(&proposal.file, &proposal.document, terms)?.check_interfaces(terms)?;
         let mut kept = self.commits.lock();
         let committed = self.commit_judged(&mut kept, proposal, configuration, began)?;
         self.commits.changed.notify_all();
@@ -290,8 +351,9 @@ impl LiveFirewall {
     }
 
     /// Brings back the revision before when nobody confirms in time; returns when [`Self::close`] is called.
-    pub fn watch_deadline(&self) {
+    pub fn watch_deadline(&self, pulse: &Pulse) {
         loop {
+            pulse.beat();
             // What the start or a commit has used for a moment goes back to the system; nobody waits for it here.
             heap::trim();
             let mut kept = self.commits.lock();
@@ -302,9 +364,15 @@ impl LiveFirewall {
                 .deadline
                 .map(|deadline| deadline.saturating_duration_since(Instant::now()));
             match left {
-                None => drop(self.commits.changed.wait(kept)),
+                None => {
+                    pulse.rest();
+                    drop(self.commits.changed.wait(kept));
+                }
                 Some(Duration::ZERO) => self.give_back(&mut kept),
-                Some(left) => drop(self.commits.changed.wait_timeout(kept, left)),
+                Some(left) => {
+                    pulse.rest();
+                    drop(self.commits.changed.wait_timeout(kept, left));
+                }
             }
         }
     }
@@ -328,7 +396,8 @@ impl LiveFirewall {
             .and_then(|file| Ok((file, kept.store.document(awaited.back_to)?)))
             .map_err(CommitError::from)
             .and_then(|(file, document)| {
-                let configuration = Configuration::of(&file, &document)?.check_interfaces()?;
+                let terms = &self.commits.terms;
+                let configuration = Configuration::of(&file, &document, terms)?.check_interfaces(terms)?;
                 let proposal = Proposal {
                     document,
                     file,

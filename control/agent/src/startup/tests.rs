@@ -37,7 +37,15 @@ impl Machine {
     }
 
     fn choose_at(&self, now_ms: u64) -> Beginning {
-        choose(Some(&self.file), None, &self.store, "root", now_ms).expect("a configuration")
+        choose(
+            Some(&self.file),
+            None,
+            &self.store,
+            &Terms::default(),
+            "root",
+            now_ms,
+        )
+        .expect("a configuration")
     }
 
     /// Starts: decides and does what was decided. The name of the configuration in force, and where it came from.
@@ -124,16 +132,25 @@ fn a_file_that_is_wrong_or_gone_changes_nothing() {
     fs::remove_file(&machine.file).expect("a file");
     assert_eq!(machine.start(), chosen("second", None));
     assert!(machine.choose_at(NOW).reason.contains("firewall.yaml is refused"));
-    let named = choose(None, None, &machine.store, "root", NOW).expect("a configuration");
+    let named = choose(None, None, &machine.store, &Terms::default(), "root", NOW).expect("a configuration");
     assert_eq!(named.configuration.parsed.config.name, "second");
 }
 
 #[test]
 fn at_the_first_start_the_file_must_be_sound() {
     let machine = Machine::new("kind: Firewal\n");
-    let error = choose(Some(&machine.file), None, &machine.store, "root", NOW).expect_err("a refusal");
+    let error = choose(
+        Some(&machine.file),
+        None,
+        &machine.store,
+        &Terms::default(),
+        "root",
+        NOW,
+    )
+    .expect_err("a refusal");
     assert!(error.is::<Refused>(), "{error}");
-    let error = choose(None, None, &machine.store, "root", NOW).expect_err("nothing to begin with");
+    let error = choose(None, None, &machine.store, &Terms::default(), "root", NOW)
+        .expect_err("nothing to begin with");
     assert!(error.to_string().contains("--config"), "{error}");
 }
 
@@ -157,7 +174,7 @@ fn what_was_not_confirmed_in_time_gives_way() {
 
     // The data plane may refuse what should come back.
     machine.commit("second-again", Some(60_000));
-    let last = last(&machine.store, "refused").expect("a revision");
+    let last = last(&machine.store, &Terms::default(), "refused").expect("a revision");
     assert_eq!(last.configuration.parsed.config.name, "second-again");
     assert!(
         last.draft.is_none() && machine.store.awaited().is_some(),

@@ -19,10 +19,77 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// A daemon and its private directory. Dropping it kills it.
 pub struct Daemon<'t> {
     namespace: &'t Namespace,
-    /// `--pins` and what follows it.
-    pins: Vec<String>,
+    how: How,
     process: Child,
     pub directory: tempfile::TempDir,
+}
+
+/// What a daemon is started with besides its files.
+#[derive(Clone, Debug)]
+struct How {
+    /// `--pins` and what follows it.
+    pins: Vec<String>,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+    /// Whether `/sys` is a sysfs of the daemon's own network namespace.
+    own_sysfs: bool,
+}
+
+/// A daemon about to be started, with more than a configuration.
+pub struct Launch {
+    configuration: String,
+    how: How,
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+impl Launch {
+    pub fn new(configuration: &str) -> Self {
+        Self {
+            configuration: configuration.to_owned(),
+            how: How {
+                pins: owned(&["none"]),
+                arguments: Vec::new(),
+                variables: Vec::new(),
+                own_sysfs: false,
+            },
+        }
+    }
+
+    pub fn pins(mut self, pins: &[&str]) -> Self {
+        self.how.pins = owned(pins);
+        self
+    }
+
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.how.arguments = owned(arguments);
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.how.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn own_sysfs(mut self) -> Self {
+        self.how.own_sysfs = true;
+        self
+    }
+
+    /// Starts it and waits until it enforces.
+    pub fn start(self, topology: &Topology) -> Daemon<'_> {
+        let mut daemon = self.begin(topology);
+        daemon.await_ready();
+        daemon
+    }
+
+    /// Starts it.
+    pub fn begin(self, topology: &Topology) -> Daemon<'_> {
+        let directory = tempfile::tempdir().expect("a directory");
+        Daemon::begin(topology, &self.configuration, directory, self.how)
+    }
 }
 
 impl<'t> Daemon<'t> {
@@ -51,25 +118,55 @@ impl<'t> Daemon<'t> {
         directory: tempfile::TempDir,
         pins: &[&str],
     ) -> Self {
-        let pins: Vec<String> = pins.iter().map(|word| (*word).to_owned()).collect();
-        fs::write(directory.path().join("firewall.yaml"), configuration).expect("a file");
-        let process = spawn(topology.firewall(), &directory, &pins);
-        let mut daemon = Self {
-            namespace: topology.firewall(),
-            pins,
-            process,
-            directory,
+        let how = How {
+            pins: owned(pins),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            own_sysfs: false,
         };
+        let mut daemon = Self::begin(topology, configuration, directory, how);
         daemon.await_ready();
         daemon
     }
 
+    fn begin(topology: &'t Topology, configuration: &str, directory: tempfile::TempDir, how: How) -> Self {
+        fs::write(directory.path().join("firewall.yaml"), configuration).expect("a file");
+        let process = spawn(topology.firewall(), &directory, &how);
+        Self {
+            namespace: topology.firewall(),
+            how,
+            process,
+            directory,
+        }
+    }
+
     pub fn restart(&mut self) {
-        self.process = spawn(self.namespace, &self.directory, &self.pins);
+        self.begin_again();
         self.await_ready();
     }
 
-    fn await_ready(&mut self) {
+    pub fn begin_again(&mut self) {
+        self.process = spawn(self.namespace, &self.directory, &self.how);
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits until it has ended by itself.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.process.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon goes on:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn await_ready(&mut self) {
         let deadline = Instant::now() + DEADLINE;
         while !self.log().contains("enforcing") {
             if let Some(status) = self.process.try_wait().expect("a child") {
@@ -163,9 +260,17 @@ impl Drop for Daemon<'_> {
     }
 }
 
-fn spawn(namespace: &Namespace, directory: &tempfile::TempDir, pins: &[String]) -> Child {
+fn spawn(namespace: &Namespace, directory: &tempfile::TempDir, how: &How) -> Child {
     let log = File::create(directory.path().join("log")).expect("a log");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    const BINARY: &str = env!("CARGO_BIN_EXE_bulkhead");
+    let mut command = if how.own_sysfs {
+        let mut command = Command::new("unshare");
+        let script = "mount -t sysfs sysfs /sys && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", script, "sh", BINARY]);
+        command
+    } else {
+        Command::new(BINARY)
+    };
     command
         .arg("run")
         .arg("--config")
@@ -175,7 +280,9 @@ fn spawn(namespace: &Namespace, directory: &tempfile::TempDir, pins: &[String]) 
         .arg("--state")
         .arg(directory.path().join("state"))
         .arg("--pins")
-        .args(pins)
+        .args(&how.pins)
+        .args(&how.arguments)
+        .envs(how.variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

@@ -2,10 +2,12 @@
 //! types it.
 
 mod commits;
+mod contract;
 mod daemon;
 mod feeds;
 mod lifecycle;
 mod load;
+mod probes;
 mod restart;
 mod screens;
 mod sizes;

@@ -100,6 +100,30 @@ impl Interface {
         lost
     }
 
+    /// Whether the interface is there with its programs on it, as of now and not of the last look.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(in super::super) fn is_guarded(&mut self) -> Result<(), String> {
+        let name = self.rule.name.clone();
+        let Ok(index) = if_nametoindex(name.as_str()) else {
+            return Err("the interface does not exist".to_owned());
+        };
+        if self.index != Some(index) {
+            return Err("the interface is back and not guarded yet".to_owned());
+        }
+        let mut gone = self.lost(index);
+        gone.extend(self.missing());
+        match (gone.first(), &self.trouble) {
+            (None, _) => Ok(()),
+            (Some(hook), None) => Err(format!("its {} program is not attached", hook.word())),
+            (Some(hook), Some(trouble)) => Err(format!(
+                "its {} program is not attached and cannot be put back: {trouble}",
+                hook.word()
+            )),
+        }
+    }
+
     /// Hooks that should have a program and have none.
     fn missing(&self) -> Vec<Hook> {
         let xdp = self.choice.as_ref().is_some_and(|choice| choice.xdp);

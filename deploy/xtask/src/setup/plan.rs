@@ -39,7 +39,7 @@ pub struct Want {
 /// A program of the privileged tests, and the Debian package it comes in.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// What is started.
+    /// What is started; or a path, of what is no program.
     pub command: &'static str,
     /// What brings it.
     pub package: &'static str,
@@ -73,6 +73,11 @@ pub const NETWORK_TOOLS: &[Tool] = &[
         command: "ping",
         package: "iputils-ping",
         why: "holds ICMP conversations in tests and demo",
+    },
+    Tool {
+        command: "/usr/lib/python3/dist-packages/prometheus_client",
+        package: "python3-prometheus-client",
+        why: "reads metrics as the format's own project does",
     },
     Tool {
         command: "ethtool",

@@ -57,6 +57,7 @@ fn a_bare_debian_gets_everything() {
             "iptables",
             "ipset",
             "iputils-ping",
+            "python3-prometheus-client",
             "ethtool",
             "iperf3",
             "procps",
