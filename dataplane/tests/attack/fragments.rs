@@ -110,8 +110,8 @@ fn attack_flood_of_first_fragments() -> Result<()> {
         "-2", "-x", "-d", "64", "-p", "53", "-q", "-i", "u300", "-c", "5000", &target,
     ])?;
     let sent = 5000 + send(&arena, "first_fragments", 4000, 5000)?;
-    // Each may open a session of its own: policy permits them.
-    let room = 2 * HALF_OPEN as usize;
+    // Each may open a session of its own: policy permits them. Of each family, twice as many as may be answered.
+    let room = 4 * HALF_OPEN as usize;
     ends(&arena, siege, sent, &reasons::FIRST_FRAGMENTS, room)?;
     Ok(())
 }

@@ -384,8 +384,9 @@ pub struct Flow {
     pub tcp_delta: u32,
     /// Index of the destination NAT rule, `u32::MAX` for none.
     pub destination_rule: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: nobody has answered yet, and the other direction has no entry. It is made of this one when its first packet
+    /// comes: see `bulkhead_pipeline`'s module on sessions. Only half-open first directions are.
+    pub unanswered: u32,
     /// Number of the session, the same in both flows.
     pub session_id: u64,
     /// When the session was created, ns.

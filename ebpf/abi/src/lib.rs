@@ -54,7 +54,7 @@ pub use screen::{
 
 /// Version of everything in this crate. A change of any layout or meaning raises it; programs and user space of
 /// different versions never share maps.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Zone number of the firewall itself: the destination of `hostInbound`, the source of its own connections.
 pub const ZONE_SELF: u8 = 0;

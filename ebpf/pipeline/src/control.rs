@@ -99,6 +99,10 @@ pub fn mark<E: Tables + Clock>(env: &E, work: &mut Work, family: u8, key: &FlowK
     let mut marked = false;
     for first in [false, true] {
         let it_is_own = first != life::is_reply(&work.flow);
+        if !it_is_own && work.partner_half_open == 2 {
+            // Nobody has answered: the first direction is all there is.
+            continue;
+        }
         let (table, key, before) = if it_is_own {
             (own_table, &work.key, own)
         } else {

@@ -4,8 +4,8 @@ use bulkhead_abi::{Disposition, Flow, FlowKey6, Hop, Reason, SessionState, flow_
 use bulkhead_packet::{HeaderBuffer, IcmpKind, Kind, Packet, parse, tcp_flags};
 
 use crate::{
-    Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, forward, fragment, neighbour, open,
-    related, screens, session, tcp::window, wire,
+    Action, Checksum, Clock, Frame, Stage, Table, Tables, Verdict, Work, answer, forward, fragment,
+    neighbour, open, related, screens, session, tcp::window, wire,
 };
 
 /// Judges a frame that entered a data interface (TCX: the whole way).
@@ -90,6 +90,8 @@ fn first_look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wo
 #[inline(always)]
 fn look<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work, xdp: bool) -> Verdict {
     work.context = 0;
+    work.missed = 0;
+    work.alone = 0;
     if env.wired()
         && let Err(reason) = wire::enter(env, work)
     {
@@ -202,7 +204,14 @@ fn short_way<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Wor
         Some(Found::Redirect) => false,
         Some(Found::RedirectPeer) => true,
         Some(Found::Elsewhere) => return ELSEWHERE,
-        Some(Found::Unusual) | None => return UNSETTLED,
+        Some(Found::Unusual) => return UNSETTLED,
+        None => {
+            work.missed = 1;
+            if !xdp {
+                answer::look_ahead(env, work);
+            }
+            return UNSETTLED;
+        }
     };
     if xdp && !forward::complete_checksum(frame, work) {
         return Verdict::drop(Reason::RewriteFailed);
@@ -289,7 +298,7 @@ fn known<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work: &mut Work) -
     {
         return Verdict::go_on(work, Stage::Related);
     }
-    if session::find(env, work) {
+    if session::find_missed(env, work) || work.alone == 0 && answer::find(env, work) {
         match session::proceed(frame, env, work) {
             session::Outcome::Verdict(verdict) => return verdict,
             session::Outcome::Gone => {}

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod answer;
 pub mod control;
 mod egress;
 mod expect;
@@ -219,17 +220,21 @@ pub struct Work {
     pub(crate) next_state: u8,
     /// What the packet leaves behind in its session.
     pub(crate) trace: tcp::Trace,
-    /// Whether [`Work::flow`] stands in the half-open table (1) or the established one (0).
+    /// Whether [`Work::flow`] stands in the half-open table (1), in the established one (0) or in none (2).
     pub half_open: u32,
 
     // Frames put back and fragments.
     /// Whether user space put the frame back (1): see `Frame::hand_over`.
     pub injected: u32,
     // Ageing and limits.
-    /// Where [`Work::partner`] stands, likewise; 2: nowhere.
+    /// Where [`Work::partner`] stands, likewise.
     pub partner_half_open: u32,
     /// Generation of [`Work::flow`] as it was found, mark included; the flow's own is what judged it since.
     pub found_generation: u32,
+    /// Where the short way has just missed [`Work::key`]: in the established table (1), in both (2).
+    pub(crate) missed: u32,
+    /// Whether nobody in the half-open table sends the other way (1): the key turned round was just missed there.
+    pub(crate) alone: u32,
     /// Key of the count of sessions being changed.
     pub limit_key: LimitKey,
 

@@ -15,7 +15,7 @@ use bulkhead_abi::{
     idle_timeout_ns, protocol,
 };
 
-use crate::{Table, Tables, Work, expect, limits, session};
+use crate::{Table, Tables, Work, answer, expect, limits, session};
 
 /// A reply flow as young as this may be that of a session which is just being entered.
 const ENTERING_NS: u64 = 1_000_000_000;
@@ -85,7 +85,8 @@ pub(crate) fn hold<E: Tables>(env: &E, work: &mut Work) -> bool {
         }
     }
     let (before, after) = (work.found_generation, work.flow.generation);
-    if before == after {
+    // What stands nowhere yet is entered with its generation; whether the session still is shows then.
+    if before == after || work.half_open == 2 {
         return true;
     }
     let table = session::table_of(work);
@@ -189,9 +190,14 @@ fn finish<E: Tables>(env: &E, work: &mut Work, reason: Reason) {
 }
 
 /// Removes the flow in `work`, whose other half is gone: it must not live on with a port that is no longer reserved. A
-/// young reply flow may be that of a session which another CPU is just entering, its first direction last, and stays.
+/// young reply flow may be that of a session which another CPU is just entering, its first direction last, and stays. An
+/// unanswered session is whole: another has its answers.
 #[inline(never)]
 pub(crate) fn end_half<E: Tables>(env: &E, work: &mut Work) -> bool {
+    if work.flow.unanswered != 0 {
+        answer::expected(env, work);
+        return end(env, work, Reason::SessionClosed);
+    }
     let reply = is_reply(&work.flow);
     if reply && work.now_ns.saturating_sub(work.flow.created_ns) < ENTERING_NS {
         return false;

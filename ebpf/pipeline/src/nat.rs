@@ -112,6 +112,12 @@ impl Translation {
     pub(crate) fn may_change(&self) -> bool {
         self.span != 0 || self.pooled
     }
+
+    /// Whether neither this session is translated nor, by the configuration in force, any other.
+    #[inline(always)]
+    pub(crate) fn is_unheard_of(&self) -> bool {
+        self.flags == 0 && !self.translated
+    }
 }
 
 /// Whether sessions of a protocol are told apart by ports (or identifiers) that translation may change.

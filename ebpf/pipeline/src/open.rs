@@ -9,7 +9,7 @@ use bulkhead_packet::{IcmpKind, Packet};
 use crate::{
     Clock, Frame, Insert, Limiter, Question, Stage, Table, Tables, Verdict, Work,
     addresses::{Reach, destination_reach, is_group, source_reach},
-    decide, expect, forward,
+    answer, decide, expect, forward,
     life::{self, Taken},
     limits,
     nat::{self, Reserved},
@@ -290,111 +290,89 @@ pub(crate) fn prepare<E: Tables + Clock>(env: &E, work: &mut Work, disposition: 
     }
 }
 
-/// Enters both flows into the half-open table, the reply first because its key is the reservation. `Ok(false)`: another
-/// CPU was faster, and `work.flow` is now that session's.
+/// Enters the session into the half-open table: both flows, the reply first because its key is the reservation, or the
+/// first direction alone where nothing has to be reserved. `Ok(false)`: another CPU was faster, and `work.flow` is now that
+/// session's.
 ///
 /// # Errors
 /// The reason why the session cannot be.
 #[inline(never)]
 pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<bool, Reason> {
     let family = work.packet.family;
-    let flow = &mut work.flow;
-    work.partner_key = crate::session::partner_key(flow);
-    let counted = screens::counts(env, work.tables, flow.to_zone, flow.protocol, &mut work.screens);
-    let disposition = match flow.disposition {
-        d if d == Disposition::ToHost as u8 => Disposition::FromHost,
-        d if d == Disposition::FromHost as u8 => Disposition::ToHost,
-        _ => Disposition::Forward,
-    };
-    let station = &work.egress.mac;
-    work.partner = Flow::default();
-    let partner = &mut work.partner;
-    // Filled at the reply's first packet: its next hop is where the first packet came from.
-    partner.hop = 0;
-    partner.fib_epoch = flow.fib_epoch;
-    partner.generation = flow.generation;
-    partner.egress_ifindex = if disposition == Disposition::ToHost {
-        0
+    work.partner_key = crate::session::partner_key(&work.flow);
+    if answer::may_wait(work) {
+        work.flow.unanswered = 1;
     } else {
-        flow.ingress_ifindex
-    };
-    partner.ingress_ifindex = flow.egress_ifindex;
-    partner.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
-    partner.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
-    partner.state = flow.state;
-    partner.flags = flow.flags & !flow_flags::COUNTED | flow_flags::REPLY;
-    if counted {
-        partner.flags |= flow_flags::COUNTED;
-    }
-    partner.disposition = disposition as u8;
-    partner.mtu = work.ingress.mtu;
-    partner.last_seen_ns = work.now_ns;
-    partner.new_source_be = work.key.destination_be;
-    partner.new_destination_be = work.key.source_be;
-    partner.new_source_port = work.key.destination_port;
-    partner.new_destination_port = work.key.source_port;
-    partner.from_zone = flow.to_zone;
-    partner.to_zone = flow.from_zone;
-    partner.protocol = flow.protocol;
-    partner.policy = flow.policy;
-    partner.nat_rule = flow.nat_rule;
-    partner.destination_rule = flow.destination_rule;
-    partner.context = flow.context;
-    partner.timeout_s = flow.timeout_s;
-    partner.tcp_delta = 0u32.wrapping_sub(flow.tcp_delta);
-    partner.icmp_type_code = reply_type(flow.icmp_type_code);
-    partner.session_id = flow.session_id;
-    partner.created_ns = flow.created_ns;
-    if flow.protocol == protocol::TCP {
-        tcp::expect(&work.packet, flow, partner);
-    }
-    match nat::reserve(env, work) {
-        Reserved::Done => {
-            let t = &work.translation;
-            if t.translated {
-                work.flow.new_source_be = t.address_be;
-                work.flow.new_source_port = t.port;
-                if matches!(work.flow.protocol, protocol::ICMP | protocol::ICMPV6) {
-                    work.flow.new_destination_port = t.port;
+        expect_answer(env, work);
+        match nat::reserve(env, work) {
+            Reserved::Done => {
+                let t = &work.translation;
+                if t.translated {
+                    work.flow.new_source_be = t.address_be;
+                    work.flow.new_source_port = t.port;
+                    if matches!(work.flow.protocol, protocol::ICMP | protocol::ICMPV6) {
+                        work.flow.new_destination_port = t.port;
+                    }
+                }
+            }
+            Reserved::Full => return Err(Reason::SessionTableFull),
+            Reserved::Exhausted => {
+                if work.translation.may_change() || !replace_orphan(env, work) {
+                    return collided(env, work);
                 }
             }
         }
-        Reserved::Full => return Err(Reason::SessionTableFull),
-        Reserved::Exhausted => {
-            if work.translation.may_change() || !replace_orphan(env, work) {
-                return collided(env, work);
-            }
-        }
     }
-    match env.insert_flow(Table::HalfOpen, family, &work.key, &work.flow) {
-        Insert::Done => {
-            if env
-                .with_flow(Table::Established, family, &work.key, |_| ())
-                .is_some()
-            {
-                // It moved there since it was looked for: as in `nat::reserve`.
-                env.remove_flow(Table::HalfOpen, family, &work.key);
-                env.remove_flow(Table::HalfOpen, family, &work.partner_key);
-                return collided(env, work);
-            }
-            Ok(true)
+    let inserted = env.insert_flow(Table::HalfOpen, family, &work.key, &work.flow);
+    if inserted == Insert::Done {
+        if env
+            .with_flow(Table::Established, family, &work.key, |_| ())
+            .is_none()
+        {
+            return Ok(true);
         }
-        Insert::Full => {
-            env.remove_flow(Table::HalfOpen, family, &work.partner_key);
-            Err(Reason::SessionTableFull)
-        }
-        Insert::Exists => {
-            // Another CPU created the same session with another port: give ours back, adopt the winner's.
-            env.remove_flow(Table::HalfOpen, family, &work.partner_key);
-            collided(env, work)
-        }
+        // It moved there since it was looked for: as in `nat::reserve`.
+        env.remove_flow(Table::HalfOpen, family, &work.key);
+    }
+    if work.flow.unanswered == 0 {
+        // Given back. Where the insertion failed, another CPU created the same session with another port.
+        env.remove_flow(Table::HalfOpen, family, &work.partner_key);
+    }
+    if inserted == Insert::Full {
+        return Err(Reason::SessionTableFull);
+    }
+    collided(env, work)
+}
+
+/// Fills `work.partner`, the flow of the answers to `work.flow`.
+#[inline(always)]
+fn expect_answer<E: Tables>(env: &E, work: &mut Work) {
+    let flow = &mut work.flow;
+    let partner = &mut work.partner;
+    let station = &work.egress.mac;
+    answer::turn(flow, &work.key, partner);
+    if flow.disposition == Disposition::ToHost as u8 {
+        partner.disposition = Disposition::FromHost as u8;
+    } else if flow.disposition == Disposition::FromHost as u8 {
+        partner.disposition = Disposition::ToHost as u8;
+        partner.egress_ifindex = 0;
+    }
+    partner.ingress_mac_high = u16::from_ne_bytes([station[0], station[1]]);
+    partner.ingress_mac_low = u32::from_ne_bytes([station[2], station[3], station[4], station[5]]);
+    if screens::counts(env, work.tables, flow.to_zone, flow.protocol, &mut work.screens) {
+        partner.flags |= flow_flags::COUNTED;
+    }
+    partner.mtu = work.ingress.mtu;
+    partner.last_seen_ns = work.now_ns;
+    if flow.protocol == protocol::TCP {
+        tcp::expect(&work.packet, flow, partner);
     }
 }
 
 /// Another CPU was faster with the same first packet, or a different session holds the reply's tuple.
 #[inline(always)]
 fn collided<E: Tables>(env: &E, work: &mut Work) -> Result<bool, Reason> {
-    if crate::session::read(env, work.packet.family, &work.key, &mut work.flow) != 2 {
+    if crate::session::read(env, work.packet.family, &work.key, &mut work.flow, 0) != 2 {
         return if work.flow.generation == flow_generation::DEAD {
             // It is being removed on another CPU.
             Err(Reason::SessionClosed)
@@ -450,7 +428,7 @@ fn first_state(protocol: u8) -> SessionState {
 
 /// The type (`type << 8`) that answers an ICMP query: echo 8 is answered by 0, the others by the next number.
 #[inline(always)]
-fn reply_type(icmp_type_code: u32) -> u32 {
+pub(crate) fn reply_type(icmp_type_code: u32) -> u32 {
     let request = icmp_type_code & 0xff00;
     if request == 0x0800 {
         0

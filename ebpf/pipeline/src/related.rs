@@ -6,7 +6,8 @@ use bulkhead_abi::{Disposition, Flow, FlowKey6, Reason, RouteKind, flow_flags, p
 use bulkhead_packet::{Embedded, HeaderBuffer, checksum, parse_embedded};
 
 use crate::{
-    Checksum, Clock, Frame, Tables, Verdict, Work, forward, life, open, session, syn_proxy, tcp::window, wire,
+    Checksum, Clock, Frame, Tables, Verdict, Work, answer, forward, life, open, session, syn_proxy,
+    tcp::window, wire,
 };
 
 /// Settles an ICMP error.
@@ -37,7 +38,7 @@ pub(crate) fn related<F: Frame, E: Tables + Clock>(frame: &mut F, env: &E, work:
         destination_port: work.embedded.source_port,
         protocol: u32::from(work.embedded.protocol) | work.context,
     };
-    if !session::find(env, work)
+    if !(session::find(env, work) || answer::find(env, work))
         || work.packet.destination_be != work.key.destination_be
         || work.flow.disposition == Disposition::FromHost as u8
     {

@@ -9,7 +9,7 @@ use bulkhead_abi::{
 };
 
 use crate::{
-    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, decide, expect, forward,
+    Clock, Frame, Insert, Question, Table, Tables, Verdict, Work, answer, decide, expect, forward,
     life::{self, Taken},
     nat, open, screens, syn_proxy,
     tcp::{self, Trace, segment, window},
@@ -54,56 +54,73 @@ pub(crate) fn partner_key(flow: &Flow) -> FlowKey6 {
 /// Copies a flow out of whichever table holds it. 0: established, 1: half-open, 2: none.
 ///
 /// A session moves from the half-open table to the established one, and is in the latter before it leaves the former:
-/// what was missed in both, or is dead in the former, may be found in the latter now.
+/// what was missed in both, or is dead in the former, may be found in the latter now. `missed`: so many of these looks were
+/// just taken, in vain.
 #[inline(never)]
-pub(crate) fn read<E: Tables>(env: &E, family: u8, key: &FlowKey6, to: &mut Flow) -> u32 {
-    let found = look(env, family, key, to);
-    if found == 0 || found == 1 && to.generation != DEAD {
-        return found;
+pub(crate) fn read<E: Tables>(env: &E, family: u8, key: &FlowKey6, to: &mut Flow, missed: u32) -> u32 {
+    if missed == 0
+        && env
+            .with_flow(Table::Established, family, key, |flow| *to = *flow)
+            .is_some()
+    {
+        return 0;
+    }
+    let mut found = 2;
+    if missed < 2
+        && env
+            .with_flow(Table::HalfOpen, family, key, |flow| *to = *flow)
+            .is_some()
+    {
+        if to.generation != DEAD {
+            return 1;
+        }
+        found = 1;
     }
     if env
         .with_flow(Table::Established, family, key, |flow| *to = *flow)
         .is_some()
     {
-        0
-    } else {
-        found
+        found = 0;
     }
-}
-
-/// [`read`] without its second look.
-#[inline(always)]
-fn look<E: Tables>(env: &E, family: u8, key: &FlowKey6, to: &mut Flow) -> u32 {
-    if env
-        .with_flow(Table::Established, family, key, |flow| *to = *flow)
-        .is_some()
-    {
-        0
-    } else if env
-        .with_flow(Table::HalfOpen, family, key, |flow| *to = *flow)
-        .is_some()
-    {
-        1
-    } else {
-        2
-    }
+    found
 }
 
 /// Looks the packet's tuple up in both tables; fills `work.flow` and `work.partner_key`.
 #[inline(always)]
 pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
-    work.half_open = read(env, work.packet.family, &work.key, &mut work.flow);
+    work.missed = 0;
+    find_missed(env, work)
+}
+
+/// [`find`] behind the short way, whose looks need not be taken again.
+#[inline(always)]
+pub(crate) fn find_missed<E: Tables>(env: &E, work: &mut Work) -> bool {
+    work.half_open = read(env, work.packet.family, &work.key, &mut work.flow, work.missed);
     work.partner_key = partner_key(&work.flow);
     work.found_generation = work.flow.generation;
     work.flow.generation = flow_generation::unmarked(work.found_generation);
     work.half_open != 2
 }
 
-/// Reads the other direction of the session in `work.flow` into `work.partner`; whether there is one.
+/// Reads the other direction of the session in `work.flow` into `work.partner`; whether there is one. Of an unanswered
+/// session it is what an answer would find, and stands nowhere.
 #[inline(always)]
 pub(crate) fn find_partner<E: Tables>(env: &E, work: &mut Work) -> bool {
-    work.partner_half_open = read(env, work.packet.family, &work.partner_key, &mut work.partner);
-    work.partner_half_open != 2 && work.partner.session_id == work.flow.session_id
+    work.partner_half_open = read(env, work.packet.family, &work.partner_key, &mut work.partner, 0);
+    if work.partner_half_open == 2 {
+        if work.flow.unanswered == 0 {
+            return false;
+        }
+        answer::expected(env, work);
+        return true;
+    }
+    if work.partner.session_id != work.flow.session_id {
+        return false;
+    }
+    // What moves to the established table has been answered.
+    work.flow.unanswered = 0;
+    work.partner.unanswered = 0;
+    true
 }
 
 /// Settles a packet of the session in `work.flow`.
@@ -548,26 +565,27 @@ pub(crate) enum Promotion {
 #[inline(never)]
 pub(crate) fn promote<E: Tables>(env: &E, family: u8, work: &Work) -> Promotion {
     let id = work.flow.session_id;
-    let reply = life::is_reply(&work.flow);
-    let partner = place(env, family, &work.partner_key, &work.partner);
-    if partner == Insert::Full {
-        return Promotion::Full;
-    }
-    let own = place(env, family, &work.key, &work.flow);
-    if own == Insert::Full {
-        // Only what was put there now: an entry found there belongs to whoever was faster.
-        if partner == Insert::Done {
-            let _taken = life::take(env, 0, family, &work.partner_key, id);
-        }
-        return Promotion::Full;
-    }
-    let (first, first_key, second_key) = if reply {
-        (partner, &work.partner_key, &work.key)
+    let (first, first_key, second, second_key) = if life::is_reply(&work.flow) {
+        (&work.partner, &work.partner_key, &work.flow, &work.key)
     } else {
-        (own, &work.key, &work.partner_key)
+        (&work.flow, &work.key, &work.partner, &work.partner_key)
     };
-    if first != Insert::Done {
-        return Promotion::Done;
+    // The answers first: of an unanswered session they stand nowhere, and whoever meets the first direction's copy without
+    // them would take it for half a session.
+    let answers = place(env, family, second_key, second);
+    if answers == Insert::Full {
+        return Promotion::Full;
+    }
+    match place(env, family, first_key, first) {
+        Insert::Done => {}
+        Insert::Exists => return Promotion::Done,
+        Insert::Full => {
+            // Only what was put there now: an entry found there belongs to whoever was faster.
+            if answers == Insert::Done {
+                let _taken = life::take(env, 0, family, second_key, id);
+            }
+            return Promotion::Full;
+        }
     }
     if life::take(env, 1, family, first_key, id) != Taken::Here {
         let _taken = life::take(env, 0, family, first_key, id);

@@ -31,6 +31,7 @@ mod tcp;
 mod tcp_segment;
 mod tcp_states;
 mod tcp_window;
+mod unanswered;
 mod wire;
 mod xdp;
 

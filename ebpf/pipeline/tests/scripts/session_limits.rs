@@ -71,7 +71,7 @@ fn a_source_has_so_many_sessions_and_no_more() {
             (EventKind::Deny as u8, Reason::SessionLimitSource as u8)
         );
         step.dropped(Reason::SessionLimitSource, &[HIT]);
-        assert_eq!(net.flows(), (0, 6));
+        assert_eq!(net.flows(), (0, 3));
         assert_eq!(
             counted(&net, LimitKind::Source, client),
             3,
@@ -288,7 +288,7 @@ fn a_session_that_could_not_be_opened_does_not_count() {
 fn half_a_session_gives_back() {
     let (client, server, _) = FAMILIES[0];
     let mut net = limited(rule(1, 0, 0));
-    let ask = Frame::new(client, server).udp(1, 53);
+    let ask = Frame::new(client, server).tcp(4000, 80, SYN, 1000, 0);
     net.receive(INSIDE, &ask)
         .forwarded(OUTSIDE, Reason::SessionCreated, &[MISS]);
     let (_, _, key, flow) = net.only();
