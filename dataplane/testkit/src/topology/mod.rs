@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bulkhead_dataplane::netlink::ethtool::Offload;
 use bulkhead_dataplane::netlink::{MacvlanSpec, Netlink, VethSpec};
 
+use crate::effort::{self, patience};
 use crate::endpoint::Client;
 use crate::namespace::Namespace;
 
@@ -199,7 +200,7 @@ impl Topology {
     /// Waits until every interface carries packets: the kernel gives a link its queue only after it has
     /// noticed, a moment later, that the far end is up.
     fn await_links(&self) -> Result<()> {
-        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let deadline = effort::deadline(SETTLE_TIMEOUT);
         let namespaces = self
             .switches
             .iter()
@@ -212,7 +213,7 @@ impl Topology {
                     "{} in {} has no carrier after {} s",
                     link.name,
                     namespace.name(),
-                    SETTLE_TIMEOUT.as_secs()
+                    patience(SETTLE_TIMEOUT).as_secs()
                 );
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -354,7 +355,7 @@ fn without_offloads(namespace: &Namespace, interface: &str) -> Result<()> {
 }
 
 fn resolve(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<()> {
-    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    let deadline = effort::deadline(SETTLE_TIMEOUT);
     netlink.probe_neighbour(index, address)?;
     loop {
         if netlink
@@ -366,7 +367,7 @@ fn resolve(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<()> {
         if Instant::now() > deadline {
             bail!(
                 "{address} did not answer neighbour discovery within {} s",
-                SETTLE_TIMEOUT.as_secs()
+                patience(SETTLE_TIMEOUT).as_secs()
             );
         }
         std::thread::sleep(Duration::from_millis(2));
