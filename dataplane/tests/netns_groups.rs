@@ -13,7 +13,7 @@ use bulkhead_dataplane::{
     ruleset::{Action, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Zone},
 };
 use bulkhead_testkit::{
-    Host, HostSpec, KernelCounters, RawPort, Stream, TcpServer, Topology, effort, patience, privileged,
+    Host, HostSpec, KernelCounters, RawPort, Stream, TcpServer, Topology, patience, privileged,
 };
 
 fn host_prefix(address: IpAddr) -> Prefix {
