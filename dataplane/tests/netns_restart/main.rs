@@ -20,7 +20,7 @@ use bulkhead_dataplane::{
     ruleset::{HookMode, Ruleset},
 };
 use bulkhead_testkit::{
-    Bpffs, Counters, CountingStream, HostSpec, Stream, TcpServer, Topology, effort, patience, privileged,
+    Bpffs, Counters, CountingStream, HostSpec, Stream, TcpServer, Topology, effort, privileged,
 };
 
 /// Small enough to be made twenty times in a test.
