@@ -17,7 +17,7 @@ use bulkhead_dataplane::{
 };
 use bulkhead_testkit::{
     Frame, Host, HostSpec, HttpServer, KernelCounters, Outcome, RawPort, TcpServer, Topology, UdpServer,
-    patience, privileged, verify_checksums,
+    patience, privileged, verify_checksums, xdp_reaches_hosts,
 };
 
 /// Addresses that nobody has but translation, per family.
@@ -295,7 +295,10 @@ fn netns_nat_published_server() -> Result<()> {
         }
         assert_eq!(engine.all_nat_hits()?.destination, [2]);
         let counters = engine.counters()?;
-        assert_eq!(counters["established_xdp"] > 0, hook == HookMode::Xdp);
+        assert_eq!(
+            counters["established_xdp"] > 0,
+            hook == HookMode::Xdp && xdp_reaches_hosts()?
+        );
         // What would happen, in the same words.
         for known in PUBLISHED.map(ip) {
             let explained = engine.explain(&Explain {
@@ -396,7 +399,10 @@ fn statically(npt: bool) -> Result<()> {
                 host.name
             );
         }
-        assert_eq!(engine.counters()?["established_xdp"] > 0, hook == HookMode::Xdp);
+        assert_eq!(
+            engine.counters()?["established_xdp"] > 0,
+            hook == HookMode::Xdp && xdp_reaches_hosts()?
+        );
         let hits = engine.all_nat_hits()?.static_;
         assert!(
             hits.iter()

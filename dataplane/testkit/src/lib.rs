@@ -54,6 +54,6 @@ pub use self::stream::{Stream, StreamReport};
 pub use self::tap::Tap;
 pub use self::tcp::{TcpConversation, TcpServer};
 pub use self::tool::{Tool, ToolOutput};
-pub use self::topology::{Attachment, Host, HostSpec, Offloads, Topology};
+pub use self::topology::{Attachment, Host, HostSpec, Offloads, Topology, xdp_reaches_hosts};
 pub use self::udp::{UdpConversation, UdpServer};
 pub use self::verify::verify_checksums;

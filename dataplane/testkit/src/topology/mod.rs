@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bulkhead_dataplane::netlink::ethtool::Offload;
+use bulkhead_dataplane::netlink::netdev;
 use bulkhead_dataplane::netlink::{MacvlanSpec, Netlink, VethSpec};
 
 use crate::effort::{self, patience};
@@ -340,6 +341,13 @@ impl Topology {
         });
         Ok(())
     }
+}
+
+/// Whether a firewall may redirect by XDP to hosts. Their ends of the cables are in namespaces it does not see, and a kernel
+/// before 6.3 does not tell it whether they would receive: what goes to them leaves XDP for the next hook.
+pub fn xdp_reaches_hosts() -> Result<bool> {
+    const LOOPBACK: u32 = 1;
+    Ok(netdev::xdp_features(LOOPBACK)?.is_some())
 }
 
 /// Switches off whatever can be switched off. A driver that lacks an offload refuses to hear of it.
