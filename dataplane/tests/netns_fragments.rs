@@ -13,7 +13,7 @@ use anyhow::Result;
 use bulkhead_abi::FRAGMENT_ENTRIES;
 use bulkhead_dataplane::{engine::Engine, ruleset::HookMode};
 use bulkhead_testkit::{
-    Attachment, Frame, Host, HostSpec, RawPort, Topology, UdpServer, ping::PingSpec, privileged,
+    Attachment, Frame, Host, HostSpec, RawPort, Topology, UdpServer, patience, ping::PingSpec, privileged,
 };
 
 /// What a fragment that went its way is counted as.
@@ -178,7 +178,7 @@ fn orders() -> Vec<[usize; 4]> {
 /// A socket that the fragments' datagrams arrive at.
 fn receiver(host: &Host, address: IpAddr) -> Result<UdpSocket> {
     let socket = host.namespace.run(|| UdpSocket::bind((address, 53)))?;
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.set_read_timeout(Some(patience(Duration::from_secs(2))))?;
     Ok(socket)
 }
 
@@ -296,9 +296,9 @@ fn netns_rfc4787_13_packets_without_df_are_fragmented_through_source_nat_with_xd
     narrow_way_out(HookMode::Xdp, true)
 }
 
-/// Waits until `done`, at most five seconds.
+/// Waits until `done`, at most five seconds on a usual machine.
 fn settle(engine: &Engine, done: impl Fn(&BTreeMap<String, u64>) -> bool) -> Result<BTreeMap<String, u64>> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + patience(Duration::from_secs(5));
     loop {
         let counters = engine.counters()?;
         if done(&counters) || Instant::now() > deadline {

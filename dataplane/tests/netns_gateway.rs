@@ -15,7 +15,7 @@ use bulkhead_dataplane::{
     engine::Engine,
     ruleset::{Action, Gateways, HookMode, Policy, Ruleset, Service, ServiceMatch},
 };
-use bulkhead_testkit::{Host, Topology};
+use bulkhead_testkit::{Host, Topology, patience};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 const CONTENT: &[u8] = b"what the transfer carries\r\n";
@@ -62,14 +62,14 @@ fn line(reader: &mut BufReader<TcpStream>) -> Result<String> {
 }
 
 fn patient(stream: TcpStream) -> Result<TcpStream> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience(PATIENCE)))?;
+    stream.set_write_timeout(Some(patience(PATIENCE)))?;
     Ok(stream)
 }
 
 /// A connection within our patience.
 fn connect(to: SocketAddr) -> Result<TcpStream> {
-    patient(TcpStream::connect_timeout(&to, PATIENCE)?)
+    patient(TcpStream::connect_timeout(&to, patience(PATIENCE))?)
 }
 
 /// An FTP server for one control connection: as many transfers as are asked for.
@@ -172,7 +172,7 @@ fn transfers(client: &Host, to: SocketAddr) -> Result<[String; 2]> {
         if active.starts_with("226") {
             let (mut data, _) = listener.accept()?;
             data.set_nonblocking(false)?;
-            data.set_read_timeout(Some(PATIENCE))?;
+            data.set_read_timeout(Some(patience(PATIENCE)))?;
             let mut content = Vec::new();
             data.read_to_end(&mut content)?;
             ensure!(content == CONTENT, "active: {content:?}");
@@ -296,19 +296,20 @@ fn netns_tftp_answers_from_another_port() -> Result<()> {
         let (inside, outside) = (lab.host("inside"), lab.host("outside"));
         for to in [outside.v4_port(69), outside.v6_port(69)] {
             let socket = outside.namespace.run(|| UdpSocket::bind(to))?;
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(patience(PATIENCE)))?;
             let any: SocketAddr = if to.is_ipv4() {
                 ([0, 0, 0, 0], 0).into()
             } else {
                 ([0; 16], 0).into()
             };
             let client = inside.namespace.run(|| UdpSocket::bind(any))?;
-            client.set_read_timeout(Some(Duration::from_millis(if tftp { 3000 } else { 300 })))?;
+            let wait = if tftp { PATIENCE } else { PATIENCE / 10 };
+            client.set_read_timeout(Some(patience(wait)))?;
             client.send_to(b"\0\x01file\0octet\0", to)?;
             let mut buffer = [0; 600];
             let (_, asker) = socket.recv_from(&mut buffer)?;
             let transfer = outside.namespace.run(|| UdpSocket::bind((to.ip(), 0)))?;
-            transfer.set_read_timeout(Some(PATIENCE))?;
+            transfer.set_read_timeout(Some(patience(PATIENCE)))?;
             transfer.send_to(b"\0\x03\0\x01data", asker)?;
             let answered = client.recv_from(&mut buffer);
             assert_eq!(answered.is_ok(), tftp, "{to}: {:#?}", engine.counters());

@@ -12,7 +12,9 @@ use bulkhead_dataplane::{
     engine::{Change, Engine, EngineError, Explain, Options},
     ruleset::{Action, Group, HookMode, InterfaceRule, Policy, Prefix, Ruleset, Zone},
 };
-use bulkhead_testkit::{Host, HostSpec, KernelCounters, RawPort, Stream, TcpServer, Topology, privileged};
+use bulkhead_testkit::{
+    Host, HostSpec, KernelCounters, RawPort, Stream, TcpServer, Topology, patience, privileged,
+};
 
 fn host_prefix(address: IpAddr) -> Prefix {
     Prefix {
@@ -145,7 +147,7 @@ fn an_infected_host(hook: HookMode) -> Result<()> {
         let change = engine.update_members("feed", &[infected], &[])?;
         assert_eq!(change, Change { added: 1, removed: 0 });
         // What was on its way.
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(patience(Duration::from_millis(20)));
         port.drain()?;
         assert!(
             !carries(&port, sick, Duration::from_millis(400))?,
@@ -418,6 +420,10 @@ fn netns_one_address_into_a_group_of_a_million_takes_milliseconds() -> Result<()
             table.bytes >> 10
         );
     }
-    assert!(times[25] <= Duration::from_millis(10), "median {:?}", times[25]);
+    assert!(
+        times[25] <= patience(Duration::from_millis(10)),
+        "median {:?}",
+        times[25]
+    );
     Ok(())
 }

@@ -14,7 +14,7 @@ use bulkhead_dataplane::{
     engine::Engine,
     ruleset::{Group, HookMode, Policy, Prefix, Ruleset},
 };
-use bulkhead_testkit::{Host, KernelCounters, RawPort, TcpServer, Topology, privileged};
+use bulkhead_testkit::{Host, KernelCounters, RawPort, TcpServer, Topology, effort, patience, privileged};
 
 const COMMITS: usize = 200;
 
@@ -101,10 +101,10 @@ fn a_permitted_stream_loses_nothing(hook: HookMode, nat: bool) -> Result<()> {
                 }
                 Ok(exchanges)
             });
-            let committed = (0..COMMITS).try_for_each(|number| {
+            let committed = (0..effort(COMMITS)).try_for_each(|number| {
                 commit(&lab, &engine, rules(hook, nat, true, number % 7))?;
                 // So that each generation sees some packets.
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(patience(Duration::from_millis(5)));
                 Ok(())
             });
             done.store(true, Ordering::Release);
@@ -127,7 +127,7 @@ fn a_permitted_stream_loses_nothing(hook: HookMode, nat: bool) -> Result<()> {
             retransmitted * 1000 <= sent,
             "{retransmitted} of {sent} segments were sent again"
         );
-        assert!(engine.generation() as usize > COMMITS);
+        assert!(engine.generation() as usize > effort(COMMITS));
         assert_eq!(ids()?, session, "it is still the same session");
     }
     Ok(())
@@ -186,14 +186,14 @@ fn a_denied_stream_stops(hook: HookMode, nat: bool, upload: bool) -> Result<()> 
             // More than can be carried before the stream is cut.
             let (up, down) = if upload { (1 << 40, 0) } else { (0, 1 << 40) };
             let stream = scope.spawn(move || stream.exchange(up, down).map(|outcome| outcome.describe()));
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(patience(Duration::from_millis(100)));
             for (port, host) in ports.iter().zip([inside, outside]) {
                 assert!(carries(port, host, Duration::from_secs(1))?, "the stream flows");
             }
             commit(&lab, &engine, rules(hook, nat, false, 3))?;
             let committed = Instant::now();
             // What was on its way, in queues on either side of the firewall.
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(patience(Duration::from_millis(20)));
             for port in &ports {
                 port.drain()?;
             }

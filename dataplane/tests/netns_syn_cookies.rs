@@ -19,7 +19,7 @@ use bulkhead_dataplane::{
 };
 use bulkhead_testkit::{
     Frame, Host, HostSpec, HttpServer, Offloads, Outcome, RawPort, TcpConversation, TcpServer, Topology,
-    verify::pseudo_header_sum, verify_checksums,
+    patience, verify::pseudo_header_sum, verify_checksums,
 };
 
 /// A port whose server speaks first; on port 80 the client does.
@@ -248,7 +248,7 @@ fn siege(hook: HookMode, nat: bool, offloads: Offloads) -> Result<()> {
             .map(|_| lab.asked(server, seen(server)))
             .collect::<Result<Vec<_>>>()?;
         let fastest = fastest.into_iter().min().context("five of them")?;
-        assert!(fastest < Duration::from_millis(150), "{fastest:?}");
+        assert!(fastest < patience(Duration::from_millis(150)), "{fastest:?}");
     }
     assert_eq!(
         lab.counter("syn_cookie_sent")?,
@@ -398,7 +398,7 @@ fn netns_a_lost_syn_to_a_server_that_speaks_first_is_repeated() -> Result<()> {
                     ensure!(!greeted.is_finished(), "{:#?}", lab.engine.nonzero_counters());
                     thread::sleep(Duration::from_millis(5));
                 }
-                thread::sleep(Duration::from_millis(100));
+                thread::sleep(patience(Duration::from_millis(100)));
                 assert!(!greeted.is_finished(), "greeted by a server that hears nothing");
                 hears(outside, server, true)?;
                 let mut conversation = greeted.join().expect("no panic")?;

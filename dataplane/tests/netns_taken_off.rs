@@ -16,7 +16,7 @@ use bulkhead_dataplane::{
     link::{Hook, Link, has_tcx, links_on},
     ruleset::{HookMode, Ruleset},
 };
-use bulkhead_testkit::{Bpffs, Host, HostSpec, Namespace, TcpServer, Tool, Topology, privileged};
+use bulkhead_testkit::{Bpffs, Host, HostSpec, Namespace, TcpServer, Tool, Topology, patience, privileged};
 
 /// A look comes every second; a busy machine may take its time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -85,7 +85,7 @@ impl Lab {
                 "open while a program was off"
             );
             ensure!(
-                began.elapsed() < PATIENCE,
+                began.elapsed() < patience(PATIENCE),
                 "{} of {restored} are back: {:#?}",
                 self.restored()?,
                 self.topology.firewall().run(|| self.engine.interfaces())
@@ -268,7 +268,7 @@ fn netns_taken_off_xdp_is_put_back_when_its_place_is_free() -> Result<()> {
             ensure!(interface.attached, "{interface:#?}");
             break;
         }
-        ensure!(began.elapsed() < PATIENCE, "{interface:#?}");
+        ensure!(began.elapsed() < patience(PATIENCE), "{interface:#?}");
         std::thread::sleep(Duration::from_millis(50));
     }
     ensure!(lab.reaches(&lab.permitted, PATIENCE)? == 2, "TCX goes on");
@@ -347,7 +347,7 @@ fn netns_taken_off_with_its_interface_is_put_back_with_it() -> Result<()> {
                 lab.reaches(&lab.forbidden, Duration::from_millis(50))? == 0,
                 "open"
             );
-            ensure!(began.elapsed() < PATIENCE, "{:#?}", lab.interfaces()?);
+            ensure!(began.elapsed() < patience(PATIENCE), "{:#?}", lab.interfaces()?);
         }
         lab.comes_back(0)?;
     }

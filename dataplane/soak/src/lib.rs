@@ -25,7 +25,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use bulkhead_testkit::Ledger;
+use bulkhead_testkit::{Ledger, patience};
 
 pub use crate::{
     audit::Memory,
@@ -63,7 +63,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
 
     progress("warming up");
     soak(&world, WARM_UP, &mut random)?;
-    let rest = world.rest(PATIENCE)?;
+    let rest = world.rest(patience(PATIENCE))?;
     ensure!(
         rest.left == 0,
         "{} flows are left {:?} after the warm-up ended, among them {:#?}",
@@ -81,7 +81,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
     let took = began.elapsed();
 
     progress("waiting until the session tables are empty");
-    let rest = world.rest(PATIENCE)?;
+    let rest = world.rest(patience(PATIENCE))?;
     world.settle_rules()?;
     let closed = ledger.balance(world.firewall(), &world.engine)?;
     Ok(Report::judge(Findings {

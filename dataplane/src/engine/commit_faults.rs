@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Result, ensure};
 use bulkhead_abi::{NAT_ANSWERED, NatRule, PolicyRule};
-use bulkhead_testkit::{Bpffs, Frame, Namespace, privileged};
+use bulkhead_testkit::{Bpffs, Frame, Namespace, effort, privileged};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Engine, Options, lock};
@@ -443,7 +443,7 @@ fn netns_a_commit_whose_undo_fails_too_leaves_the_old_or_the_new() -> Result<()>
         let writes = each(Plan::From, |plan| commit(&mut lab, plan))?;
         ensure!(writes > 20, "only {writes} writes");
         // And one write of the undo alone, each time another.
-        for later in [1, 2, 3, 5, 8, 13] {
+        for later in [1, 2, 3, 5, 8, 13].into_iter().take(effort(6)) {
             each(
                 |write| Plan::Twice(write * 6 - later % 6, later),
                 |plan| commit(&mut lab, plan),
@@ -489,7 +489,7 @@ fn netns_a_change_of_members_whose_nth_write_fails_leaves_the_old_or_the_new() -
         let writes = each(Plan::Once, |plan| change(&mut lab, plan))?;
         ensure!(writes > 2, "only {writes} writes");
         each(Plan::From, |plan| change(&mut lab, plan))?;
-        for later in [1, 2, 3] {
+        for later in [1, 2, 3].into_iter().take(effort(3)) {
             each(|write| Plan::Twice(write, later), |plan| change(&mut lab, plan))?;
         }
         // A commit after all that has the members of the last change.
@@ -542,12 +542,11 @@ fn netns_a_start_whose_nth_write_fails_ends_closed_and_clean() -> Result<()> {
             writes > 40 && programs()? == 0 && pinned()?.is_empty(),
             "{writes}"
         );
-        // A start takes its time: some of the writes, and all of those behind the switch.
+        // A start takes its time: some of the writes, and those behind the switch.
         let late = writes - 9..=writes;
-        for write in (1..*late.start())
-            .step_by(writes as usize / 6)
-            .chain(late.clone())
-        {
+        let step = writes as usize / effort(6_usize);
+        let late_ones = || late.clone().rev().take(effort(10));
+        for write in (1..*late.start()).step_by(step).chain(late_ones()) {
             let (started, outcome) = start(Plan::From(write));
             ensure!(
                 outcome.failed != 0 && started.is_err(),
@@ -559,7 +558,7 @@ fn netns_a_start_whose_nth_write_fails_ends_closed_and_clean() -> Result<()> {
         // After a daemon whose programs go on.
         drop(start(Plan::From(u32::MAX)).0?);
         let before = pinned()?.len();
-        for write in [writes / 3].into_iter().chain(late) {
+        for write in [writes / 3].into_iter().chain(late_ones()) {
             let (started, _) = start(Plan::Once(write));
             ensure!(programs()? == 4, "{write}: {} programs", programs()?);
             ensure!(pinned()?.len() == before, "{write}: {:?}", pinned()?);

@@ -407,13 +407,15 @@ fn netns_looking_finds_this_machine_able_and_changes_nothing() {
                 rules,
             )
         };
-        // Carrier and link-local addresses settle first.
+        // Carrier and link-local addresses settle first; nobody else may have the address, which takes a second or two.
         let mut before = picture(netlink);
-        for _ in 0..100 {
+        for _ in 0..200 {
             thread::sleep(std::time::Duration::from_millis(50));
             let now = picture(netlink);
             if std::mem::replace(&mut before, now) == before
                 && before.0.iter().filter(|link| link.running).count() >= 2
+                && before.1.len() >= 2
+                && before.1.iter().all(|address| address.usable)
             {
                 break;
             }

@@ -15,9 +15,10 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
+use crate::effort::{self, patience};
 use crate::namespace::Namespace;
 
-/// Between two datagrams.
+/// Between two datagrams; more on a slow machine.
 const PAUSE: Duration = Duration::from_micros(400);
 /// How long a socket waits before it looks whether it is over.
 const LOOK: Duration = Duration::from_millis(20);
@@ -88,7 +89,7 @@ impl CountingStream {
             ],
             shared,
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = effort::deadline(PATIENCE);
         while stream.count().returned == 0 {
             ensure!(
                 Instant::now() < deadline,
@@ -120,7 +121,7 @@ impl CountingStream {
     /// Waits for so many more to come back; an error if they do not.
     pub fn advance(&self, datagrams: u64) -> Result<()> {
         let goal = self.count().returned + datagrams;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = effort::deadline(PATIENCE);
         while self.count().returned < goal {
             ensure!(
                 Instant::now() < deadline,
@@ -141,7 +142,7 @@ impl CountingStream {
         if let Some(sender) = sender {
             let _panicked = sender.join();
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = effort::deadline(PATIENCE);
         while !self.count().is_whole() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
@@ -167,7 +168,7 @@ fn send(shared: &Shared, socket: &UdpSocket) {
         // One that cannot be sent is missing: it stays counted.
         let _missing = socket.send(&number.to_le_bytes());
         number += 1;
-        thread::sleep(PAUSE);
+        thread::sleep(patience(PAUSE));
     }
 }
 

@@ -13,24 +13,13 @@ use nix::sys::socket::{
     connect, getsockopt, recvmsg, setsockopt, socket, sockopt,
 };
 
+use crate::effort::patience;
 use crate::namespace::Namespace;
 use crate::outcome::{IcmpError, Outcome};
 
 /// Origins of an entry on a socket's error queue (`SO_EE_ORIGIN_*`).
 const ORIGIN_ICMP: u8 = 2;
 const ORIGIN_ICMP6: u8 = 3;
-
-/// How many times slower than usual this machine is, where that is known: clients have so much more patience. For a machine
-/// that is emulated.
-pub const SLOWNESS_VARIABLE: &str = "BULKHEAD_SLOWNESS";
-
-fn slowness() -> u32 {
-    std::env::var(SLOWNESS_VARIABLE)
-        .ok()
-        .and_then(|factor| factor.parse().ok())
-        .filter(|factor| (1..=100).contains(factor))
-        .unwrap_or(1)
-}
 
 /// Somebody in a namespace who starts conversations.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +46,7 @@ impl<'a> Client<'a> {
         self
     }
 
-    /// How long to wait for each answer.
+    /// How long to wait for each answer, on a usual machine.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -65,7 +54,7 @@ impl<'a> Client<'a> {
     }
 
     pub(crate) fn patience(&self) -> Duration {
-        self.timeout * slowness()
+        patience(self.timeout)
     }
 
     /// A non-blocking socket connected, or connecting, to `peer`, with ICMP errors queued.

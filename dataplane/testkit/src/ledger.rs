@@ -18,13 +18,14 @@ use bulkhead_abi::Reason;
 use bulkhead_dataplane::engine::Engine;
 
 use crate::delta::Counters;
+use crate::effort::{self, patience};
 use crate::namespace::Namespace;
 use crate::tap::Tap;
 
 /// How long nothing may move before a moment counts as quiet: longer than a delayed acknowledgement (40 ms).
 const QUIET: Duration = Duration::from_millis(120);
-/// The same when fragments were handed to user space: longer than they wait there for their first (2 s).
-const QUIET_AFTER_FRAGMENTS: Duration = Duration::from_millis(2500);
+/// How much longer when fragments were handed to user space: as they wait there for their first (2 s), and some.
+const AFTER_FRAGMENTS: Duration = Duration::from_millis(2400);
 /// How long to wait for a quiet moment.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -82,14 +83,14 @@ impl Ledger {
 
     /// Both sides, once nothing has moved for a while.
     pub fn balance(&self, firewall: &Namespace, engine: &Engine) -> Result<Balance> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = effort::deadline(PATIENCE);
         let mut last = self.look(firewall, engine)?;
         let mut since = Instant::now();
         let quiet = |balance: &Balance| {
             if held(&balance.counters) == self.held.load(Ordering::Relaxed) {
-                QUIET
+                patience(QUIET)
             } else {
-                QUIET_AFTER_FRAGMENTS
+                patience(QUIET) + AFTER_FRAGMENTS
             }
         };
         while since.elapsed() < quiet(&last) {
@@ -97,7 +98,7 @@ impl Ledger {
                 bail!(
                     "{} was not quiet for {} s: {last:?}",
                     self.firewall,
-                    PATIENCE.as_secs()
+                    patience(PATIENCE).as_secs()
                 );
             }
             thread::sleep(Duration::from_millis(20));

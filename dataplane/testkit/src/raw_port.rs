@@ -15,6 +15,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, recvmsg, send, socket,
 };
 
+use crate::effort;
 use crate::endpoint::wait;
 use crate::namespace::Namespace;
 
@@ -84,9 +85,12 @@ impl RawPort {
         Ok(())
     }
 
-    /// The next frame, or `None` if none came within `timeout`.
+    /// The next frame, or `None` if none came within `timeout`, on a usual machine.
     pub fn receive(&self, timeout: Duration) -> Result<Option<Captured>> {
-        let deadline = Instant::now() + timeout;
+        self.receive_until(effort::deadline(timeout))
+    }
+
+    fn receive_until(&self, deadline: Instant) -> Result<Option<Captured>> {
         loop {
             if let Some(captured) = self.take()? {
                 return Ok(Some(captured));
@@ -105,9 +109,9 @@ impl RawPort {
         timeout: Duration,
         wanted: impl Fn(&Captured) -> bool,
     ) -> Result<Option<Captured>> {
-        let deadline = Instant::now() + timeout;
+        let deadline = effort::deadline(timeout);
         loop {
-            match self.receive(deadline.saturating_duration_since(Instant::now()))? {
+            match self.receive_until(deadline)? {
                 Some(captured) if !wanted(&captured) => {}
                 other => return Ok(other),
             }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use crate::effort::patience;
 use crate::outcome::Outcome;
 use crate::tcp::TcpConversation;
 
@@ -131,12 +132,12 @@ impl Stream {
         let (state, timeout) = self
             .shared
             .changed
-            .wait_timeout_while(state, PATIENCE, |state| !reached(state))
+            .wait_timeout_while(state, patience(PATIENCE), |state| !reached(state))
             .unwrap_or_else(PoisonError::into_inner);
         ensure!(
             !timeout.timed_out(),
             "waited {} s until the stream of {} {what}: {:?}",
-            PATIENCE.as_secs(),
+            patience(PATIENCE).as_secs(),
             self.local,
             state.report
         );

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::effort::{self, patience};
 use crate::namespace::Namespace;
 
 /// A program about to be started.
@@ -60,7 +61,7 @@ impl Tool {
         self
     }
 
-    /// How long it may run.
+    /// How long it may run, on a usual machine.
     #[must_use]
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -101,7 +102,7 @@ impl Tool {
     }
 
     fn wait(&self, child: &mut Child) -> Result<Option<i32>> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = effort::deadline(self.patience);
         loop {
             let ended = child
                 .try_wait()
@@ -112,7 +113,11 @@ impl Tool {
             if Instant::now() > deadline {
                 let _ended_meanwhile = child.kill();
                 let _reaped = child.wait();
-                bail!("{} ran for more than {} s", self.name, self.patience.as_secs());
+                bail!(
+                    "{} ran for more than {} s",
+                    self.name,
+                    patience(self.patience).as_secs()
+                );
             }
             thread::sleep(Duration::from_millis(5));
         }

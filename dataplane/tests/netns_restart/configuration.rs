@@ -12,7 +12,7 @@ use bulkhead_dataplane::{
     engine::{Engine, EngineError, Session},
     ruleset::{Action, HookMode, Policy, Ruleset},
 };
-use bulkhead_testkit::{Outcome, TcpServer, privileged};
+use bulkhead_testkit::{Outcome, TcpServer, patience, privileged};
 
 use super::{Lab, common, whole};
 
@@ -195,7 +195,7 @@ fn control_connection(nat: bool) -> Result<(bool, bool)> {
         .host("inside")
         .namespace
         .run(|| TcpStream::connect(outside.v4_port(21)))?;
-    stream.set_read_timeout(Some(Duration::from_millis(700)))?;
+    stream.set_read_timeout(Some(patience(Duration::from_millis(700))))?;
     let said = |line: &[u8]| -> bool {
         let mut back = vec![0; line.len()];
         (&stream).write_all(line).is_ok() && (&stream).read_exact(&mut back).is_ok() && back == line

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bulkhead_dataplane::{link::Hook, ruleset::HookMode};
-use bulkhead_testkit::{HostSpec, privileged};
+use bulkhead_testkit::{HostSpec, effort, privileged};
 
 use super::{Lab, child::Daemon, common, dropped, programs, whole};
 
@@ -50,6 +50,7 @@ fn killed_while_starting(hook: HookMode, nat: bool, rounds: u32) -> Result<()> {
     if !privileged() {
         return Ok(());
     }
+    let rounds = effort(rounds);
     let lab = Lab::new(HostSpec::host_gro)?;
     let began = Instant::now();
     let mut first = Daemon::start(&lab, hook, nat)?;

@@ -19,7 +19,10 @@ use bulkhead_dataplane::{
     netlink::Direction,
     ruleset::{HookMode, Ruleset},
 };
-use bulkhead_testkit::{Bpffs, Counters, CountingStream, HostSpec, Stream, TcpServer, Topology, privileged};
+use bulkhead_testkit::{
+    Bpffs, Counters, CountingStream, HostSpec, Stream, TcpServer, Topology, effort, privileged,
+    xdp_reaches_hosts,
+};
 
 /// Small enough to be made twenty times in a test.
 const SIZES: Sizes = Sizes {
@@ -209,15 +212,15 @@ fn restarts(hook: HookMode, nat: bool, rounds: usize) -> Result<()> {
         Ok(ids)
     };
     // A busy machine takes its time until every stream has spoken often enough.
-    let patience = std::time::Instant::now();
+    let deadline = effort::deadline(std::time::Duration::from_secs(30));
     let mut before = ids(&engine)?;
-    while before.len() < 4 && patience.elapsed() < std::time::Duration::from_secs(30) {
+    while before.len() < 4 && std::time::Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(50));
         before = ids(&engine)?;
     }
     assert!(before.len() >= 4, "{before:?}");
     let mut generation = engine.generation();
-    for round in 0..rounds {
+    for round in 0..effort(rounds) {
         drop(engine);
         if round % 5 == 0 {
             // Nobody is there, and everything goes on.
@@ -236,7 +239,7 @@ fn restarts(hook: HookMode, nat: bool, rounds: usize) -> Result<()> {
     let counters = engine.counters()?;
     assert_eq!(
         counters["established_xdp"] > 0,
-        hook == HookMode::Xdp,
+        hook == HookMode::Xdp && xdp_reaches_hosts()?,
         "{counters:?}"
     );
     let exchanged: u64 = bulk.iter().map(|stream| stream.report().exchanges).sum();

@@ -55,7 +55,7 @@ enum Tier {
     Attack,
     /// The parser, for a bounded time, from the stored corpus
     Fuzz,
-    /// The privileged tests on other kernels, emulated: half an hour each
+    /// The privileged tests on other kernels, emulated: half an hour each and more
     Vm,
     /// unit, privileged, attack and, where cargo-fuzz is installed or CI=true, fuzz
     AllDefault,

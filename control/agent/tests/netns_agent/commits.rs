@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bulkhead_testkit::{Host, Outcome, TcpServer, privileged};
+use bulkhead_testkit::{Host, Outcome, TcpServer, effort, patience, privileged};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -250,10 +250,11 @@ fn netns_agent_what_nobody_confirms_is_taken_back_over_a_crash_too() {
             thread::sleep(Duration::from_millis(20));
         }
     };
+    let seconds = |usual| format!("{}s", patience(Duration::from_secs(usual)).as_secs());
     refused(&daemon, &["confirm"], 1, &["nothing awaits confirmation"]);
 
     // Confirmed: it stays.
-    let committed = daemon.json(&["commit", &closed, "--confirm", "2s"]);
+    let committed = daemon.json(&["commit", &closed, "--confirm", &seconds(2)]);
     assert_eq!(committed["back_to"], 1);
     assert!(committed["confirm_by"].is_string());
     assert_eq!(
@@ -267,12 +268,12 @@ fn netns_agent_what_nobody_confirms_is_taken_back_over_a_crash_too() {
         &["revision 2 by root awaits confirmation", "bulkhead confirm"],
     );
     assert_eq!(daemon.text(&["confirm"]), "revision 2 stays\n");
-    thread::sleep(Duration::from_millis(2_500));
+    thread::sleep(patience(Duration::from_millis(2_500)));
     assert_eq!(in_force(&daemon), 2);
     assert!(!is_open(inside, &listening));
 
     // Not confirmed: taken back, by itself.
-    daemon.json(&["commit", &own, "--confirm", "1s"]);
+    daemon.json(&["commit", &own, "--confirm", &seconds(1)]);
     assert!(is_open(inside, &listening));
     await_revision(&daemon, 4);
     assert!(!is_open(inside, &listening));
@@ -285,31 +286,35 @@ fn netns_agent_what_nobody_confirms_is_taken_back_over_a_crash_too() {
     assert_eq!(tried["state"], "not_confirmed");
 
     // Rolled back before the time is over: nothing happens when it is.
-    daemon.json(&["commit", &own, "--confirm", "1s"]);
+    daemon.json(&["commit", &own, "--confirm", &seconds(1)]);
     assert_eq!(daemon.json(&["rollback"])["revision"], 6);
-    thread::sleep(Duration::from_millis(1_500));
+    thread::sleep(patience(Duration::from_millis(1_500)));
     assert_eq!(in_force(&daemon), 6);
     assert!(!is_open(inside, &listening));
 
     // The daemon dies in between and is back before the time is over: the clock has not stopped.
     let tried = Instant::now();
-    daemon.json(&["commit", &own, "--confirm", "25s"]);
+    daemon.json(&["commit", &own, "--confirm", &seconds(25)]);
     daemon.end(Signal::SIGKILL);
     daemon.restart();
     assert!(
-        tried.elapsed() < Duration::from_secs(25),
+        tried.elapsed() < patience(Duration::from_secs(25)),
         "this machine is too slow"
     );
     assert!(is_open(inside, &listening));
     await_revision(&daemon, 8);
     let took = tried.elapsed();
-    assert!((24..60).contains(&took.as_secs()), "taken back after {took:?}");
+    let (least, most) = (Duration::from_secs(24), Duration::from_secs(60));
+    assert!(
+        (patience(least)..patience(most)).contains(&took),
+        "taken back after {took:?}"
+    );
     assert!(!is_open(inside, &listening));
 
     // It is back after the time is over: it begins with the revision before.
-    daemon.json(&["commit", &own, "--confirm", "1s"]);
+    daemon.json(&["commit", &own, "--confirm", &seconds(1)]);
     daemon.end(Signal::SIGKILL);
-    thread::sleep(Duration::from_millis(1_200));
+    thread::sleep(patience(Duration::from_millis(1_200)));
     daemon.restart();
     assert!(!is_open(inside, &listening));
     assert!(
@@ -321,7 +326,7 @@ fn netns_agent_what_nobody_confirms_is_taken_back_over_a_crash_too() {
 
     // Taken back to on trial, and not confirmed: the same document again, and nothing waits any more.
     daemon.json(&["commit", &own, "--confirm", "5m"]);
-    let tried = daemon.json(&["rollback", "10", "--confirm", "1s"]);
+    let tried = daemon.json(&["rollback", "10", "--confirm", &seconds(1)]);
     assert_eq!((&tried["revision"], &tried["back_to"]), (&12.into(), &10.into()));
     await_revision(&daemon, 13);
     refused(&daemon, &["confirm"], 1, &["nothing awaits confirmation"]);
@@ -345,7 +350,8 @@ fn netns_agent_killed_while_it_commits_it_comes_back_with_what_was_told() {
     let topology = topology("bhk-crash");
     let mut daemon = Daemon::start(&topology);
     let mut told = 1;
-    for round in 0..ROUNDS {
+    let rounds = effort(ROUNDS);
+    for round in 0..rounds {
         let documents: Vec<String> = (0..2)
             .map(|side| {
                 let text = CONFIGURATION.replace("name: test }", &format!("name: round{round}-{side} }}"));
@@ -368,7 +374,9 @@ fn netns_agent_killed_while_it_commits_it_comes_back_with_what_was_told() {
             });
             // Any moment is as good as another: each commit takes some milliseconds.
             let random = RandomState::new().build_hasher().finish();
-            thread::sleep(Duration::from_millis(60) + Duration::from_micros(random % 60_000));
+            thread::sleep(patience(
+                Duration::from_millis(60) + Duration::from_micros(random % 60_000),
+            ));
             daemon.signal(Signal::SIGKILL);
             committer.join().expect("the committer's thread")
         });
@@ -394,7 +402,7 @@ fn netns_agent_killed_while_it_commits_it_comes_back_with_what_was_told() {
         );
         told = found;
     }
-    assert!(told > ROUNDS as u64, "{told} revisions in {ROUNDS} rounds");
+    assert!(told > rounds as u64, "{told} revisions in {rounds} rounds");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::CONFIGURATION;
 
-/// Patience with what should take milliseconds.
+/// Patience with what should take milliseconds; already more than a slow machine needs.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A daemon and its private directory. Dropping it kills it.

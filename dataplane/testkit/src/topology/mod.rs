@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bulkhead_dataplane::netlink::ethtool::Offload;
+use bulkhead_dataplane::netlink::netdev;
 use bulkhead_dataplane::netlink::{MacvlanSpec, Netlink, VethSpec};
 
+use crate::effort::{self, patience};
 use crate::endpoint::Client;
 use crate::namespace::Namespace;
 
@@ -199,7 +201,7 @@ impl Topology {
     /// Waits until every interface carries packets: the kernel gives a link its queue only after it has
     /// noticed, a moment later, that the far end is up.
     fn await_links(&self) -> Result<()> {
-        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let deadline = effort::deadline(SETTLE_TIMEOUT);
         let namespaces = self
             .switches
             .iter()
@@ -212,7 +214,7 @@ impl Topology {
                     "{} in {} has no carrier after {} s",
                     link.name,
                     namespace.name(),
-                    SETTLE_TIMEOUT.as_secs()
+                    patience(SETTLE_TIMEOUT).as_secs()
                 );
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -341,6 +343,13 @@ impl Topology {
     }
 }
 
+/// Whether a firewall may redirect by XDP to hosts. Their ends of the cables are in namespaces it does not see, and a kernel
+/// before 6.3 does not tell it whether they would receive: what goes to them leaves XDP for the next hook.
+pub fn xdp_reaches_hosts() -> Result<bool> {
+    const LOOPBACK: u32 = 1;
+    Ok(netdev::xdp_features(LOOPBACK)?.is_some())
+}
+
 /// Switches off whatever can be switched off. A driver that lacks an offload refuses to hear of it.
 fn without_offloads(namespace: &Namespace, interface: &str) -> Result<()> {
     let ethtool = namespace.ethtool()?;
@@ -354,7 +363,7 @@ fn without_offloads(namespace: &Namespace, interface: &str) -> Result<()> {
 }
 
 fn resolve(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<()> {
-    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    let deadline = effort::deadline(SETTLE_TIMEOUT);
     netlink.probe_neighbour(index, address)?;
     loop {
         if netlink
@@ -366,7 +375,7 @@ fn resolve(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<()> {
         if Instant::now() > deadline {
             bail!(
                 "{address} did not answer neighbour discovery within {} s",
-                SETTLE_TIMEOUT.as_secs()
+                patience(SETTLE_TIMEOUT).as_secs()
             );
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -14,7 +14,11 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{cpio::Archive, modules::Module, plan::Binary};
+use super::{
+    cpio::Archive,
+    modules::Module,
+    plan::{self, Plan},
+};
 use crate::process;
 
 /// What tests start besides what busybox has.
@@ -26,10 +30,8 @@ pub struct Contents<'a> {
     pub busybox: &'a Path,
     /// In the order in which they load.
     pub modules: &'a [Module],
-    /// The tests, in order.
-    pub binaries: &'a [Binary],
-    /// What tests start and cargo has built.
-    pub programs: &'a [PathBuf],
+    /// The tests, and what they start that cargo has built.
+    pub plan: &'a Plan,
 }
 
 /// Writes the file system to `file`.
@@ -38,7 +40,6 @@ pub fn write(file: &Path, contents: &Contents<'_>) -> Result<()> {
     let mut archive = Archive::new(BufWriter::new(File::create(file).with_context(failed)?));
     let busybox = read(contents.busybox)?;
     let mut list = String::new();
-    let mut plan = String::new();
     archive
         .file(Path::new("/bin/busybox"), &busybox)
         .with_context(failed)?;
@@ -58,23 +59,25 @@ pub fn write(file: &Path, contents: &Contents<'_>) -> Result<()> {
         .iter()
         .filter_map(|tool| process::command_path(tool))
         .collect();
-    let own = contents.binaries.iter().map(|binary| &binary.executable);
-    let programs: Vec<_> = own.chain(contents.programs).chain(&tools).collect();
+    let own = contents.plan.binaries.iter().map(|binary| &binary.executable);
+    let programs: Vec<_> = own.chain(&contents.plan.programs).chain(&tools).collect();
     for library in libraries(&programs)? {
         archive.file(&library, &read(&library)?).with_context(failed)?;
     }
     for program in programs {
         archive.file(program, &read(program)?).with_context(failed)?;
     }
-    for binary in contents.binaries {
+    for binary in &contents.plan.binaries {
         archive.directory(&binary.directory).with_context(failed)?;
-        plan.push_str(&format!(
-            "{} {} {}\n",
-            binary.directory.display(),
-            binary.executable.display(),
-            binary.arguments.join(" ")
-        ));
     }
+    let plan: String = contents
+        .plan
+        .tests()
+        .map(|(binary, test)| {
+            let (directory, executable) = (binary.directory.display(), binary.executable.display());
+            format!("{directory} {executable} {test} {}\n", plan::OPTIONS)
+        })
+        .collect();
     archive
         .file(Path::new("/vm/plan"), plan.as_bytes())
         .with_context(failed)?;

@@ -1,12 +1,14 @@
 //! One boot of a test machine, from power on to power off, and what came of it.
 //!
-//! Owns the child process: it ends when the machine powers off, when the kernel panics, or when its time is up. Refuses to
-//! take silence for success: every test binary of the plan has to begin and to end, and the machine has to say that it is
-//! done.
+//! Owns the child process: it ends when the machine powers off, when the kernel panics, or when its time is up. What the
+//! tests print goes to a file; shown are a line per test and the output of those that failed. Refuses to take silence for
+//! success: every test of the plan has to begin and to end, and the machine has to say that it is done.
+
+mod reader;
 
 use std::{
-    fs,
-    io::{BufRead as _, BufReader, Read},
+    fs::{self, File},
+    io::{BufRead as _, BufReader, LineWriter, Read, Write as _},
     path::Path,
     process::{Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
@@ -15,15 +17,19 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use self::reader::Reader;
 use super::plan::Plan;
-use crate::{
-    libtest::{Parser, Summary},
-    process,
-};
+use crate::{libtest::Summary, process};
 
 /// Everything that can be emulated, but for what makes the kernel copy memory by one instruction per string: emulated, it goes
 /// byte by byte, and loading the programs takes twice as long. Five levels of page tables only cost.
 const PROCESSOR: &str = "max,-erms,-fsrm,-la57";
+
+/// What an emulated machine is told about itself, [`Boot::slowness`]; tests read it by the testkit's `effort`.
+const SLOWNESS_VARIABLE: &str = "BULKHEAD_SLOWNESS";
+
+/// How long a test may take, in seconds; `init.sh` reads it.
+const TEST_SECONDS_VARIABLE: &str = "BULKHEAD_TEST_SECONDS";
 
 /// What is to be booted.
 pub struct Boot<'a> {
@@ -33,10 +39,16 @@ pub struct Boot<'a> {
     pub initrd: &'a Path,
     /// Where the first serial line goes: kernel messages, standard error of the tests.
     pub console: &'a Path,
-    /// `tcg` or `kvm`.
-    pub accel: &'a str,
+    /// Where the second one goes: what the tests print.
+    pub log: &'a Path,
+    /// How qemu is to make the processor.
+    pub accel: &'a [&'a str],
     /// Memory.
     pub memory_mib: u64,
+    /// How many times slower than usual the machine is: tests do less and have more patience.
+    pub slowness: u32,
+    /// When a test is ended.
+    pub test_limit: Duration,
     /// When it is over.
     pub timeout: Duration,
 }
@@ -55,7 +67,8 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-accel", boot.accel, "-cpu", PROCESSOR, "-smp", "1"])
+        .args(boot.accel)
+        .args(["-cpu", PROCESSOR, "-smp", "1"])
         .args(["-m", &boot.memory_mib.to_string()])
         .arg("-serial")
         .arg(format!("file:{}", boot.console.display()))
@@ -63,22 +76,26 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
         .arg(boot.kernel)
         .arg("-initrd")
         .arg(boot.initrd)
-        .args(["-append", &command_line(boot.accel)])
+        .args(["-append", &command_line(boot)])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     process::echo(&command);
+    let unwritable = || format!("cannot write {}", boot.log.display());
+    let mut log = LineWriter::new(File::create(boot.log).with_context(unwritable)?);
     let began = Instant::now();
     let mut child = command
         .spawn()
         .context("cannot run `qemu-system-x86_64`: run `cargo xtask setup --vm`")?;
     let lines = read_lines(child.stdout.take().context("child without stdout")?);
-    let mut reader = Reader::new(plan);
+    let mut reader = Reader::new(plan, boot.test_limit);
     let mut late = false;
     loop {
         match lines.recv_timeout(boot.timeout.saturating_sub(began.elapsed())) {
             Ok(line) => {
-                println!("{line}");
-                reader.line(&line);
+                writeln!(log, "{line}").with_context(unwritable)?;
+                if let Some(progress) = reader.line(&line) {
+                    println!("{progress}");
+                }
             }
             Err(RecvTimeoutError::Timeout) => {
                 late = true;
@@ -92,6 +109,7 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
         let _ended = child.kill();
     }
     child.wait().context("cannot wait for `qemu-system-x86_64`")?;
+    log.flush().with_context(unwritable)?;
     let mut outcome = reader.finish();
     if late {
         let seconds = boot.timeout.as_secs();
@@ -107,11 +125,14 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
 }
 
 /// The kernel's parameters. A panic ends the machine at once. Mitigations cost an emulated processor more than a real one and
-/// change nothing of what is tested. What the kernel does not know and has an equals sign becomes init's environment: clients of
-/// the testkit have more patience (its `SLOWNESS_VARIABLE`).
-fn command_line(accel: &str) -> String {
-    let slowness = if accel == "tcg" { 4 } else { 1 };
-    format!("console=ttyS0 panic=-1 mitigations=off BULKHEAD_SLOWNESS={slowness}")
+/// change nothing of what is tested, nor does clearing memory twice. What the kernel does not know and has an equals sign becomes
+/// init's environment.
+fn command_line(boot: &Boot<'_>) -> String {
+    format!(
+        "console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 {SLOWNESS_VARIABLE}={} {TEST_SECONDS_VARIABLE}={}",
+        boot.slowness,
+        boot.test_limit.as_secs()
+    )
 }
 
 /// Reads lines in a thread of their own, so that waiting for one can end.
@@ -145,153 +166,5 @@ fn print_end(console: &Path) {
     println!("the machine's console, {}, ends in:", console.display());
     for line in lines.iter().skip(lines.len().saturating_sub(40)) {
         println!("  {}", line.trim_end());
-    }
-}
-
-/// Reads what `init.sh` and the tests print.
-struct Reader<'a> {
-    plan: &'a Plan,
-    parser: Parser,
-    ended: Vec<Option<i32>>,
-    done: bool,
-    problems: Vec<String>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(plan: &'a Plan) -> Self {
-        Self {
-            plan,
-            parser: Parser::default(),
-            ended: vec![None; plan.binaries.len()],
-            done: false,
-            problems: Vec::new(),
-        }
-    }
-
-    fn line(&mut self, line: &str) {
-        let Some(said) = line.strip_prefix("vm: ") else {
-            self.parser.line(line);
-            return;
-        };
-        let mut words = said.split(' ');
-        match (words.next(), words.next(), words.next()) {
-            (Some("end"), Some(number), Some(status)) => {
-                let ended = number
-                    .parse::<usize>()
-                    .ok()
-                    .and_then(|number| self.ended.get_mut(number));
-                if let (Some(ended), Ok(status)) = (ended, status.parse()) {
-                    *ended = Some(status);
-                }
-            }
-            (Some("done"), ..) => self.done = true,
-            (Some("module"), ..) => self.problems.push(said.to_owned()),
-            _ => {}
-        }
-    }
-
-    fn finish(self) -> Outcome {
-        let summary = self.parser.finish();
-        let mut problems = self.problems;
-        for (binary, ended) in self.plan.binaries.iter().zip(&self.ended) {
-            let name = binary.executable.file_name().unwrap_or_default().display();
-            match ended {
-                // 101 is libtest's own for tests that failed.
-                Some(0 | 101) => {}
-                Some(status) => problems.push(format!("{name} ended with status {status}")),
-                None => problems.push(format!("{name} did not come to its end")),
-            }
-        }
-        if !self.done {
-            problems.push("the machine died before all tests had run".to_owned());
-        }
-        let counts = summary.counts;
-        let ran = counts.passed + counts.failed + counts.skipped;
-        if ran != self.plan.tests() {
-            problems.push(format!(
-                "{ran} tests reported a result, {} were to",
-                self.plan.tests()
-            ));
-        }
-        if !summary.failures.is_empty() && counts.failed == 0 {
-            problems.push(format!(
-                "failed without a result: {}",
-                summary.failures.join(", ")
-            ));
-        }
-        Outcome { summary, problems }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::*;
-    use crate::vm::plan::Binary;
-
-    fn plan() -> Plan {
-        let binary = |name: &str, tests| Binary {
-            executable: PathBuf::from(name),
-            directory: PathBuf::new(),
-            arguments: Vec::new(),
-            tests,
-        };
-        Plan {
-            binaries: vec![binary("/t/netns_nat", 1), binary("/t/netns_tcp", 2)],
-            ..Plan::default()
-        }
-    }
-
-    fn read(output: &str) -> Outcome {
-        let plan = plan();
-        let mut reader = Reader::new(&plan);
-        output.lines().for_each(|line| reader.line(line));
-        reader.finish()
-    }
-
-    const FIRST: &str = "vm: kernel 6.1\nvm: begin 0\nrunning 1 test\ntest netns_nat ... ok\ntest result: ok. 1 passed; 0 failed; \
-                         0 ignored; 0 measured; 0 filtered out; finished in 0.01s\nvm: end 0 0\n";
-
-    #[test]
-    fn a_whole_run_is_believed() {
-        let second = "vm: begin 1\nrunning 2 tests\ntest a ... ok\ntest b ... FAILED\ntest result: FAILED. 1 passed; 1 failed; \
-                      0 ignored; 0 measured; 0 filtered out; finished in 0.01s\nvm: end 1 101\nvm: done\n";
-        let outcome = read(&format!("{FIRST}{second}"));
-        assert_eq!(outcome.problems, Vec::<String>::new());
-        assert_eq!(
-            (outcome.summary.counts.passed, outcome.summary.counts.failed),
-            (2, 1)
-        );
-    }
-
-    #[test]
-    fn a_machine_that_dies_is_not_believed() {
-        let outcome = read(&format!("{FIRST}vm: begin 1\nrunning 2 tests\ntest a ... ok\n"));
-        assert_eq!(
-            outcome.problems,
-            [
-                "netns_tcp did not come to its end",
-                "the machine died before all tests had run",
-                "1 tests reported a result, 3 were to",
-            ]
-        );
-        assert_eq!(outcome.summary.crashed_binaries, 1);
-        assert!(!read("").problems.is_empty());
-    }
-
-    #[test]
-    fn a_module_that_does_not_load_and_a_crash_are_problems() {
-        let outcome = read(&format!(
-            "vm: module veth does not load\n{FIRST}vm: begin 1\nvm: end 1 139\nvm: done\n"
-        ));
-        assert_eq!(
-            outcome.problems,
-            [
-                "module veth does not load",
-                "netns_tcp ended with status 139",
-                "1 tests reported a result, 3 were to",
-            ]
-        );
     }
 }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use crate::process::{self, Workspace};
 
-/// How every test binary is started: as the privileged tier starts them.
-const OPTIONS: [&str; 3] = ["--color=never", "--test-threads=1", "--show-output"];
+/// How every test is started: as the privileged tier starts them, each in a process of its own.
+pub const OPTIONS: &str = "--exact --color=never --test-threads=1 --show-output";
 
 /// A test binary.
 #[derive(Debug)]
@@ -20,10 +20,8 @@ pub struct Binary {
     pub executable: PathBuf,
     /// Its package's directory, in which it runs.
     pub directory: PathBuf,
-    /// What it is started with.
-    pub arguments: Vec<String>,
-    /// How many of its tests the arguments select.
-    pub tests: u64,
+    /// The names of its tests that run.
+    pub tests: Vec<String>,
 }
 
 /// What was built.
@@ -33,14 +31,14 @@ pub struct Plan {
     pub binaries: Vec<Binary>,
     /// Programs of this workspace that tests start.
     pub programs: Vec<PathBuf>,
-    /// Names of tests that would have been selected and do not run.
-    pub left_out: Vec<String>,
 }
 
 impl Plan {
-    /// How many tests are to run.
-    pub fn tests(&self) -> u64 {
-        self.binaries.iter().map(|binary| binary.tests).sum()
+    /// The tests in the order in which they run, each with its binary.
+    pub fn tests(&self) -> impl Iterator<Item = (&Binary, &str)> {
+        self.binaries
+            .iter()
+            .flat_map(|binary| binary.tests.iter().map(move |test| (binary, test.as_str())))
     }
 }
 
@@ -63,15 +61,13 @@ struct Profile {
 }
 
 /// Builds the tests of `packages` (all default members if there are none), or of them only the integration tests called
-/// `targets`, and keeps those whose names contain one of `filters` and none of `skips`. Those with a name of `leave_out` do not
-/// run and are told.
+/// `targets`, and keeps those whose names contain one of `filters` and none of `skips`.
 pub fn build(
     ws: &Workspace,
     packages: &[String],
     targets: &[String],
     filters: &[String],
     skips: &[String],
-    leave_out: &[&str],
 ) -> Result<Plan> {
     let mut cargo = ws.cargo();
     cargo.args(["test", "--no-run", "--message-format=json"]);
@@ -94,21 +90,13 @@ pub fn build(
             .parent()
             .ok_or_else(|| anyhow!("a manifest without a directory"))?
             .to_path_buf();
-        let skip = |name: &str| ["--skip".to_owned(), name.to_owned()];
-        let skips = skips.iter().flat_map(|name| skip(name));
-        let mut selection: Vec<String> = filters.iter().cloned().chain(skips).collect();
-        let names = list(&executable, &directory, &selection)?;
-        let (left_out, run): (Vec<_>, Vec<_>) = names
-            .into_iter()
-            .partition(|name| leave_out.iter().any(|part| name.contains(part)));
-        plan.left_out.extend(left_out);
-        selection.extend(leave_out.iter().flat_map(|name| skip(name)));
-        let tests = run.len() as u64;
-        if tests > 0 {
+        let skips = skips.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]);
+        let selection: Vec<String> = filters.iter().cloned().chain(skips).collect();
+        let tests = list(&executable, &directory, &selection)?;
+        if !tests.is_empty() {
             plan.binaries.push(Binary {
                 executable,
                 directory,
-                arguments: OPTIONS.map(str::to_owned).into_iter().chain(selection).collect(),
                 tests,
             });
         }
