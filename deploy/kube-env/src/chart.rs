@@ -26,6 +26,9 @@ const FOR_KUBERNETES: &str = "1.31";
 /// The variations that are plain manifests, too.
 const PLAIN: &[&str] = &["microsegmentation", "ingress-protection"];
 
+/// Where definitions of custom resources are generated.
+const DEFINITIONS: &str = "deploy/kubernetes/crds";
+
 /// One documented set of values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variation {
@@ -64,9 +67,9 @@ pub fn variations(root: &Path) -> Result<Vec<Variation>> {
     Ok(variations)
 }
 
-/// Every file that is rendered from the chart.
+/// Every file that is rendered from the chart, and the chart's copy of each definition of a custom resource.
 pub fn rendered(parts: &Parts, root: &Path) -> Result<Vec<Rendered>> {
-    let mut files = Vec::new();
+    let mut files = definitions(root)?;
     for variation in variations(root)? {
         let render = |more: &[&str]| {
             let more = [&["--kube-version", FOR_KUBERNETES], more].concat();
@@ -83,6 +86,29 @@ pub fn rendered(parts: &Parts, root: &Path) -> Result<Vec<Rendered>> {
             });
         }
     }
+    Ok(files)
+}
+
+/// helm installs definitions from the chart alone; where they are generated, they lie beside the plain manifests.
+fn definitions(root: &Path) -> Result<Vec<Rendered>> {
+    let directory = root.join(DEFINITIONS);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        // Nothing is generated in this tree.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {}", directory.display())),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let text = fs::read_to_string(entry.path())
+            .with_context(|| format!("cannot read {}", entry.path().display()))?;
+        files.push(Rendered {
+            path: Path::new("deploy/helm/bulkhead/crds").join(entry.file_name()),
+            text,
+        });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
 }
 

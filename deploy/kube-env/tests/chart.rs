@@ -242,7 +242,7 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "edge-bulkhead")?)?;
     let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     let own = format!("{maps}/edge-bulkhead");
-    firewall.get(&own)?.expect(200)?;
+    // Not by its path: it is found and followed by its name alone.
     firewall
         .get(&format!("{maps}?fieldSelector=metadata.name%3Dedge-bulkhead"))?
         .expect(200)?;
@@ -261,6 +261,7 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     firewall.post(&events, &event)?.expect(201)?;
     for beyond in [
         maps.as_str(),
+        &own,
         &format!("{maps}/edge-bulkhead-dashboard"),
         &format!("/api/v1/namespaces/{NAMESPACE}/secrets"),
         &format!("/api/v1/namespaces/{NAMESPACE}/pods"),

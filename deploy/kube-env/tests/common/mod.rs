@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use bulkhead_kube_env::{KubeEnv, chart};
+use bulkhead_kube_env::{Client, KubeEnv, chart};
 use serde_json::{Value, json};
 
 /// The repository.
@@ -146,9 +146,18 @@ fn same_quantity(one: &Value, other: &Value) -> bool {
     number(one).is_some() && number(one) == number(other)
 }
 
-/// Defines the kinds of others that the chart uses, as far as it uses them; and waits until they are served.
+/// Defines our own kinds as the chart does, and those of others as far as it uses them; and waits until they are served.
 pub fn define(env: &KubeEnv) -> Result<()> {
     let admin = env.client("admin")?;
+    let mut kubectl = Command::new(&env.parts().kubectl);
+    kubectl
+        .args(["create", "--filename"])
+        .arg(chart::chart(&root()).join("crds"))
+        .arg("--kubeconfig")
+        .arg(env.kubeconfig_file("admin")?)
+        .env("HOME", env.directory());
+    chart::output(&mut kubectl)?;
+    served(&admin, "/apis/bulkhead.dev/v1alpha1/firewalls")?;
     let string = json!({"type": "string"});
     let labels = json!({"type": "object", "additionalProperties": {"type": "string"}});
     let attachment = json!({"type": "object", "properties": {"config": string}});
@@ -175,7 +184,7 @@ pub fn define(env: &KubeEnv) -> Result<()> {
             "v1beta1",
             "MultiNetworkPolicy",
             "multi-networkpolicies",
-            anything.clone(),
+            anything,
         ),
         (
             "monitoring.coreos.com",
@@ -184,7 +193,6 @@ pub fn define(env: &KubeEnv) -> Result<()> {
             "servicemonitors",
             monitor,
         ),
-        ("bulkhead.dev", "v1alpha1", "Firewall", "firewalls", anything),
     ];
     for (group, version, kind, plural, spec) in definitions {
         let definition = json!({
@@ -204,11 +212,16 @@ pub fn define(env: &KubeEnv) -> Result<()> {
                 &definition,
             )?
             .expect(201)?;
-        let began = Instant::now();
-        while admin.get(&format!("/apis/{group}/{version}/{plural}"))?.status != 200 {
-            ensure!(began.elapsed() < Duration::from_secs(20), "{kind} is not served");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        served(&admin, &format!("/apis/{group}/{version}/{plural}"))?;
+    }
+    Ok(())
+}
+
+fn served(admin: &Client, path: &str) -> Result<()> {
+    let began = Instant::now();
+    while admin.get(path)?.status != 200 {
+        ensure!(began.elapsed() < Duration::from_secs(20), "{path} is not served");
+        std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }
