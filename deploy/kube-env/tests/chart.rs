@@ -123,23 +123,27 @@ fn kube_chart_objects_are_accepted_by_the_api_server_and_their_documents_by_bulk
     let env = KubeEnv::start()?;
     let admin = env.client("admin")?;
     define(&env)?;
-    for namespace in [NAMESPACE, "shop", "payments"] {
+    for namespace in [NAMESPACE, "shop", "payments", "ingress-nginx"] {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         admin.post("/api/v1/namespaces", &object)?.expect(201)?;
     }
     let kubeconfig = env.kubeconfig_file("admin")?;
     let kubeconfig = kubeconfig.to_string_lossy();
-    let (mut judged, mut documents) = (0, 0);
+    let mut texts = vec![(
+        "samples".to_owned(),
+        fs::read_to_string(root.join("deploy/helm/samples/ingress-controllers.yaml"))?,
+    )];
     for variation in chart::variations(&root)? {
         // For the API groups of this very server.
         let more = ["--validate", "--kubeconfig", &kubeconfig];
         let text = chart::template(env.parts(), &root, &variation.values, &more)
             .with_context(|| format!("{} is refused", variation.name))?;
+        texts.push((variation.name, text));
+    }
+    let (mut judged, mut documents) = (0, 0);
+    for (from, text) in texts {
         for object in objects(&env, &text)? {
-            let name = format!(
-                "{}: {} {}",
-                variation.name, object["kind"], object["metadata"]["name"]
-            );
+            let name = format!("{from}: {} {}", object["kind"], object["metadata"]["name"]);
             let path = format!("{}?dryRun=All&force=true", path_of(&object)?);
             let answer = admin.apply(&path, "chart", &object)?;
             ensure!(matches!(answer.status, 200 | 201), "{name}: {:#}", answer.body);
@@ -149,6 +153,11 @@ fn kube_chart_objects_are_accepted_by_the_api_server_and_their_documents_by_bulk
                 "{name}: the API server does not know {dropped:?}"
             );
             judged += 1;
+            // What an attachment says is text to the API server, and JSON to Multus.
+            if let Some(config) = object["spec"]["config"].as_str() {
+                let config: Value = serde_json::from_str(config).with_context(|| name.clone())?;
+                ensure!(config["cniVersion"].is_string(), "{name}: {config}");
+            }
             documents += read_document(&object).with_context(|| name)?;
         }
     }
