@@ -1,8 +1,15 @@
 //! The environment itself, by what the tests that stand on it rely on.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bulkhead_kube_env::{Client, KubeEnv, Options, User};
 use serde_json::{Value, json};
 
@@ -125,8 +132,10 @@ fn kube_env_refuses_what_no_role_allows() -> Result<()> {
             name: "reader".to_owned(),
             groups: vec!["readers".to_owned()],
         }],
-        ..Options::default()
+        // Its certificate is for wherever it listens.
+        address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)),
     })?;
+    assert!(env.url().starts_with("https://127.0.0.2:"), "{}", env.url());
     let admin = env.client("admin")?;
     let maps = "/api/v1/namespaces/default/configmaps";
     admin.post(maps, &config_map("boot", "a"))?.expect(201)?;
@@ -212,5 +221,67 @@ fn kube_env_keeps_its_state_while_the_api_server_is_gone_and_expires_watches() -
         (&json!("ERROR"), &json!(410)),
         "{first}"
     );
+    Ok(())
+}
+
+/// An environment in a process of its own, what it prints, and its directory.
+fn in_a_process() -> Result<(Child, BufReader<ChildStdout>, PathBuf)> {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_bulkhead-kube-env"))
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut output = BufReader::new(process.stdout.take().context("no output")?);
+    let mut line = String::new();
+    while output.read_line(&mut line)? > 0 {
+        if let Some(kubeconfig) = line.strip_prefix("kubeconfig:") {
+            let directory = Path::new(kubeconfig.trim()).parent().context("no directory")?;
+            let directory = directory.to_path_buf();
+            return Ok((process, output, directory));
+        }
+        line.clear();
+    }
+    let status = process.wait()?;
+    anyhow::bail!("ended before it was ready: {status}")
+}
+
+/// How many processes have the directory in their command lines.
+fn processes_of(directory: &Path) -> Result<usize> {
+    let directory = directory.to_str().context("not UTF-8")?;
+    let entries = fs::read_dir("/proc")?.flatten();
+    // A process may be gone before it is looked at.
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    Ok(lines
+        .filter(|line| String::from_utf8_lossy(line).contains(directory))
+        .count())
+}
+
+fn none_left(directory: &Path) -> Result<bool> {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(10) {
+        if processes_of(directory)? == 0 {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(false)
+}
+
+#[test]
+fn kube_env_leaves_no_server_behind_however_its_process_ends() -> Result<()> {
+    let (mut process, _output, directory) = in_a_process()?;
+    assert!(processes_of(&directory)? >= 2, "etcd and the API server run");
+    let told = Command::new("kill")
+        .args(["-TERM", &process.id().to_string()])
+        .status()?;
+    assert!(told.success() && process.wait()?.success());
+    assert!(none_left(&directory)?, "SIGTERM leaves servers behind");
+    assert!(!directory.exists(), "SIGTERM leaves files behind");
+
+    let (mut process, _output, directory) = in_a_process()?;
+    assert!(processes_of(&directory)? >= 2, "etcd and the API server run");
+    process.kill()?;
+    process.wait()?;
+    assert!(none_left(&directory)?, "SIGKILL leaves servers behind");
+    // Nobody was there to do it.
+    fs::remove_dir_all(&directory)?;
     Ok(())
 }
