@@ -5,9 +5,12 @@
 //! with the command that mends it, and ends in a non-zero status.
 #![forbid(unsafe_code)]
 
+mod apiserver;
 mod arrows;
+mod debian;
 mod fuzz;
 mod libtest;
+mod manifests;
 mod metadata;
 mod netns;
 mod process;
@@ -16,7 +19,7 @@ mod setup;
 mod test;
 mod vm;
 
-use std::{ffi::OsString, os::unix::process::CommandExt as _, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
@@ -47,6 +50,9 @@ enum Task {
         /// Also what `vm-test` needs
         #[arg(long)]
         vm: bool,
+        /// Also the Kubernetes API server that tests run against: about six minutes, once
+        #[arg(long)]
+        kube: bool,
     },
     /// Build every default member, the eBPF objects included
     Build {
@@ -85,6 +91,17 @@ enum Task {
     Test(test::Options),
     /// Run the privileged tests on other kernels, in machines emulated by qemu
     VmTest(vm::Options),
+    /// Build the Kubernetes API server that tests run against, unless it was built: about six minutes
+    KubeEnv {
+        /// Start it on loopback, with its store, and stay until Ctrl-C
+        #[arg(long)]
+        run: bool,
+        /// Arguments of `bulkhead-kube-env`, after `--`
+        #[arg(last = true, requires = "run")]
+        args: Vec<OsString>,
+    },
+    /// Render the Helm chart's golden files and the plain manifests anew
+    Manifests,
     /// Fuzz the parser, starting from the stored corpus
     Fuzz {
         /// How long to run each target
@@ -106,12 +123,18 @@ fn main() -> ExitCode {
 fn dispatch(task: Task) -> Result<ExitCode> {
     let ws = Workspace::find()?;
     match task {
-        Task::Setup { check, fuzz, vm } => {
+        Task::Setup {
+            check,
+            fuzz,
+            vm,
+            kube,
+        } => {
             let want = Want {
                 network: true,
                 attack: true,
                 fuzz,
                 vm,
+                kube,
             };
             if check {
                 return setup::check(want);
@@ -130,7 +153,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Demo { args } => {
             needs_root("demo", "it creates network namespaces and loads eBPF programs")?;
             let args = std::iter::once(OsString::from("demo")).chain(args);
-            return Err(build_and_become(&ws, "bulkhead-agent", "bulkhead", args)?);
+            return build_and_become(&ws, "bulkhead-agent", "bulkhead", args);
         }
         Task::Bench { args } => {
             needs_root("bench", "it creates network namespaces and loads eBPF programs")?;
@@ -144,17 +167,19 @@ fn dispatch(task: Task) -> Result<ExitCode> {
                 "bulkhead",
             ];
             process::run(ws.cargo().args(build))?;
-            return Err(build_and_become(&ws, "bulkhead-bench", "bulkhead-bench", args)?);
+            return build_and_become(&ws, "bulkhead-bench", "bulkhead-bench", args);
         }
         Task::Soak { args } => {
             needs_root("soak", "it creates network namespaces and loads eBPF programs")?;
-            return Err(build_and_become(&ws, "bulkhead-soak", "bulkhead-soak", args)?);
+            return build_and_become(&ws, "bulkhead-soak", "bulkhead-soak", args);
         }
         Task::Fmt => format(&ws, false)?,
         Task::Lint => return lint(&ws),
         Task::Arrows => return arrows::run(&ws),
         Task::Test(options) => return test::run(&ws, &options),
         Task::VmTest(options) => return vm::run(&ws, &options),
+        Task::KubeEnv { run, args } => return apiserver::run(&ws, run, &args),
+        Task::Manifests => manifests::run(&ws)?,
         Task::Fuzz { seconds } => {
             setup::ensure(
                 &ws,
@@ -196,14 +221,13 @@ fn format(ws: &Workspace, check: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds `bin` of `package` for release and replaces this process by it, so that signals and the exit status are
-/// the program's own. Returns only the error of a failed `exec`.
+/// Builds `bin` of `package` for release and replaces this process by it. Returns only errors.
 fn build_and_become(
     ws: &Workspace,
     package: &str,
     bin: &str,
     args: impl IntoIterator<Item = OsString>,
-) -> Result<anyhow::Error> {
+) -> Result<ExitCode> {
     setup::ensure(
         ws,
         Want {
@@ -218,8 +242,7 @@ fn build_and_become(
     let program = Metadata::load(ws)?.target_directory.join("release").join(bin);
     let mut command = std::process::Command::new(&program);
     command.args(args);
-    process::echo(&command);
-    Ok(anyhow::Error::new(command.exec()).context(format!("cannot run {}", program.display())))
+    process::become_it(command)
 }
 
 fn needs_root(task: &str, why: &str) -> Result<()> {

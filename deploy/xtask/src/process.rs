@@ -7,9 +7,9 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     io::{BufRead as _, BufReader, Read},
-    os::unix::fs::MetadataExt as _,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -67,6 +67,13 @@ pub fn run(command: &mut Command) -> Result<()> {
         bail!("`{}` failed: {status}", typed(command));
     }
     Ok(())
+}
+
+/// Replaces this process by a command, so that signals and the exit status are the command's own. Returns only an error.
+pub fn become_it(mut command: Command) -> Result<ExitCode> {
+    echo(&command);
+    let error = command.exec();
+    Err(anyhow::Error::new(error).context(cannot_run(&command)))
 }
 
 /// Which stream of a child [`follow`] reads; the other one passes through.

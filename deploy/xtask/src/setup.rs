@@ -14,8 +14,13 @@ use anyhow::{Context as _, Result, bail};
 use bulkhead_ebpf_build::Toolchain;
 
 pub use self::plan::Want;
-use self::plan::{ATTACK_TOOLS, CargoTool, Facts, Item, LINKER_PACKAGES, NETWORK_TOOLS, VM_TOOLS};
-use crate::process::{self, Workspace};
+use self::plan::{
+    ATTACK_TOOLS, CargoTool, Facts, Item, KUBE_TOOLS, LINKER_PACKAGES, NETWORK_TOOLS, VM_TOOLS,
+};
+use crate::{
+    apiserver,
+    process::{self, Workspace},
+};
 
 /// Reports, changes nothing; the status says whether all is present.
 pub fn check(want: Want) -> Result<ExitCode> {
@@ -113,6 +118,9 @@ fn install(ws: &Workspace, items: &[Item]) -> Result<()> {
         }
         process::run(cargo.args(tool.install_args()))?;
     }
+    if plan::apiserver(items) {
+        apiserver::build(ws)?;
+    }
     Ok(())
 }
 
@@ -135,8 +143,10 @@ fn gather() -> Result<Facts> {
             .iter()
             .chain(ATTACK_TOOLS)
             .chain(VM_TOOLS)
+            .chain(KUBE_TOOLS)
             .filter(|tool| !process::has_command(tool.command))
             .collect(),
+        apiserver: apiserver::is_built(),
         debian,
     })
 }

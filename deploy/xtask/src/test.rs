@@ -2,7 +2,8 @@
 //!
 //! Owns which test belongs to which tier. A test whose name contains `netns_` or `prog_run_` needs the kernel and
 //! root and belongs to the tier `privileged`; one whose name contains `attack_` needs the tools of an attacker besides
-//! and belongs to `attack`; every other one belongs to `unit`; none belongs to two. Refuses to call a run good in which
+//! and belongs to `attack`; one whose name contains `kube_` needs the Kubernetes API server and belongs to `kube`, whatever else
+//! its name contains; every other one belongs to `unit`; none belongs to two. Refuses to call a run good in which
 //! the privileged tests or the attacks did not run, unless that was asked for by name, and never in continuous
 //! integration.
 
@@ -12,6 +13,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
+    apiserver::KUBE_NAMES,
     fuzz,
     libtest::{Parser, Summary},
     netns,
@@ -36,7 +38,7 @@ pub struct Options {
     /// Everything: the tiers of all-default, and the privileged tests on other kernels
     #[arg(long, conflicts_with = "tier")]
     all: bool,
-    /// Leave the privileged tests and the attacks out, loudly; refused when CI=true
+    /// Leave out, loudly, what needs root: the tiers privileged, attack and kube; refused when CI=true
     #[arg(long)]
     skip_privileged: bool,
     /// How long to run each fuzz target
@@ -53,11 +55,13 @@ enum Tier {
     Privileged,
     /// attack_*: hping3, nmap and scapy through the real firewall; needs root
     Attack,
+    /// kube_*: against a real Kubernetes API server, some with traffic in network namespaces; needs root
+    Kube,
     /// The parser, for a bounded time, from the stored corpus
     Fuzz,
     /// The privileged tests on other kernels, emulated: half an hour each and more
     Vm,
-    /// unit, privileged, attack and, where cargo-fuzz is installed or CI=true, fuzz
+    /// unit, privileged, attack, kube and, where cargo-fuzz is installed or CI=true, fuzz
     AllDefault,
 }
 
@@ -100,10 +104,11 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
     setup::ensure(
         ws,
         Want {
-            network: runs(Tier::Privileged) || runs(Tier::Attack),
+            network: runs(Tier::Privileged) || runs(Tier::Attack) || runs(Tier::Kube),
             attack: runs(Tier::Attack),
             fuzz: runs(Tier::Fuzz),
             vm: runs(Tier::Vm),
+            kube: runs(Tier::Kube),
         },
     )?;
 
@@ -113,6 +118,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
             Decision::Run => match tier {
                 Tier::Privileged => kernel(ws, tier, &PRIVILEGED_NAMES).map(|report| vec![report]),
                 Tier::Attack => kernel(ws, tier, &ATTACK_NAMES).map(|report| vec![report]),
+                Tier::Kube => kernel(ws, tier, &KUBE_NAMES).map(|report| vec![report]),
                 Tier::Fuzz => fuzz::tier(ws, options.fuzz_seconds).map(|report| vec![report]),
                 Tier::Vm => vm::tiers(ws, &vm::Options::everything()),
                 Tier::Unit | Tier::AllDefault => unit(ws).map(|report| vec![report]),
@@ -145,6 +151,7 @@ impl Tier {
             Self::Unit => "unit",
             Self::Privileged => "privileged",
             Self::Attack => "attack",
+            Self::Kube => "kube",
             Self::Fuzz => "fuzz",
             Self::Vm => "vm",
             Self::AllDefault => "all-default",
@@ -156,10 +163,15 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
     if now.skip_privileged && now.ci {
         bail!("--skip-privileged is refused when CI=true: run as root instead");
     }
-    if now.skip_privileged && matches!(tier, Tier::Privileged | Tier::Attack | Tier::Fuzz | Tier::Vm) {
+    if now.skip_privileged
+        && matches!(
+            tier,
+            Tier::Privileged | Tier::Attack | Tier::Kube | Tier::Fuzz | Tier::Vm
+        )
+    {
         bail!("--skip-privileged makes no sense with --tier {}", tier.name());
     }
-    // Both tiers need the same: root.
+    // The three tiers need the same: root.
     let privileged = if now.skip_privileged {
         Decision::Skip("these tests did NOT run (--skip-privileged)".to_owned())
     } else if now.root {
@@ -178,14 +190,15 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
     };
     Ok(match tier {
         Tier::Unit => vec![(Tier::Unit, Decision::Run)],
-        Tier::Privileged | Tier::Attack => vec![(tier, privileged)],
+        Tier::Privileged | Tier::Attack | Tier::Kube => vec![(tier, privileged)],
         Tier::Fuzz => vec![(Tier::Fuzz, fuzz)],
         Tier::Vm => vec![(Tier::Vm, Decision::Run)],
         Tier::AllDefault => {
             vec![
                 (Tier::Unit, Decision::Run),
                 (Tier::Privileged, privileged.clone()),
-                (Tier::Attack, privileged),
+                (Tier::Attack, privileged.clone()),
+                (Tier::Kube, privileged),
                 (Tier::Fuzz, fuzz),
             ]
         }
@@ -193,7 +206,7 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
 }
 
 fn unit(ws: &Workspace) -> Result<TierReport> {
-    let names = PRIVILEGED_NAMES.iter().chain(&ATTACK_NAMES);
+    let names = PRIVILEGED_NAMES.iter().chain(&ATTACK_NAMES).chain(&KUBE_NAMES);
     let skip = names.flat_map(|name| ["--skip", name]);
     let (report, _) = cargo_test(ws, Tier::Unit, &["--color=never"], skip)?;
     Ok(require_tests(report))
@@ -233,11 +246,14 @@ const MOST_UNSTEADY: usize = 2;
 /// alone, once; one that passes then is no failure, but is named, and its first output stands above.
 fn kernel(ws: &Workspace, tier: Tier, names: &[&str]) -> Result<TierReport> {
     let before = netns::ours()?;
-    let options = ["--color=never", "--test-threads=1", "--show-output"];
+    let mut options = vec!["--color=never", "--test-threads=1", "--show-output"];
+    if tier != Tier::Kube {
+        options.extend(KUBE_NAMES.iter().flat_map(|name| ["--skip", name]));
+    }
     let (mut report, failures) = cargo_test(ws, tier, &options, names.iter().copied())?;
     if (1..=MOST_UNSTEADY).contains(&failures.len()) && report.problems.is_empty() {
         println!("\nonce more, alone: {}\n", failures.join(", "));
-        let options = [&options[..], &["--exact"]].concat();
+        options.push("--exact");
         let (again, _) = cargo_test(ws, tier, &options, failures.iter().map(String::as_str))?;
         report = repeated(report, again, &failures);
     }

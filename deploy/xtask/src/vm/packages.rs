@@ -1,18 +1,16 @@
 //! Debian packages for the test machine: a kernel of each series, and busybox.
 //!
-//! Owns which package is taken and where it is kept: unpacked below `bulkhead/vm` in the user's cache directory, never
-//! installed. Fetched by `apt-get download`, which checks the archive's signatures and needs no root. Refuses to run
-//! without one: a kernel that cannot be had is an error with the command that mends it.
+//! Owns which package is taken; they are kept unpacked below `bulkhead/vm` in the user's cache directory, never installed.
+//! Refuses to run without one: a kernel that cannot be had is an error with the command that mends it.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::{
+    debian::{self, only_entry},
+    process,
 };
-
-use anyhow::{Context as _, Result, anyhow, bail};
-
-use crate::process;
 
 /// An unpacked kernel.
 pub struct Kernel {
@@ -30,7 +28,7 @@ pub fn kernel(series: &str) -> Result<Kernel> {
         process::output(Command::new("apt-cache").args(["pkgnames", &format!("linux-image-{series}")]))
             .context("kernels come as Debian packages")?;
     let root = match newest(&names, series) {
-        Some(package) => fetched(package)?,
+        Some(package) => debian::unpacked(package, &cache()?)?,
         // apt's lists are empty where nobody ran `apt-get update`; what was fetched before still boots.
         None => cached(series)?.ok_or_else(|| {
             anyhow!(
@@ -55,7 +53,7 @@ pub fn kernel(series: &str) -> Result<Kernel> {
 
 /// The static busybox.
 pub fn busybox() -> Result<PathBuf> {
-    let root = fetched("busybox-static")?;
+    let root = debian::unpacked("busybox-static", &cache()?)?;
     [root.join("bin/busybox"), root.join("usr/bin/busybox")]
         .into_iter()
         .find(|file| file.is_file())
@@ -85,14 +83,9 @@ fn newest<'a>(names: &'a str, series: &str) -> Option<&'a str> {
         .map(|(_, name)| name)
 }
 
-/// Where packages are kept.
+/// Where kernels are kept.
 fn cache() -> Result<PathBuf> {
-    env::var_os("XDG_CACHE_HOME")
-        .filter(|directory| !directory.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
-        .map(|directory| directory.join("bulkhead/vm"))
-        .context("neither XDG_CACHE_HOME nor HOME says where to keep kernels")
+    debian::cache("vm")
 }
 
 /// The newest kernel of a series that was fetched before.
@@ -107,48 +100,6 @@ fn cached(series: &str) -> Result<Option<PathBuf>> {
         })
         .unwrap_or_default();
     Ok(newest(&names.join("\n"), series).map(|package| cache.join(package)))
-}
-
-/// A package's files; fetched and unpacked unless they are there.
-fn fetched(package: &str) -> Result<PathBuf> {
-    let cache = cache()?;
-    let root = cache.join(package);
-    if root.is_dir() {
-        return Ok(root);
-    }
-    // Unpacked beside its place and moved there whole: an interrupted run leaves nothing that looks complete.
-    let partial = cache.join(format!("{package}.partial-{}", std::process::id()));
-    fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-    let result = download(package, &partial).and_then(|()| {
-        fs::rename(partial.join("root"), &root).with_context(|| format!("cannot create {}", root.display()))
-    });
-    fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
-    result.map(|()| root)
-}
-
-fn download(package: &str, directory: &Path) -> Result<()> {
-    process::run(
-        Command::new("apt-get")
-            .args(["download", "--quiet", package])
-            .current_dir(directory),
-    )
-    .with_context(|| format!("cannot fetch {package}: run `apt-get update` if apt's lists are old"))?;
-    let archive = only_entry(directory)?;
-    process::run(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&archive)
-            .arg(directory.join("root")),
-    )
-}
-
-fn only_entry(directory: &Path) -> Result<PathBuf> {
-    let unreadable = || format!("cannot list {}", directory.display());
-    let mut entries = fs::read_dir(directory).with_context(unreadable)?;
-    match (entries.next(), entries.next()) {
-        (Some(entry), None) => Ok(entry.with_context(unreadable)?.path()),
-        _ => bail!("{} should hold exactly one entry", directory.display()),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,11 @@ fn bare_debian() -> Facts {
         bpf_linker: false,
         cargo_fuzz: false,
         linker_packages_missing: LINKER_PACKAGES.to_vec(),
-        tools_missing: NETWORK_TOOLS.iter().chain(ATTACK_TOOLS).chain(VM_TOOLS).collect(),
+        tools_missing: [NETWORK_TOOLS, ATTACK_TOOLS, VM_TOOLS, KUBE_TOOLS]
+            .into_iter()
+            .flatten()
+            .collect(),
+        apiserver: false,
     }
 }
 
@@ -21,6 +25,7 @@ fn complete() -> Facts {
         cargo_fuzz: true,
         linker_packages_missing: Vec::new(),
         tools_missing: Vec::new(),
+        apiserver: true,
         ..bare_debian()
     }
 }
@@ -30,6 +35,7 @@ const ALL: Want = Want {
     attack: true,
     fuzz: true,
     vm: true,
+    kube: true,
 };
 
 #[test]
@@ -40,8 +46,7 @@ fn a_bare_debian_gets_everything() {
         Want {
             network: true,
             attack: true,
-            fuzz: false,
-            vm: false,
+            ..Want::default()
         },
     );
     assert_eq!(
@@ -130,7 +135,7 @@ fn tools_are_wanted_only_for_what_they_are_for() {
     );
     assert_eq!(
         packages(&plan(&facts, ALL)).len(),
-        NETWORK_TOOLS.len() + ATTACK_TOOLS.len() + VM_TOOLS.len()
+        NETWORK_TOOLS.len() + ATTACK_TOOLS.len() + VM_TOOLS.len() + KUBE_TOOLS.len()
     );
 }
 
@@ -181,4 +186,39 @@ fn elsewhere_nothing_is_installed_and_nightly_is_advised() {
         assert!(lines.iter().any(|l| l.contains(command)), "{lines:?}");
     }
     assert!(!lines.iter().any(|l| l.contains("apt-get")), "{lines:?}");
+}
+
+#[test]
+fn the_api_server_is_built_where_it_is_wanted_and_missing() {
+    let missing = Facts {
+        apiserver: false,
+        ..complete()
+    };
+    let kube = Want {
+        kube: true,
+        ..Want::default()
+    };
+    assert!(apiserver(&plan(&missing, kube)));
+    assert!(!apiserver(&plan(&missing, Want::default())), "not wanted");
+    assert!(!apiserver(&plan(&complete(), ALL)), "there already");
+    assert_eq!(packages(&plan(&bare_debian(), kube)).last(), Some(&"python3-pip"));
+
+    let user = Facts {
+        root: false,
+        ..missing.clone()
+    };
+    assert_eq!(
+        by_hand(&user, &plan(&user, kube)),
+        None,
+        "needs no package and no root"
+    );
+    let elsewhere = Facts {
+        debian: None,
+        ..missing
+    };
+    let lines = by_hand(&elsewhere, &plan(&elsewhere, kube)).expect("no Debian");
+    assert!(
+        lines.last().is_some_and(|line| line.contains("on Debian 12")),
+        "{lines:?}"
+    );
 }
