@@ -41,8 +41,6 @@ pub enum Quantity {
     Cost(Point, Point, Point),
     /// The figure itself.
     Value(Point),
-    /// Nothing that this benchmark measures.
-    Elsewhere,
 }
 
 /// A promise.
@@ -107,7 +105,7 @@ const fn figure(scenario: S, variant: &'static str, count: u64) -> Quantity {
 const RATIO: &str = "ratio";
 
 /// The promises, like against like: what translates is compared with what translates, what does not with what does not.
-pub const PROMISES: [Definition; 20] = [
+pub const PROMISES: [Definition; 19] = [
     Definition {
         id: "established_xdp_vs_nftables",
         what: "established 60-byte packets, XDP, source NAT",
@@ -273,14 +271,6 @@ pub const PROMISES: [Definition; 20] = [
         unit: "packets",
         quantity: figure(S::Daemon, daemon::KILLED, 1),
     },
-    Definition {
-        id: "image_size",
-        what: "container image",
-        against: "",
-        target: Target::AtMost(20.0),
-        unit: "MB",
-        quantity: Quantity::Elsewhere,
-    },
 ];
 
 const fn packets_of(contender: C, peer: C) -> Quantity {
@@ -383,7 +373,6 @@ impl Quantity {
                 Summary::of_ratios(&cost(&of)?, &cost(&over)?)
             }
             Self::Value(point) => Some(results.find(&point)?.summary),
-            Self::Elsewhere => None,
         }
     }
 }
@@ -411,7 +400,7 @@ pub fn judge(results: &Results) -> (Vec<Promise>, Vec<Ratio>) {
         let (of, over, name) = match quantity {
             Quantity::Ratio(of, over) => (of, over, "figures"),
             Quantity::Cost(of, over, _) => (of, over, "cost"),
-            Quantity::Value(_) | Quantity::Elsewhere => return None,
+            Quantity::Value(_) => return None,
         };
         Some(Ratio {
             of,

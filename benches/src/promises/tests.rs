@@ -113,7 +113,6 @@ fn every_figure_that_is_judged_is_measured_by_a_full_run() {
         Quantity::Ratio(of, over) => vec![of, over],
         Quantity::Cost(of, over, source) => vec![of, over, source],
         Quantity::Value(point) => vec![point],
-        Quantity::Elsewhere => Vec::new(),
     });
     for point in judged {
         assert!(made(&point), "{point:?}");

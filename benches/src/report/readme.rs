@@ -152,7 +152,7 @@ mod tests {
             commit.ends_with("| ≤ 500 ms | 81 ms (80 – 90) | yes |"),
             "{commit}"
         );
-        assert!(row("| container image").ends_with("| not measured | – |"));
+        assert!(row("| resident memory").ends_with("| not measured | – |"));
     }
 
     #[test]

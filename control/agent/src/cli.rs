@@ -65,6 +65,8 @@ pub enum Command {
     Detach(DetachArgs),
     /// Say whether a firewall can run here, and what to do if not; needs no daemon
     Doctor(DoctorArgs),
+    /// Do nothing until SIGTERM: holds a container's network for a firewall that shares it and may come and go
+    Hold,
     /// Set up five segments around a firewall, let them talk, show who reached whom
     Demo(DemoArgs),
 }

@@ -39,8 +39,10 @@ mod words;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use cli::{CheckArgs, Cli, Command, DoctorArgs};
 use configuration::Refused;
@@ -100,6 +102,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => return daemon::run(&args),
         Command::Demo(args) => return demo::run(args),
+        Command::Hold => hold()?,
         Command::Check(args) => return check(&args),
         Command::Detach(args) => output::print(&pins::detach(&args)?)?,
         Command::Doctor(args) => return doctor(&args),
@@ -126,6 +129,13 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
     }
     output::print(&output::render(&outcome.report, args.output, render::checked)?)?;
     Ok(ExitCode::from(if outcome.report.ok { 0 } else { 2 }))
+}
+
+/// Interfaces are a container's, and go with it; those of this one stay, whatever becomes of the firewall's.
+fn hold() -> Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot install signal handlers")?;
+    signals.forever().next();
+    Ok(())
 }
 
 fn doctor(args: &DoctorArgs) -> Result<ExitCode> {

@@ -430,6 +430,7 @@ fn netns_looking_finds_this_machine_able_and_changes_nothing() {
             "CAP_BPF",
             "CAP_PERFMON",
             "CAP_NET_RAW",
+            "other_capabilities",
             "bpf",
             "attach",
             "jit",

@@ -107,6 +107,18 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The namespace in which a process is, a container's for one. It has no name, and is the process's to keep.
+    pub fn of_process(process: u32) -> Result<Self> {
+        let path = PathBuf::from(format!("/proc/{process}/ns/net"));
+        let handle = fs::File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self {
+            name: format!("process-{process}"),
+            path,
+            handle: handle.into(),
+            keep: true,
+        })
+    }
+
     /// The name that `ip netns` knows.
     pub fn name(&self) -> &str {
         &self.name

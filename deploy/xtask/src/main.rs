@@ -9,6 +9,7 @@ mod apiserver;
 mod arrows;
 mod debian;
 mod fuzz;
+mod image;
 mod libtest;
 mod manifests;
 mod metadata;
@@ -60,6 +61,8 @@ enum Task {
         #[arg(long)]
         release: bool,
     },
+    /// Build the container image: one static binary, reproducible, with its bill of materials
+    Image(image::Options),
     /// Build `bulkhead` and run its demo in network namespaces of its own (needs root)
     #[command(disable_help_flag = true)]
     Demo {
@@ -132,6 +135,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
             let want = Want {
                 network: true,
                 attack: true,
+                docker: true,
                 fuzz,
                 vm,
                 kube,
@@ -150,6 +154,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
             }
             process::run(&mut build)?;
         }
+        Task::Image(options) => return image::run(&ws, &options),
         Task::Demo { args } => {
             needs_root("demo", "it creates network namespaces and loads eBPF programs")?;
             let args = std::iter::once(OsString::from("demo")).chain(args);

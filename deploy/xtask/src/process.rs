@@ -43,6 +43,14 @@ impl Workspace {
         })
     }
 
+    /// The same tool chain on sources that lie elsewhere.
+    pub fn elsewhere(&self, root: PathBuf) -> Self {
+        Self {
+            root,
+            cargo: self.cargo.clone(),
+        }
+    }
+
     /// A cargo command in the workspace, of the tool chain that built this xtask.
     pub fn cargo(&self) -> Command {
         let mut cargo = Command::new(&self.cargo);

@@ -14,9 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use bulkhead_ebpf_build::Toolchain;
 
 pub use self::plan::Want;
-use self::plan::{
-    ATTACK_TOOLS, CargoTool, Facts, Item, KUBE_TOOLS, LINKER_PACKAGES, NETWORK_TOOLS, VM_TOOLS,
-};
+use self::plan::{CargoTool, Facts, Item, LINKER_PACKAGES};
 use crate::{
     apiserver,
     process::{self, Workspace},
@@ -139,11 +137,7 @@ fn gather() -> Result<Facts> {
         bpf_linker: process::has_command("bpf-linker"),
         cargo_fuzz: has_cargo_fuzz(),
         linker_packages_missing: not_installed(LINKER_PACKAGES, &installed),
-        tools_missing: NETWORK_TOOLS
-            .iter()
-            .chain(ATTACK_TOOLS)
-            .chain(VM_TOOLS)
-            .chain(KUBE_TOOLS)
+        tools_missing: plan::all_tools()
             .filter(|tool| !process::has_command(tool.command))
             .collect(),
         apiserver: apiserver::is_built(),

@@ -3,18 +3,21 @@
 //! Owns which test belongs to which tier. A test whose name contains `netns_` or `prog_run_` needs the kernel and
 //! root and belongs to the tier `privileged`; one whose name contains `attack_` needs the tools of an attacker besides
 //! and belongs to `attack`; one whose name contains `kube_` needs the Kubernetes API server and belongs to `kube`, whatever else
-//! its name contains; every other one belongs to `unit`; none belongs to two. Refuses to call a run good in which
-//! the privileged tests or the attacks did not run, unless that was asked for by name, and never in continuous
-//! integration.
+//! its name contains; one whose name contains `e2e_docker_` starts the container image and belongs to `docker`; every other one
+//! belongs to `unit`; none belongs to two. Refuses to call a run good in which the privileged tests, the attacks or the
+//! containers did not run, unless that was asked for by name, and never in continuous integration.
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
     apiserver::KUBE_NAMES,
-    fuzz,
+    fuzz, image,
     libtest::{Parser, Summary},
     netns,
     process::{self, Stream, Workspace},
@@ -28,6 +31,9 @@ pub const PRIVILEGED_NAMES: [&str; 2] = ["netns_", "prog_run_"];
 
 /// Names of tests that need an attacker's tools as well.
 const ATTACK_NAMES: [&str; 1] = ["attack_"];
+
+/// Names of tests that start the container image under a Docker daemon of their own.
+const DOCKER_NAMES: [&str; 1] = ["e2e_docker_"];
 
 /// The command line of `cargo xtask test`.
 #[derive(Args)]
@@ -57,11 +63,13 @@ enum Tier {
     Attack,
     /// kube_*: against a real Kubernetes API server, some with traffic in network namespaces; needs root
     Kube,
+    /// e2e_docker_*: the container image under Docker, real traffic between containers; needs root
+    Docker,
     /// The parser, for a bounded time, from the stored corpus
     Fuzz,
     /// The privileged tests on other kernels, emulated: half an hour each and more
     Vm,
-    /// unit, privileged, attack, kube and, where cargo-fuzz is installed or CI=true, fuzz
+    /// unit, privileged, attack, kube, docker and, where cargo-fuzz is installed or CI=true, fuzz
     AllDefault,
 }
 
@@ -104,11 +112,14 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
     setup::ensure(
         ws,
         Want {
-            network: runs(Tier::Privileged) || runs(Tier::Attack) || runs(Tier::Kube),
+            network: [Tier::Privileged, Tier::Attack, Tier::Kube, Tier::Docker]
+                .into_iter()
+                .any(runs),
             attack: runs(Tier::Attack),
             fuzz: runs(Tier::Fuzz),
             vm: runs(Tier::Vm),
             kube: runs(Tier::Kube),
+            docker: runs(Tier::Docker),
         },
     )?;
 
@@ -119,6 +130,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
                 Tier::Privileged => kernel(ws, tier, &PRIVILEGED_NAMES).map(|report| vec![report]),
                 Tier::Attack => kernel(ws, tier, &ATTACK_NAMES).map(|report| vec![report]),
                 Tier::Kube => kernel(ws, tier, &KUBE_NAMES).map(|report| vec![report]),
+                Tier::Docker => docker(ws).map(|report| vec![report]),
                 Tier::Fuzz => fuzz::tier(ws, options.fuzz_seconds).map(|report| vec![report]),
                 Tier::Vm => vm::tiers(ws, &vm::Options::everything()),
                 Tier::Unit | Tier::AllDefault => unit(ws).map(|report| vec![report]),
@@ -152,6 +164,7 @@ impl Tier {
             Self::Privileged => "privileged",
             Self::Attack => "attack",
             Self::Kube => "kube",
+            Self::Docker => "docker",
             Self::Fuzz => "fuzz",
             Self::Vm => "vm",
             Self::AllDefault => "all-default",
@@ -163,15 +176,10 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
     if now.skip_privileged && now.ci {
         bail!("--skip-privileged is refused when CI=true: run as root instead");
     }
-    if now.skip_privileged
-        && matches!(
-            tier,
-            Tier::Privileged | Tier::Attack | Tier::Kube | Tier::Fuzz | Tier::Vm
-        )
-    {
+    if now.skip_privileged && !matches!(tier, Tier::Unit | Tier::AllDefault) {
         bail!("--skip-privileged makes no sense with --tier {}", tier.name());
     }
-    // The three tiers need the same: root.
+    // These tiers need the same: root.
     let privileged = if now.skip_privileged {
         Decision::Skip("these tests did NOT run (--skip-privileged)".to_owned())
     } else if now.root {
@@ -190,7 +198,7 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
     };
     Ok(match tier {
         Tier::Unit => vec![(Tier::Unit, Decision::Run)],
-        Tier::Privileged | Tier::Attack | Tier::Kube => vec![(tier, privileged)],
+        Tier::Privileged | Tier::Attack | Tier::Kube | Tier::Docker => vec![(tier, privileged)],
         Tier::Fuzz => vec![(Tier::Fuzz, fuzz)],
         Tier::Vm => vec![(Tier::Vm, Decision::Run)],
         Tier::AllDefault => {
@@ -198,7 +206,8 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
                 (Tier::Unit, Decision::Run),
                 (Tier::Privileged, privileged.clone()),
                 (Tier::Attack, privileged.clone()),
-                (Tier::Kube, privileged),
+                (Tier::Kube, privileged.clone()),
+                (Tier::Docker, privileged),
                 (Tier::Fuzz, fuzz),
             ]
         }
@@ -206,9 +215,13 @@ fn decide(tier: Tier, now: Circumstances) -> Result<Vec<(Tier, Decision)>> {
 }
 
 fn unit(ws: &Workspace) -> Result<TierReport> {
-    let names = PRIVILEGED_NAMES.iter().chain(&ATTACK_NAMES).chain(&KUBE_NAMES);
+    let names = PRIVILEGED_NAMES
+        .iter()
+        .chain(&ATTACK_NAMES)
+        .chain(&KUBE_NAMES)
+        .chain(&DOCKER_NAMES);
     let skip = names.flat_map(|name| ["--skip", name]);
-    let (report, _) = cargo_test(ws, Tier::Unit, &["--color=never"], skip)?;
+    let (report, _) = cargo_test(ws.cargo(), Tier::Unit, &["--color=never"], skip)?;
     Ok(require_tests(report))
 }
 
@@ -240,21 +253,39 @@ fn repeated(mut report: TierReport, again: TierReport, failures: &[String]) -> T
 /// How many tests of a tier may pass only when they are repeated. More is no accident of the machine's.
 const MOST_UNSTEADY: usize = 2;
 
+fn kernel(ws: &Workspace, tier: Tier, names: &[&str]) -> Result<TierReport> {
+    one_by_one(|| ws.cargo(), tier, names)
+}
+
+/// The image is built once, and again only if its sources have changed: cargo knows.
+fn docker(ws: &Workspace) -> Result<TierReport> {
+    let image = image::make(ws)?;
+    let hold = image::build_static(ws, &image::Program::HOLD)?;
+    let cargo = || {
+        let mut cargo = ws.cargo();
+        cargo
+            .env("BULKHEAD_IMAGE", &image)
+            .env("BULKHEAD_E2E_HOLD", &hold);
+        cargo
+    };
+    one_by_one(cargo, Tier::Docker, &DOCKER_NAMES)
+}
+
 /// One test at a time: they measure, and they share the machine's kernel.
 ///
 /// They depend on when packets arrive, on machines that others use too. A few failures are therefore looked at again, each test
 /// alone, once; one that passes then is no failure, but is named, and its first output stands above.
-fn kernel(ws: &Workspace, tier: Tier, names: &[&str]) -> Result<TierReport> {
+fn one_by_one(cargo: impl Fn() -> Command, tier: Tier, names: &[&str]) -> Result<TierReport> {
     let before = netns::ours()?;
     let mut options = vec!["--color=never", "--test-threads=1", "--show-output"];
     if tier != Tier::Kube {
         options.extend(KUBE_NAMES.iter().flat_map(|name| ["--skip", name]));
     }
-    let (mut report, failures) = cargo_test(ws, tier, &options, names.iter().copied())?;
+    let (mut report, failures) = cargo_test(cargo(), tier, &options, names.iter().copied())?;
     if (1..=MOST_UNSTEADY).contains(&failures.len()) && report.problems.is_empty() {
         println!("\nonce more, alone: {}\n", failures.join(", "));
         options.push("--exact");
-        let (again, _) = cargo_test(ws, tier, &options, failures.iter().map(String::as_str))?;
+        let (again, _) = cargo_test(cargo(), tier, &options, failures.iter().map(String::as_str))?;
         report = repeated(report, again, &failures);
     }
     let left: Vec<_> = netns::ours()?.difference(&before).cloned().collect();
@@ -269,14 +300,13 @@ fn kernel(ws: &Workspace, tier: Tier, names: &[&str]) -> Result<TierReport> {
 
 /// Runs tests; also returns the names of those that failed.
 fn cargo_test<'a>(
-    ws: &Workspace,
+    mut cargo: Command,
     tier: Tier,
     options: &[&str],
     filter: impl IntoIterator<Item = &'a str>,
 ) -> Result<(TierReport, Vec<String>)> {
     let began = Instant::now();
     let mut parser = Parser::default();
-    let mut cargo = ws.cargo();
     // Without `--workspace`: the default members; `ebpf/programs` compiles only for BPF.
     cargo
         .args(["test", "--no-fail-fast", "--"])

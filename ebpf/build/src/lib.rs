@@ -125,13 +125,47 @@ fn stdout(cmd: &mut Command) -> Result<String> {
     Ok(String::from_utf8(out.stdout)?.trim().to_owned())
 }
 
-fn bpf_linker() -> Result<PathBuf> {
-    let home = env::var_os("CARGO_HOME")
+/// Flags that keep paths of this machine out of the object: where it was built must not show, or no two builds would be
+/// the same. The workspace becomes `.`, because the linker, which runs there, copies source lines into the BTF.
+fn remapped(dir: &Path, target_dir: &Path, rustc: &Path) -> Result<Vec<String>> {
+    let canonical =
+        |path: &Path| fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()));
+    let dir = canonical(dir)?;
+    let workspace = dir.ancestors().find(|path| path.join("Cargo.lock").is_file());
+    let mut remaps: Vec<(PathBuf, &str)> = vec![(workspace.unwrap_or(&dir).to_owned(), ".")];
+    remaps.extend(registry_sources().into_iter().map(|sources| (sources, "/cargo")));
+    remaps.push((PathBuf::from(sysroot(rustc)?), "/rust"));
+    // After the workspace, which it may lie in: the last one that matches counts.
+    remaps.push((target_dir.to_owned(), "/target"));
+    let flag = |(from, to): &(PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
+    Ok(remaps.iter().map(flag).collect())
+}
+
+/// Where cargo unpacks what comes from registries, one directory for each: their names differ between machines.
+#[must_use]
+pub fn registry_sources() -> Vec<PathBuf> {
+    let sources = cargo_home().map(|home| home.join("registry/src"));
+    let entries = sources.and_then(|sources| fs::read_dir(sources).ok());
+    let mut found: Vec<_> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Where cargo keeps sources and tools.
+fn cargo_home() -> Option<PathBuf> {
+    env::var_os("CARGO_HOME")
         .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|h| PathBuf::from(h).join(".cargo")));
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
+}
+
+fn bpf_linker() -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        .chain(home.map(|h| h.join("bin")))
+        .chain(cargo_home().map(|home| home.join("bin")))
         .map(|dir| dir.join("bpf-linker"))
         .find(|p| p.is_file())
         .ok_or_else(|| anyhow!("bpf-linker is not installed: run `cargo xtask setup`"))
@@ -160,7 +194,7 @@ pub fn build(package: &str, dir: &Path, watch: &[&Path]) -> Result<PathBuf> {
     );
 
     let target_dir = out_dir.join("ebpf-target");
-    let rustflags = [
+    let mut rustflags = vec![
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Cdebuginfo=2".to_owned(),
         "-Cpanic=abort".to_owned(),
@@ -169,6 +203,7 @@ pub fn build(package: &str, dir: &Path, watch: &[&Path]) -> Result<PathBuf> {
         // In-order expansion turns every memset into a call of a byte loop (measured: 15 % of an established packet).
         "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
     ];
+    rustflags.extend(remapped(dir, &target_dir, toolchain.rustc())?);
     let mut cmd = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cmd.current_dir(dir)
         .args([

@@ -2,7 +2,7 @@
 //!
 //! Owns the list of requirements with the reason for each. Assumes nothing about who asks; installs nothing.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// What was found on the machine.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Facts {
     pub cargo_fuzz: bool,
     /// Which of [`LINKER_PACKAGES`] are not installed.
     pub linker_packages_missing: Vec<&'static str>,
-    /// Which of [`NETWORK_TOOLS`], [`ATTACK_TOOLS`], [`VM_TOOLS`] and [`KUBE_TOOLS`] are missing.
+    /// Which of the tools of [`all_tools`] are missing.
     pub tools_missing: Vec<&'static Tool>,
     /// Whether the Kubernetes API server was built.
     pub apiserver: bool,
@@ -38,6 +38,8 @@ pub struct Want {
     pub vm: bool,
     /// Tests against a Kubernetes API server.
     pub kube: bool,
+    /// Tests with a Docker daemon.
+    pub docker: bool,
 }
 
 /// A program of the privileged tests, and the Debian package it comes in.
@@ -141,6 +143,26 @@ pub const KUBE_TOOLS: &[Tool] = &[Tool {
     why: "fetches the Go tool chain, helm and kubectl",
 }];
 
+/// What runs containers. The tests start a daemon of their own; whether the package starts one too, the machine's init
+/// system decides.
+pub const DOCKER_TOOLS: &[Tool] = &[
+    Tool {
+        command: "dockerd",
+        package: "docker.io",
+        why: "runs the image in tests",
+    },
+    Tool {
+        command: "docker",
+        package: "docker.io",
+        why: "tells that daemon what to do",
+    },
+    Tool {
+        command: "docker-compose",
+        package: "docker-compose",
+        why: "starts the compose file in tests",
+    },
+];
+
 /// Debian's compiler with a ready-made `core` for BPF.
 pub const COMPILER_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 
@@ -209,6 +231,13 @@ impl fmt::Display for Item {
     }
 }
 
+/// Every program that somebody may want.
+pub fn all_tools() -> impl Iterator<Item = &'static Tool> {
+    [NETWORK_TOOLS, ATTACK_TOOLS, VM_TOOLS, KUBE_TOOLS, DOCKER_TOOLS]
+        .into_iter()
+        .flatten()
+}
+
 /// Every requirement of `want`, met or not.
 pub fn plan(facts: &Facts, want: Want) -> Vec<Item> {
     let mut items = vec![compiler(facts), linker(facts)];
@@ -217,6 +246,7 @@ pub fn plan(facts: &Facts, want: Want) -> Vec<Item> {
         (want.attack, ATTACK_TOOLS),
         (want.vm, VM_TOOLS),
         (want.kube, KUBE_TOOLS),
+        (want.docker, DOCKER_TOOLS),
     ];
     for (_, tools) in tools.into_iter().filter(|(wanted, _)| *wanted) {
         items.extend(tools.iter().map(|tool| Item {
@@ -295,6 +325,11 @@ pub fn packages(items: &[Item]) -> Vec<&'static str> {
             Remedy::Cargo(_) | Remedy::Apiserver => None,
         })
         .flatten()
+        .filter({
+            // One package may bring several programs.
+            let mut seen = BTreeSet::new();
+            move |package| seen.insert(*package)
+        })
         .collect()
 }
 
@@ -361,10 +396,7 @@ pub fn by_hand(facts: &Facts, items: &[Item]) -> Option<Vec<String>> {
         lines.push(cargo(tool));
     }
     for package in packages {
-        let mut tools = [NETWORK_TOOLS, ATTACK_TOOLS, VM_TOOLS, KUBE_TOOLS]
-            .into_iter()
-            .flatten();
-        if let Some(tool) = tools.find(|tool| tool.package == package) {
+        if let Some(tool) = all_tools().find(|tool| tool.package == package) {
             lines.push(format!(
                 "# install what brings `{}` (on Debian the package {package})",
                 tool.command

@@ -20,13 +20,13 @@ fn all(now: Circumstances) -> Vec<Decision> {
 
 #[test]
 fn root_runs_everything() {
-    assert_eq!(all(ROOT), vec![Decision::Run; 5]);
+    assert_eq!(all(ROOT), vec![Decision::Run; 6]);
 }
 
 #[test]
 fn a_plain_user_fails_unless_the_privileged_tests_are_left_out_by_name() {
     let user = Circumstances { root: false, ..ROOT };
-    for tier in [1, 2, 3] {
+    for tier in [1, 2, 3, 4] {
         assert!(matches!(&all(user)[tier], Decision::Refuse(why) if why.contains("--skip-privileged")));
         let skipping = Circumstances {
             skip_privileged: true,
@@ -43,7 +43,7 @@ fn continuous_integration_skips_nothing() {
         cargo_fuzz: false,
         ..ROOT
     };
-    assert_eq!(all(ci), vec![Decision::Run; 5], "setup brings cargo-fuzz");
+    assert_eq!(all(ci), vec![Decision::Run; 6], "setup brings cargo-fuzz");
     let error = decide(
         Tier::AllDefault,
         Circumstances {
@@ -61,7 +61,7 @@ fn without_cargo_fuzz_a_developer_is_told_and_an_explicit_fuzz_run_installs_it()
         cargo_fuzz: false,
         ..ROOT
     };
-    assert!(matches!(&all(now)[4], Decision::Skip(why) if why.contains("setup --fuzz")));
+    assert!(matches!(&all(now)[5], Decision::Skip(why) if why.contains("setup --fuzz")));
     assert_eq!(
         decide(Tier::Fuzz, now).expect("accepted"),
         [(Tier::Fuzz, Decision::Run)]
@@ -79,7 +79,7 @@ fn one_tier_is_one_tier() {
         decide(Tier::Attack, ROOT).expect("accepted"),
         [(Tier::Attack, Decision::Run)]
     );
-    for tier in [Tier::Privileged, Tier::Attack, Tier::Kube] {
+    for tier in [Tier::Privileged, Tier::Attack, Tier::Kube, Tier::Docker, Tier::Vm] {
         let contradiction = Circumstances {
             skip_privileged: true,
             ..ROOT

@@ -10,10 +10,7 @@ fn bare_debian() -> Facts {
         bpf_linker: false,
         cargo_fuzz: false,
         linker_packages_missing: LINKER_PACKAGES.to_vec(),
-        tools_missing: [NETWORK_TOOLS, ATTACK_TOOLS, VM_TOOLS, KUBE_TOOLS]
-            .into_iter()
-            .flatten()
-            .collect(),
+        tools_missing: all_tools().collect(),
         apiserver: false,
     }
 }
@@ -36,6 +33,7 @@ const ALL: Want = Want {
     fuzz: true,
     vm: true,
     kube: true,
+    docker: true,
 };
 
 #[test]
@@ -46,6 +44,7 @@ fn a_bare_debian_gets_everything() {
         Want {
             network: true,
             attack: true,
+            docker: true,
             ..Want::default()
         },
     );
@@ -68,7 +67,9 @@ fn a_bare_debian_gets_everything() {
             "procps",
             "hping3",
             "nmap",
-            "python3-scapy"
+            "python3-scapy",
+            "docker.io",
+            "docker-compose"
         ]
     );
     assert_eq!(
@@ -135,7 +136,8 @@ fn tools_are_wanted_only_for_what_they_are_for() {
     );
     assert_eq!(
         packages(&plan(&facts, ALL)).len(),
-        NETWORK_TOOLS.len() + ATTACK_TOOLS.len() + VM_TOOLS.len() + KUBE_TOOLS.len()
+        NETWORK_TOOLS.len() + ATTACK_TOOLS.len() + VM_TOOLS.len() + KUBE_TOOLS.len() + 2,
+        "two packages bring Docker's three programs"
     );
 }
 
