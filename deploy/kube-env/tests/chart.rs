@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use bulkhead_kube_env::{
@@ -324,38 +324,87 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     Ok(())
 }
 
-/// The dashboard and the scaling rules speak of metrics that there are.
+/// Every setting that the chart gives is one of the launch contract's.
 #[test]
-fn kube_chart_dashboard_is_the_one_that_is_kept_for_everybody() -> Result<()> {
+fn kube_chart_settings_are_those_of_the_launch_contract() -> Result<()> {
+    let root = root();
+    let contract = fs::read_to_string(root.join("deploy/docs/launch.md"))?;
+    let mut given = BTreeSet::new();
+    for variation in chart::variations(&root)? {
+        let golden = root.join(format!("deploy/helm/golden/{}.yaml", variation.name));
+        let golden = fs::read_to_string(golden)?;
+        let names = golden
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- name: "));
+        given.extend(
+            names
+                .filter(|name| name.starts_with("BULKHEAD_"))
+                .map(str::to_owned),
+        );
+    }
+    for name in &given {
+        ensure!(
+            contract.contains(&format!("| `{name}` |")),
+            "{name} is no setting"
+        );
+    }
+    // All of `launch`, and what the chart decides.
+    assert_eq!(given.len(), 16, "{given:?}");
+    Ok(())
+}
+
+/// The dashboard and what the number of replicas follows speak of metrics that there are; and the chart's dashboard is the one that
+/// is kept for everybody.
+#[test]
+fn kube_chart_dashboard_and_samples_name_metrics_that_there_are() -> Result<()> {
     let root = root();
     let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
+    let metrics = read("deploy/docs/metrics.md")?;
+    let mut expressions = Vec::new();
     let dashboard: Value = serde_json::from_str(&read("deploy/dashboards/bulkhead.json")?)?;
-    let panels = dashboard["panels"].as_array().context("no panels")?;
-    for panel in panels {
+    for panel in dashboard["panels"].as_array().context("no panels")? {
         let place = &panel["gridPos"];
         let (x, w) = (place["x"].as_u64(), place["w"].as_u64());
         ensure!(
             x.zip(w).is_some_and(|(x, w)| x + w <= 24),
             "off the grid: {panel}"
         );
-        ensure!(
-            panel["targets"]
-                .as_array()
-                .is_some_and(|targets| !targets.is_empty()),
-            "empty: {panel}"
+        let targets = panel["targets"].as_array().context("a panel without targets")?;
+        expressions.extend(
+            targets
+                .iter()
+                .filter_map(|target| target["expr"].as_str().map(str::to_owned)),
         );
+    }
+    let adapter = read("deploy/helm/samples/prometheus-adapter.yaml")?;
+    expressions.extend(
+        adapter
+            .lines()
+            .filter(|line| line.contains("seriesQuery:"))
+            .map(str::to_owned),
+    );
+    ensure!(expressions.len() > 20, "{expressions:?}");
+    for expression in &expressions {
+        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let names: Vec<_> = words.filter(|word| word.starts_with("bulkhead_")).collect();
+        ensure!(!names.is_empty(), "no metric in {expression}");
+        for name in names {
+            ensure!(
+                metrics.contains(&format!("| `{name}` |")),
+                "{name} is no metric: {expression}"
+            );
+        }
     }
     let golden = read("deploy/helm/golden/ingress-protection.yaml")?;
-    for line in serde_json::to_string_pretty(&dashboard["panels"][0]["targets"])?.lines() {
+    for expression in expressions
+        .iter()
+        .filter(|expression| !expression.contains("seriesQuery"))
+    {
+        let quoted = Value::from(expression.as_str()).to_string();
         ensure!(
-            golden.contains(line.trim()),
-            "the chart carries another dashboard: {line}"
+            golden.contains(&quoted),
+            "the chart carries another dashboard: {expression}"
         );
     }
-    ensure!(
-        Path::new(&root)
-            .join("deploy/helm/bulkhead/dashboards/bulkhead.json")
-            .is_file()
-    );
     Ok(())
 }
