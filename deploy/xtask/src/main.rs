@@ -11,7 +11,6 @@ mod debian;
 mod fuzz;
 mod image;
 mod libtest;
-mod manifests;
 mod metadata;
 mod netns;
 mod process;
@@ -103,8 +102,6 @@ enum Task {
         #[arg(last = true, requires = "run")]
         args: Vec<OsString>,
     },
-    /// Render the Helm chart's golden files and the plain manifests anew
-    Manifests,
     /// Fuzz the parser, starting from the stored corpus
     Fuzz {
         /// How long to run each target
@@ -184,7 +181,6 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Test(options) => return test::run(&ws, &options),
         Task::VmTest(options) => return vm::run(&ws, &options),
         Task::KubeEnv { run, args } => return apiserver::run(&ws, run, &args),
-        Task::Manifests => manifests::run(&ws)?,
         Task::Fuzz { seconds } => {
             setup::ensure(
                 &ws,
