@@ -2,10 +2,13 @@
 
 mod common;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
-use bulkhead_dataplane::ruleset::HookMode;
+use bulkhead_dataplane::{engine::Explain, ruleset::HookMode};
 use bulkhead_testkit::{Client, HttpServer, Outcome, UdpServer, privileged};
 
 fn conversations(hook: HookMode, nat: bool) -> Result<()> {
@@ -106,4 +109,53 @@ fn netns_conversations_over_forced_xdp_with_source_nat() -> Result<()> {
         return Ok(());
     }
     conversations(HookMode::Xdp, true)
+}
+
+/// A question that nobody has answered has one entry; its answer belongs to the session all the same.
+#[test]
+fn netns_explain_knows_the_answer_that_has_not_come_yet() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = common::topology(|host| host);
+    let engine = common::start(&lab, common::ruleset(HookMode::Tcx, false));
+    let (inside, outside) = (lab.host("inside"), lab.host("outside"));
+    for (client, server) in inside.addresses().into_iter().zip(outside.addresses()) {
+        let socket = inside.namespace.run(|| UdpSocket::bind((client, 0)))?;
+        socket.send_to(b"anybody there?", (server, 53))?;
+        let port = socket.local_addr()?.port();
+        let explain = |answer: bool| {
+            let (from, to) = if answer {
+                (server, client)
+            } else {
+                (client, server)
+            };
+            let (source_port, destination_port) = if answer { (53, port) } else { (port, 53) };
+            engine.explain(&Explain {
+                ingress: if answer {
+                    &outside.firewall_interface
+                } else {
+                    &inside.firewall_interface
+                }
+                .clone(),
+                source: from,
+                destination: to,
+                protocol: 17,
+                source_port,
+                destination_port,
+                icmp: None,
+            })
+        };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let asked = loop {
+            match explain(false)?.existing_session {
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                asked => break asked,
+            }
+        };
+        assert!(asked.is_some(), "{:#?}", engine.nonzero_counters());
+        assert_eq!(explain(true)?.existing_session, asked);
+    }
+    engine.stop();
+    Ok(())
 }

@@ -5,8 +5,8 @@ mod tables;
 use std::net::{IpAddr, SocketAddr};
 
 use bulkhead_abi::{
-    FlowKey6, Interface, PolicyAction, Reason, RouteEntry, RouteKind, RuleSet, ZONE_SELF, interface_flags,
-    protocol,
+    Flow, FlowKey6, Interface, PolicyAction, Reason, RouteEntry, RouteKind, RuleSet, ZONE_SELF,
+    interface_flags, protocol,
 };
 use bulkhead_packet::Packet;
 use bulkhead_pipeline::{Question, Table, Tables as _, Work, decide, nat};
@@ -292,9 +292,21 @@ impl Engine {
             },
             protocol: u32::from(question.protocol),
         };
-        [Table::Established, Table::HalfOpen]
+        let found = [Table::Established, Table::HalfOpen]
             .into_iter()
-            .find_map(|table| env.with_flow(table, family, &key, |flow| flow.session_id))
+            .find_map(|table| env.with_flow(table, family, &key, |flow| flow.session_id));
+        // Nobody has answered yet: there is an entry of the other direction alone.
+        found.or_else(|| {
+            let turned = FlowKey6 {
+                source_be: key.destination_be,
+                destination_be: key.source_be,
+                source_port: key.destination_port,
+                destination_port: key.source_port,
+                protocol: key.protocol,
+            };
+            let alone = |flow: &mut Flow| (flow.unanswered != 0).then_some(flow.session_id);
+            env.with_flow(Table::HalfOpen, family, &turned, alone).flatten()
+        })
     }
 }
 

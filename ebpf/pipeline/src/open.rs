@@ -390,13 +390,15 @@ fn collided<E: Tables>(env: &E, work: &mut Work) -> Result<bool, Reason> {
 }
 
 /// Puts the reply flow in the place of one that the same conversation left behind when its other half was evicted.
-/// One of this very clock tick may belong to another CPU that is just entering the session, and stays.
+/// One of this very clock tick may belong to another CPU that is just entering the session, and stays. One that stands alone
+/// because nobody has answered it yet is whole, and another session.
 #[inline(never)]
 fn replace_orphan<E: Tables>(env: &E, work: &Work) -> bool {
     let family = work.packet.family;
     let (key, now_ns) = (&work.key, work.now_ns);
     let orphan = env.with_flow(Table::HalfOpen, family, &work.partner_key, |flow| {
         let ours = flow.created_ns != now_ns
+            && flow.unanswered == 0
             && flow.new_source_be == key.destination_be
             && flow.new_destination_be == key.source_be
             && flow.new_source_port == key.destination_port

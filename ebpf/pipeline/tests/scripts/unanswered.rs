@@ -118,6 +118,8 @@ fn crossed_first_packets_end_as_one_session() {
         let outcome = net.receive(INSIDE, &there).outcome;
         assert_eq!(outcome.verdict.reason, Reason::SessionCreated);
         assert_eq!(net.flows(), (0, 2), "two unanswered sessions");
+        // Neither is what an eviction has left of the other.
+        net.advance(SECOND);
         let outcome = net.receive(INSIDE, &there).outcome;
         assert_eq!(outcome.verdict.reason, Reason::NatPortsExhausted);
         assert_eq!(net.flows(), (0, 1), "one gives way");
