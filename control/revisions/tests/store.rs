@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bulkhead_revisions::{Directory, Draft, Memory, Source, Store, StoreError, digest};
 
@@ -24,8 +26,19 @@ fn commit(store: &mut Store, text: &str) -> u64 {
     store.publish(prepared).expect("a disk").number
 }
 
+/// A process that another test of this binary is just starting has a copy of every lock until it runs its program, so one
+/// that was given back may be there a moment longer.
 fn open(path: &Path) -> Store {
-    let (store, damaged) = Store::open(Directory::open(path).expect("a directory"), 3).expect("a store");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let directory = loop {
+        match Directory::open(path) {
+            Err(StoreError::Locked(_)) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1))
+            }
+            opened => break opened.expect("a directory"),
+        }
+    };
+    let (store, damaged) = Store::open(directory, 3).expect("a store");
     assert_eq!(damaged, []);
     store
 }
