@@ -220,9 +220,9 @@ fn unit(ws: &Workspace) -> Result<TierReport> {
         .chain(&ATTACK_NAMES)
         .chain(&KUBE_NAMES)
         .chain(&DOCKER_NAMES);
-    let skip = names.flat_map(|name| ["--skip", name]);
-    let (report, _) = cargo_test(ws.cargo(), Tier::Unit, &["--color=never"], skip)?;
-    Ok(require_tests(report))
+    let mut options = vec!["--color=never"];
+    options.extend(names.flat_map(|name| ["--skip", name]));
+    cargo_test_twice(|| ws.cargo(), Tier::Unit, &options, &[]).map(require_tests)
 }
 
 /// A tier's report with what came of its failures when they were run again.
@@ -272,22 +272,13 @@ fn docker(ws: &Workspace) -> Result<TierReport> {
 }
 
 /// One test at a time: they measure, and they share the machine's kernel.
-///
-/// They depend on when packets arrive, on machines that others use too. A few failures are therefore looked at again, each test
-/// alone, once; one that passes then is no failure, but is named, and its first output stands above.
 fn one_by_one(cargo: impl Fn() -> Command, tier: Tier, names: &[&str]) -> Result<TierReport> {
     let before = netns::ours()?;
     let mut options = vec!["--color=never", "--test-threads=1", "--show-output"];
     if tier != Tier::Kube {
         options.extend(KUBE_NAMES.iter().flat_map(|name| ["--skip", name]));
     }
-    let (mut report, failures) = cargo_test(cargo(), tier, &options, names.iter().copied())?;
-    if (1..=MOST_UNSTEADY).contains(&failures.len()) && report.problems.is_empty() {
-        println!("\nonce more, alone: {}\n", failures.join(", "));
-        options.push("--exact");
-        let (again, _) = cargo_test(cargo(), tier, &options, failures.iter().map(String::as_str))?;
-        report = repeated(report, again, &failures);
-    }
+    let mut report = cargo_test_twice(cargo, tier, &options, names)?;
     let left: Vec<_> = netns::ours()?.difference(&before).cloned().collect();
     if !left.is_empty() {
         report.problems.push(format!(
@@ -296,6 +287,24 @@ fn one_by_one(cargo: impl Fn() -> Command, tier: Tier, names: &[&str]) -> Result
         ));
     }
     Ok(require_tests(report))
+}
+
+/// Runs tests, and a few that fail once more, alone: they depend on when packets arrive and threads run, on machines that others
+/// use too. One that passes then is no failure, but is named, and its first output stands above.
+fn cargo_test_twice(
+    cargo: impl Fn() -> Command,
+    tier: Tier,
+    options: &[&str],
+    names: &[&str],
+) -> Result<TierReport> {
+    let (report, failures) = cargo_test(cargo(), tier, options, names.iter().copied())?;
+    if !(1..=MOST_UNSTEADY).contains(&failures.len()) || !report.problems.is_empty() {
+        return Ok(report);
+    }
+    println!("\nonce more, alone: {}\n", failures.join(", "));
+    let options = [options, &["--exact"]].concat();
+    let (again, _) = cargo_test(cargo(), tier, &options, failures.iter().map(String::as_str))?;
+    Ok(repeated(report, again, &failures))
 }
 
 /// Runs tests; also returns the names of those that failed.
