@@ -175,12 +175,14 @@ mod uapi {
         pub rest: [u64; 4],
     }
 
-    /// `struct bpf_prog_info` as far as it says which one.
+    /// `struct bpf_prog_info` (216 bytes since 5.16) as far as it says which one, and far enough to be longer than what the
+    /// kernel tells of maps and links.
     #[repr(C)]
     #[derive(Default)]
     pub struct ProgramInfo {
         pub kind: u32,
         pub id: u32,
+        pub rest: [u64; 24],
     }
 
     #[repr(C)]
@@ -273,7 +275,7 @@ fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     bpf(uapi::OBJ_GET, &mut attr).map(own)
 }
 
-/// The number of a pinned program.
+/// The number of a pinned program. Numbers of maps are counted apart: one that is pinned there must not pass for a program.
 fn pinned_program(path: &Path) -> io::Result<u32> {
     let program = open_pin(path)?;
     let mut info = uapi::ProgramInfo::default();
@@ -283,6 +285,12 @@ fn pinned_program(path: &Path) -> io::Result<u32> {
         info: std::ptr::from_mut(&mut info) as u64,
     };
     bpf(uapi::OBJ_GET_INFO_BY_FD, &mut attr)?;
+    if (attr.length as usize) < size_of::<uapi::ProgramInfo>() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "something else than a program is pinned there",
+        ));
+    }
     Ok(info.id)
 }
 
