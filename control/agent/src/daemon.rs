@@ -115,11 +115,11 @@ fn enforce(mut launch: Launch) -> Result<()> {
     let (mut store, durable) = state::revisions(state.as_deref(), launch.state.is_some(), launch.revisions)?;
     let user = words::user_name(nix::unistd::getuid());
     let following = kubernetes::follow(&launch)?;
-    if let Some(following) = &following
+    if let Some(object) = &launch.object
         && store.current().is_none()
     {
         // Nothing to begin with but what the API has: that is waited for.
-        first = following.first(&mut signals, &probes);
+        first = following.first(object, &mut signals, &probes);
         if first.is_none() {
             return Ok(());
         }
@@ -135,9 +135,7 @@ fn enforce(mut launch: Launch) -> Result<()> {
     let commits = Commits::new(store, durable, launch.config.clone(), launch.terms.clone());
     let firewall = Arc::new(LiveFirewall::new(engine, config, commits, groups));
     log_interfaces(&firewall);
-    if let Some(following) = &following {
-        following.attach(&firewall);
-    }
+    following.attach(&firewall);
     let mounted = kubernetes::watch_mounted(launch.config.as_deref(), &firewall, {
         let user = user.clone();
         move |file, firewall| reload(Some(file), &user, firewall)

@@ -9,8 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use bulkhead_config::PodSelection;
 use bulkhead_kube::mounted::{self, Mounted};
-use bulkhead_kube::{Agent, Document, InForce, Kubernetes, Origin, Place, Reason, Refusal, Settings};
+use bulkhead_kube::{
+    Agent, Document, FoundPods, InForce, Kubernetes, Origin, Place, Reason, Refusal, Settings,
+};
 use bulkhead_revisions::Source;
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
@@ -27,26 +30,22 @@ const SIGNALS: Duration = Duration::from_millis(200);
 /// How many findings a status shows; the log has all.
 const FINDINGS: usize = 5;
 
-/// Starts to follow what there is to follow.
+/// Starts to follow what there is to follow: the configuration, and the pods of its groups.
 ///
 /// # Errors
 /// If there can be no thread.
-pub fn follow(launch: &Launch) -> Result<Option<Following>> {
-    let Some(place) = launch.object.clone() else {
-        return Ok(None);
-    };
+pub fn follow(launch: &Launch) -> Result<Following> {
     let settings = Settings {
-        place: Some(place.clone()),
+        place: launch.object.clone(),
         kubeconfig: launch.kubeconfig.clone(),
         instance: launch.instance.clone().unwrap_or_else(instance),
     };
     let link = Arc::new(Link::new(launch.terms.clone()));
     let kubernetes = Kubernetes::start(settings, link.clone()).context("cannot start a thread")?;
-    Ok(Some(Following {
+    Ok(Following {
         link,
-        kubernetes,
-        place,
-    }))
+        kubernetes: Arc::new(kubernetes),
+    })
 }
 
 /// The pod's name, which is its host name too unless somebody has set another.
@@ -60,19 +59,18 @@ fn instance() -> String {
     }
 }
 
-/// An object of the API that is followed; ends when it is dropped.
+/// What is followed; ends when it is dropped.
 #[derive(Debug)]
 pub struct Following {
     link: Arc<Link>,
-    kubernetes: Kubernetes,
-    place: Place,
+    kubernetes: Arc<Kubernetes>,
 }
 
 impl Following {
     /// Waits for the first sound document; `None`: a signal to stop came first.
-    pub fn first(&self, signals: &mut Signals, probes: &Probes) -> Option<First> {
-        tracing::info!(object = %self.place, "nothing was committed yet, the first document is waited for");
-        probes.waiting(format!("waiting for a sound document in {}", self.place));
+    pub fn first(&self, place: &Place, signals: &mut Signals, probes: &Probes) -> Option<First> {
+        tracing::info!(object = %place, "nothing was committed yet, the first document is waited for");
+        probes.waiting(format!("waiting for a sound document in {place}"));
         self.link.lock().wanted = true;
         self.link.changed.notify_all();
         loop {
@@ -88,10 +86,16 @@ impl Following {
         }
     }
 
-    /// From here on documents are commits of this firewall.
+    /// From here on documents are commits of this firewall, and its groups are followed, whoever commits them.
     pub fn attach(&self, firewall: &Arc<LiveFirewall>) {
         self.link.lock().firewall = Arc::downgrade(firewall);
         self.link.changed.notify_all();
+        let kubernetes = Arc::downgrade(&self.kubernetes);
+        firewall.sources().on_change(move || {
+            if let Some(kubernetes) = kubernetes.upgrade() {
+                kubernetes.changed();
+            }
+        });
         self.kubernetes.changed();
     }
 }
@@ -101,6 +105,9 @@ impl Drop for Following {
         // Else the thread would wait for a firewall that does not come.
         self.link.lock().closed = true;
         self.link.changed.notify_all();
+        if !self.kubernetes.stop() {
+            tracing::error!("the thread that follows Kubernetes has panicked");
+        }
     }
 }
 
@@ -225,6 +232,7 @@ impl Agent for Link {
                 .collect(),
             Err(error) => vec![format!("the interfaces cannot be read: {error}")],
         };
+        let problems = [problems, firewall.sources().stale()].concat();
         Some(InForce {
             revision: revision.number,
             generation: firewall.engine().generation(),
@@ -232,6 +240,25 @@ impl Agent for Link {
             hash: revision.sha256,
             problems,
         })
+    }
+
+    fn pod_groups(&self) -> Vec<(String, PodSelection)> {
+        let firewall = self.lock().firewall.upgrade();
+        firewall.map_or_else(Vec::new, |firewall| firewall.sources().pod_selections())
+    }
+
+    fn set_pods(&self, group: &str, selection: &PodSelection, found: &FoundPods) {
+        let firewall = self.lock().firewall.upgrade();
+        if let Some(firewall) = firewall {
+            firewall.sources().set_pods(group, selection, found, &*firewall);
+        }
+    }
+
+    fn pods_unknown(&self, group: &str, selection: &PodSelection, error: &str) {
+        let firewall = self.lock().firewall.upgrade();
+        if let Some(firewall) = firewall {
+            firewall.sources().pods_unknown(group, selection, error);
+        }
     }
 }
 

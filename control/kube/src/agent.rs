@@ -3,6 +3,10 @@
 //! Owns the words that the two sides share. Knows neither the data plane nor the socket: the daemon implements [`Agent`]
 //! with its commits and its groups, tests implement it with a list.
 
+use bulkhead_config::PodSelection;
+
+use crate::group::FoundPods;
+
 /// Where a document comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -89,4 +93,13 @@ pub trait Agent: Send + Sync + 'static {
 
     /// What is in force; `None`: the firewall is not up yet.
     fn in_force(&self) -> Option<InForce>;
+
+    /// The address groups that follow pods, by name.
+    fn pod_groups(&self) -> Vec<(String, PodSelection)>;
+
+    /// The pods of a group, all of them.
+    fn set_pods(&self, group: &str, selection: &PodSelection, found: &FoundPods);
+
+    /// Nobody can say which pods there are; those that were set last are the best that is known.
+    fn pods_unknown(&self, group: &str, selection: &PodSelection, error: &str);
 }

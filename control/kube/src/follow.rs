@@ -16,11 +16,11 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use tokio::time::{Instant, interval_at, sleep_until};
 
-use crate::agent::{Agent, Document, Refusal};
+use crate::agent::{Agent, Document, Origin, Refusal};
 use crate::document;
 use crate::patience::Patience;
 use crate::place::Place;
-use crate::report::{Reported, Writer};
+use crate::report::{Reported, Unwritten, Writer};
 use crate::status::{Instance, Known, Summary};
 use crate::thread::Signals;
 
@@ -28,6 +28,8 @@ use crate::thread::Signals;
 const LOOK: Duration = Duration::from_secs(5);
 /// When a document that may pass later is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How often it is tried to take the status away: somebody else may write meanwhile.
+const FAREWELLS: usize = 3;
 /// How long what was written is not written again, whatever the object says: the API may take it and keep it to itself.
 const INSIST: Duration = Duration::from_secs(60);
 /// A watch that the server does not end is dead. Noticed so much later at most, and five seconds.
@@ -246,7 +248,7 @@ impl Follower {
             outcome = self.writer.entry(Some(&entry)).await;
             self.written = outcome.is_ok().then(|| (entry.clone(), Instant::now()));
         }
-        if self.place.origin == crate::agent::Origin::Firewall && outcome.is_ok() {
+        if self.place.origin == Origin::Firewall && outcome.is_ok() {
             let before = self
                 .summarized
                 .as_ref()
@@ -284,13 +286,42 @@ impl Follower {
         }
     }
 
-    /// Takes the entry away: whoever stops does not degrade the others.
+    /// Takes the entry away: whoever stops does not degrade the others. The last one says that nobody is left.
     async fn leave(&self) {
-        if let Some((_, _)) = self.written.as_ref().filter(|_| !self.away)
-            && let Err(error) = self.writer.entry(None).await
-        {
-            tracing::warn!(object = %self.place, error, "cannot take the status away");
+        if self.written.is_none() || self.away {
+            return;
         }
+        let mut outcome = Ok(());
+        for _ in 0..FAREWELLS {
+            outcome = self.try_to_leave().await;
+            if outcome.is_ok() {
+                return;
+            }
+        }
+        if let Err(error) = outcome {
+            tracing::warn!(object = %self.place, error, "cannot take the status away, it goes after a while");
+        }
+    }
+
+    async fn try_to_leave(&self) -> Result<(), Unwritten> {
+        // What the watch has seen last may be older than what was written last.
+        let Some(object) = self.writer.read().await? else {
+            return Ok(());
+        };
+        let now = Timestamp::now();
+        let reported = Reported::read(&self.place, &object);
+        let others = |instance: &&Instance| instance.name != self.instance && !instance.is_expired(now);
+        let others: Vec<Instance> = reported.instances.iter().filter(others).cloned().collect();
+        match others.is_empty() {
+            true => self.writer.last(&object).await?,
+            false => self.writer.entry(None).await?,
+        }
+        if self.place.origin == Origin::ConfigMap {
+            return Ok(());
+        }
+        self.writer
+            .summary(&Summary::of(&others, &reported.summary, now))
+            .await
     }
 }
 

@@ -40,6 +40,20 @@ pub const PERMISSIONS: &[Permission] = &[
         when: "--firewall-resource",
     },
     Permission {
+        group: "",
+        resource: "pods",
+        verbs: &["list", "watch"],
+        one_object: false,
+        when: "address groups with `pods`",
+    },
+    Permission {
+        group: "",
+        resource: "namespaces",
+        verbs: &["list", "watch"],
+        one_object: false,
+        when: "address groups with `namespaceSelector`",
+    },
+    Permission {
         group: "events.k8s.io",
         resource: "events",
         verbs: &["create"],

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::{Client, Resource as _};
 use serde_json::{Value, json};
@@ -112,12 +112,44 @@ impl Writer {
         self.api.clone()
     }
 
+    /// The object as it is now; `None`: there is none.
+    ///
+    /// # Errors
+    /// If the API does not say.
+    pub async fn read(&self) -> Result<Option<DynamicObject>, Unwritten> {
+        // A list of one: what a watch needs is permitted, and nothing else is asked for.
+        let one = ListParams::default().fields(&format!("metadata.name={}", self.place.name));
+        let list = within(self.api.list(&one)).await?;
+        Ok(list.items.into_iter().next())
+    }
+
     /// Writes the instance's own entry; `None` takes it away.
     ///
     /// # Errors
     /// If the API does not take it.
     pub async fn entry(&self, entry: Option<&Instance>) -> Result<(), Unwritten> {
         self.entry_of(&self.instance, entry).await
+    }
+
+    /// Takes the last entry away. Applied without its last part a list is null for some API servers, and refused; so the list is
+    /// written empty, unless the object has changed meanwhile.
+    ///
+    /// # Errors
+    /// If the API does not take it.
+    pub async fn last(&self, object: &DynamicObject) -> Result<(), Unwritten> {
+        if self.place.origin == Origin::ConfigMap {
+            return self.entry(None).await;
+        }
+        let version = &object.metadata.resource_version;
+        let empty = json!({ "metadata": { "resourceVersion": version }, "status": { "instances": [] } });
+        let patch = Patch::Merge(&empty);
+        let how = PatchParams {
+            field_manager: Some(manager(&self.instance)),
+            ..PatchParams::default()
+        };
+        within(self.api.patch_status(&self.place.name, &how, &patch))
+            .await
+            .map(drop)
     }
 
     /// Takes the entry of a dead instance away.
@@ -170,17 +202,11 @@ impl Writer {
         fields["kind"] = json!(resource.kind);
         fields["metadata"]["name"] = json!(self.place.name);
         let (how, what) = (PatchParams::apply(manager).force(), Patch::Apply(&fields));
-        let written = async {
-            match status {
-                true => self.api.patch_status(&self.place.name, &how, &what).await,
-                false => self.api.patch(&self.place.name, &how, &what).await,
-            }
+        match status {
+            true => within(self.api.patch_status(&self.place.name, &how, &what)).await?,
+            false => within(self.api.patch(&self.place.name, &how, &what)).await?,
         };
-        match tokio::time::timeout(LONGEST, written).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(said(&error)),
-            Err(_) => Err(format!("no answer within {} s", LONGEST.as_secs())),
-        }
+        Ok(())
     }
 
     /// Writes an event about the object.
@@ -248,8 +274,13 @@ async fn publish(
         ..Event::default()
     };
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    match tokio::time::timeout(LONGEST, api.create(&PostParams::default(), &event)).await {
-        Ok(Ok(_)) => Ok(()),
+    within(api.create(&PostParams::default(), &event)).await.map(drop)
+}
+
+/// Waits for an answer, but not for ever.
+async fn within<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, Unwritten> {
+    match tokio::time::timeout(LONGEST, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(said(&error)),
         Err(_) => Err(format!("no answer within {} s", LONGEST.as_secs())),
     }

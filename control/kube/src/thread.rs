@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::agent::Agent;
 use crate::follow::{describe, follow};
+use crate::group::follow_groups;
 use crate::patience::Patience;
 use crate::place::Place;
 
@@ -104,28 +105,29 @@ impl Kubernetes {
     }
 }
 
-impl Drop for Kubernetes {
-    fn drop(&mut self) {
-        if !self.stop() {
-            tracing::error!("the thread that follows Kubernetes has panicked");
+async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
+    // Where nothing is to be followed the API is none of our business.
+    let stop = signals.clone();
+    while settings.place.is_none() && agent.pod_groups().is_empty() {
+        tokio::select! {
+            () = stop.stop() => return,
+            () = signals.changed() => {}
         }
     }
-}
-
-async fn run(settings: Settings, agent: Arc<dyn Agent>, signals: Signals) {
     let Some(client) = connect(&settings, &signals).await else {
         return;
     };
     let mut tasks = JoinSet::new();
     if let Some(place) = settings.place.clone() {
         tasks.spawn(follow(
-            client,
+            client.clone(),
             place,
             settings.instance.clone(),
-            agent,
+            agent.clone(),
             signals.clone(),
         ));
     }
+    tasks.spawn(follow_groups(client, agent, signals.clone()));
     signals.stop().await;
     let ended = async { while tasks.join_next().await.is_some() {} };
     // What is not written by then is a dead instance's entry, which others remove.

@@ -1,12 +1,14 @@
-//! A firewall that is a list, and an API server that is a real one.
+//! A firewall that is a list, and an API server that is a real one. Each test binary uses its own part.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use bulkhead_config::PodSelection;
 use bulkhead_kube::rbac::PERMISSIONS;
-use bulkhead_kube::{Agent, Document, InForce, Kubernetes, Place, Reason, Refusal, Settings, crd};
+use bulkhead_kube::{Agent, Document, FoundPods, InForce, Kubernetes, Place, Reason, Refusal, Settings, crd};
 use bulkhead_kube_env::{Client, KubeEnv, Options, User};
 use serde_json::{Value, json};
 
@@ -25,6 +27,19 @@ pub struct Recorder {
 struct Recorded {
     commits: Vec<(Document, Instant)>,
     refusals: usize,
+    selections: Vec<(String, PodSelection)>,
+    found: BTreeMap<String, Found>,
+}
+
+/// What was said of the pods of a group.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The last pods.
+    pub pods: FoundPods,
+    /// How often there were others.
+    pub times: usize,
+    /// Why they may be others by now.
+    pub unknown: Option<String>,
 }
 
 impl Recorder {
@@ -35,6 +50,18 @@ impl Recorder {
             .unwrap_or_else(PoisonError::into_inner)
             .commits
             .clone()
+    }
+
+    /// Follows the pods of a group.
+    pub fn select(&self, group: &str, selection: PodSelection) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.selections.push((group.to_owned(), selection));
+    }
+
+    /// What was said of a group; `None`: nothing.
+    pub fn found(&self, group: &str) -> Option<Found> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.found.get(group).cloned()
     }
 
     /// How many documents were refused.
@@ -81,6 +108,26 @@ impl Agent for Recorder {
             by: "test".to_owned(),
             problems: Vec::new(),
         })
+    }
+
+    fn pod_groups(&self) -> Vec<(String, PodSelection)> {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .selections
+            .clone()
+    }
+
+    fn set_pods(&self, group: &str, _selection: &PodSelection, found: &FoundPods) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = recorded.found.entry(group.to_owned()).or_default();
+        (entry.pods, entry.unknown) = (found.clone(), None);
+        entry.times += 1;
+    }
+
+    fn pods_unknown(&self, group: &str, _selection: &PodSelection, error: &str) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.found.entry(group.to_owned()).or_default().unknown = Some(error.to_owned());
     }
 }
 
@@ -155,15 +202,25 @@ pub fn define(admin: &Client) -> Result<()> {
 
 /// An instance that follows an object with the permissions of [`USER`].
 pub fn follow(config: PathBuf, place: Place, name: &str) -> Result<(Kubernetes, Arc<Recorder>)> {
+    let recorder = Arc::new(Recorder::default());
+    Ok((start(config, Some(place), name, &recorder)?, recorder))
+}
+
+/// The same for a firewall that is there already.
+pub fn start(
+    config: PathBuf,
+    place: Option<Place>,
+    name: &str,
+    recorder: &Arc<Recorder>,
+) -> Result<Kubernetes> {
     // The second time there is one.
     let _ = tracing_subscriber::fmt().with_test_writer().try_init();
-    let recorder = Arc::new(Recorder::default());
     let settings = Settings {
-        place: Some(place),
+        place,
         kubeconfig: Some(config),
         instance: name.to_owned(),
     };
-    Ok((Kubernetes::start(settings, recorder.clone())?, recorder))
+    Ok(Kubernetes::start(settings, recorder.clone())?)
 }
 
 /// Asks until there is an answer.

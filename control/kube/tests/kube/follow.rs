@@ -1,13 +1,11 @@
 //! Objects of a real API server as the configuration: committed, refused, reported.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
+use crate::common::{USER, define, document, eventually, follow, server, spec};
 use anyhow::{Context as _, Result};
 use bulkhead_kube::{ANNOTATION, Place};
 use bulkhead_kube_env::Client;
-use common::{USER, define, document, eventually, follow, server, spec};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -198,6 +196,9 @@ fn kube_two_instances_follow_a_firewall_and_do_not_fight() -> Result<()> {
     assert_eq!(alone["instances"].as_array().map(Vec::len), Some(1));
     assert_eq!(alone["instances"][0]["name"], "fw-1");
     assert!(other.stop(), "the thread ended well");
+    let nobody = status(&|status| status["applied"] == "0/0")?;
+    assert!(is(&nobody, "Ready", "False", "NoInstance"), "{nobody:#}");
+    assert_eq!(nobody["instances"], json!([]));
     Ok(())
 }
 
