@@ -114,7 +114,7 @@ async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
             () = signals.changed() => {}
         }
     }
-    let Some(client) = connect(&settings, &signals).await else {
+    let Some(client) = connect(&settings, &*agent, &signals).await else {
         return;
     };
     let mut tasks = JoinSet::new();
@@ -135,7 +135,7 @@ async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
 }
 
 /// A client; `None`: the daemon stops first. A kubeconfig or a service account may be there a moment later.
-async fn connect(settings: &Settings, signals: &Signals) -> Option<Client> {
+async fn connect(settings: &Settings, agent: &dyn Agent, signals: &Signals) -> Option<Client> {
     let mut patience = Patience::default();
     let mut said = String::new();
     loop {
@@ -146,6 +146,10 @@ async fn connect(settings: &Settings, signals: &Signals) -> Option<Client> {
         if error != said {
             tracing::error!(error, "cannot reach the Kubernetes API, it is tried again");
             said = error;
+        }
+        // Not a word from the API yet: what a restart has brought along may be old.
+        for (group, selection) in agent.pod_groups() {
+            agent.pods_unknown(&group, &selection, &said);
         }
         let wait = patience.next().unwrap_or(FAREWELL);
         tokio::select! {

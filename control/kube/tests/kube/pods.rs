@@ -213,3 +213,29 @@ fn kube_a_thousand_pods_are_a_few_steps() -> Result<()> {
     assert!(kubernetes.stop(), "the thread ended well");
     Ok(())
 }
+
+#[test]
+fn kube_members_from_before_are_said_to_be_old_until_the_api_is_found() -> Result<()> {
+    let env = server()?;
+    let admin = env.client("admin")?;
+    create(
+        &admin,
+        "default",
+        "pay-0",
+        "pay",
+        Some(&network_status(&["192.0.2.7"])),
+    )?;
+    let directory = tempfile::tempdir()?;
+    let config = directory.path().join("kubeconfig");
+    let firewall = Arc::new(Recorder::default());
+    firewall.select("pay", selection("app=pay", None));
+    let kubernetes = start(config.clone(), None, "fw-0", &firewall)?;
+    let why = eventually("the loss is told", || {
+        Ok(firewall.found("pay").and_then(|found| found.unknown))
+    })?;
+    assert!(why.contains("kubeconfig"), "{why}");
+    std::fs::copy(env.kubeconfig_file(USER)?, &config)?;
+    expect(&firewall, "pay", &["192.0.2.7"], 0)?;
+    assert!(kubernetes.stop(), "the thread ended well");
+    Ok(())
+}
