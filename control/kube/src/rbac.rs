@@ -11,8 +11,28 @@ pub struct Permission {
     pub verbs: &'static [&'static str],
     /// Whether the role may name the one object: `resourceNames`.
     pub one_object: bool,
-    /// When it is needed.
-    pub when: &'static str,
+    /// For which of these it is needed.
+    pub needs: &'static [Need],
+}
+
+/// What somebody uses this crate for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// `--config-map`
+    ConfigMap,
+    /// `--firewall-resource`
+    Firewall,
+    /// Address groups with `pods`.
+    Pods,
+    /// Address groups with `namespaceSelector`.
+    NamespaceSelector,
+}
+
+/// The permissions that some uses take together.
+pub fn permissions(needs: &[Need]) -> impl Iterator<Item = &'static Permission> {
+    PERMISSIONS
+        .iter()
+        .filter(|permission| permission.needs.iter().any(|need| needs.contains(need)))
 }
 
 /// All permissions.
@@ -23,41 +43,41 @@ pub const PERMISSIONS: &[Permission] = &[
         // A status is annotations of the object itself.
         verbs: &["list", "watch", "patch"],
         one_object: true,
-        when: "--config-map",
+        needs: &[Need::ConfigMap],
     },
     Permission {
         group: "bulkhead.dev",
         resource: "firewalls",
         verbs: &["list", "watch"],
         one_object: true,
-        when: "--firewall-resource",
+        needs: &[Need::Firewall],
     },
     Permission {
         group: "bulkhead.dev",
         resource: "firewalls/status",
         verbs: &["patch"],
         one_object: true,
-        when: "--firewall-resource",
+        needs: &[Need::Firewall],
     },
     Permission {
         group: "",
         resource: "pods",
         verbs: &["list", "watch"],
         one_object: false,
-        when: "address groups with `pods`",
+        needs: &[Need::Pods],
     },
     Permission {
         group: "",
         resource: "namespaces",
         verbs: &["list", "watch"],
         one_object: false,
-        when: "address groups with `namespaceSelector`",
+        needs: &[Need::NamespaceSelector],
     },
     Permission {
         group: "events.k8s.io",
         resource: "events",
         verbs: &["create"],
         one_object: false,
-        when: "--config-map, --firewall-resource",
+        needs: &[Need::ConfigMap, Need::Firewall],
     },
 ];

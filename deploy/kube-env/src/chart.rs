@@ -89,15 +89,10 @@ pub fn rendered(parts: &Parts, root: &Path) -> Result<Vec<Rendered>> {
     Ok(files)
 }
 
-/// helm installs definitions from the chart alone; where they are generated, they lie beside the plain manifests.
+/// helm installs definitions from the chart alone; they are generated beside the plain manifests (`bulkhead crds`).
 fn definitions(root: &Path) -> Result<Vec<Rendered>> {
     let directory = root.join(DEFINITIONS);
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        // Nothing is generated in this tree.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot list {}", directory.display())),
-    };
+    let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
