@@ -296,15 +296,11 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     helm(&["uninstall", RELEASE])?;
     assert_eq!(admin.get(&deployment)?.status, 404);
 
-    // The other end of the rights: everything that groups of pods and MultiNetworkPolicies need, of the whole cluster, and still
-    // nothing else. And a configuration that is only mounted needs no rights at all.
-    upgrade(&values("multi-network-policies"), &[])?;
+    // The other end of the rights: everything that groups of pods need, of the whole cluster, and still nothing else. And a
+    // configuration that is only mounted needs no rights at all.
+    upgrade(&values("existing-configuration"), &[])?;
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "tenants")?)?;
-    for path in [
-        "/api/v1/pods",
-        "/api/v1/namespaces",
-        "/apis/k8s.cni.cncf.io/v1beta1/multi-networkpolicies",
-    ] {
+    for path in ["/api/v1/pods", "/api/v1/namespaces"] {
         firewall.get(path)?.expect(200).with_context(|| path.to_owned())?;
     }
     for path in [

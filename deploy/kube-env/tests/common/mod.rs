@@ -170,7 +170,6 @@ pub fn define(env: &KubeEnv) -> Result<()> {
             }}},
         },
     });
-    let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let definitions = [
         (
             "k8s.cni.cncf.io",
@@ -178,13 +177,6 @@ pub fn define(env: &KubeEnv) -> Result<()> {
             "NetworkAttachmentDefinition",
             "network-attachment-definitions",
             attachment,
-        ),
-        (
-            "k8s.cni.cncf.io",
-            "v1beta1",
-            "MultiNetworkPolicy",
-            "multi-networkpolicies",
-            anything,
         ),
         (
             "monitoring.coreos.com",
