@@ -192,7 +192,6 @@ impl Agent for Link {
             );
             return Err(refusal(Reason::Superseded, &message));
         }
-        judge(document, &self.terms)?;
         let committed = firewall.commit(Proposal {
             document: document.text.clone(),
             file: document.name.clone(),
@@ -211,7 +210,11 @@ impl Agent for Link {
                 }
                 Ok(())
             }
-            Err(CommitError::Refused(refused)) => Err(refusal(Reason::Invalid, &findings(&refused))),
+            // Once more, to tell what is wrong from what may pass; if it is sound by now, it passed.
+            Err(CommitError::Refused(refused)) => {
+                let again = judge(document, &self.terms).err();
+                Err(again.unwrap_or_else(|| refusal(Reason::Failed, &findings(&refused))))
+            }
             Err(error @ CommitError::Conflict(_)) => {
                 Err(refusal(Reason::AwaitingConfirmation, &error.to_string()))
             }

@@ -1,4 +1,4 @@
-//! Which configuration the daemon begins with: its file, or the revision that was committed last.
+//! Which configuration the daemon begins with: its file, what the Kubernetes API has, or the revision that was committed last.
 //!
 //! The file is the source of truth at the first start. Later the last committed revision is used, unless the file has
 //! changed since it was last taken: whoever edits the file and restarts means it, and whoever committed something else
@@ -54,7 +54,10 @@ pub fn choose(
                 configuration: Configuration::read(file, terms)?.check_interfaces(terms)?,
                 source: Source::File,
             },
-            (None, None) => bail!("nothing was committed yet; name a configuration with --config"),
+            (None, None) => bail!(
+                "nothing was committed yet; name a configuration with --config, or in Kubernetes with --config-map or \
+                 --firewall-resource"
+            ),
         };
         return Ok(taken(first, user, now_ms, "this is the first start"));
     };
