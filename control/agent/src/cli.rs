@@ -48,6 +48,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Print the definitions of the custom resources, for `kubectl apply`
+    Crds,
     /// Show what the running firewall knows
     #[command(subcommand)]
     Show(Show),

@@ -30,6 +30,7 @@ use signal_hook::iterator::Signals;
 use crate::configuration::Configuration;
 use crate::firewall::{Asked, Firewall as _};
 use crate::groups::{Groups, Tables};
+use crate::kubernetes;
 use crate::launch::{self, Launch, Listen, ManagementInterface, RunArgs};
 use crate::live::{CommitError, Commits, LiveFirewall, Proposal, log_error, now_ms};
 use crate::log::{self, LogFormat};
@@ -38,7 +39,7 @@ use crate::pins::{self, OnExit};
 use crate::probes::{Probes, http};
 use crate::report::Committed;
 use crate::server::Claim;
-use crate::startup::Beginning;
+use crate::startup::{Beginning, First};
 use crate::{notify, startup, state, translate, words};
 
 /// Runs until SIGTERM or SIGINT.
@@ -104,12 +105,25 @@ fn enforce(mut launch: Launch) -> Result<()> {
         let Some(read) = waiting::patiently(terms, &mut signals, &probes, read)? else {
             return Ok(());
         };
-        first = Some(read);
+        first = Some(First {
+            configuration: read,
+            source: Source::File,
+        });
     }
     let claim = Claim::new(&launch.socket)?;
     let state = state::directory(launch.state.as_deref())?;
     let (mut store, durable) = state::revisions(state.as_deref(), launch.state.is_some(), launch.revisions)?;
     let user = words::user_name(nix::unistd::getuid());
+    let following = kubernetes::follow(&launch)?;
+    if let Some(object) = &launch.object
+        && store.current().is_none()
+    {
+        // Nothing to begin with but what the API has: that is waited for.
+        first = following.first(object, &mut signals, &probes);
+        if first.is_none() {
+            return Ok(());
+        }
+    }
     let started = waiting::patiently(&launch.terms, &mut signals, &probes, || {
         start(&launch, first.take(), &mut store, &user, state.as_deref())
     })?;
@@ -121,6 +135,11 @@ fn enforce(mut launch: Launch) -> Result<()> {
     let commits = Commits::new(store, durable, launch.config.clone(), launch.terms.clone());
     let firewall = Arc::new(LiveFirewall::new(engine, config, commits, groups));
     log_interfaces(&firewall);
+    following.attach(&firewall);
+    let mounted = kubernetes::watch_mounted(launch.config.as_deref(), &firewall, {
+        let user = user.clone();
+        move |file, firewall| reload(Some(file), &user, firewall)
+    });
     let deadline = watch_deadline(&firewall, probes.pulse("bulkhead-confirm"))?;
     let sources = keep_groups(&firewall, probes.pulse("bulkhead-groups"))?;
     let server = claim.serve(firewall.clone())?;
@@ -153,6 +172,7 @@ fn enforce(mut launch: Launch) -> Result<()> {
     }
     notify::stopping();
     waiting::drain(launch.drain, &mut signals, &probes);
+    drop((mounted, following));
     // Nobody asks any more, so nobody holds the firewall; with the engine go the event channel and its thread.
     drop(served);
     drop(server);
@@ -192,7 +212,7 @@ fn enforce(mut launch: Launch) -> Result<()> {
 /// enforces it is taken off.
 fn start(
     launch: &Launch,
-    first: Option<Configuration>,
+    first: Option<First>,
     store: &mut Store,
     user: &str,
     state: Option<&Path>,
@@ -209,7 +229,7 @@ fn start(
 /// one that should come back for want of a confirmation; the deadline stands.
 fn start_some(
     launch: &Launch,
-    first: Option<Configuration>,
+    first: Option<First>,
     store: &mut Store,
     user: &str,
     state: Option<&Path>,

@@ -1,7 +1,7 @@
-//! Address groups that change while the firewall runs: by feeds, by DNS and by hand.
+//! Address groups that change while the firewall runs: by feeds, by DNS, by pods and by hand.
 //!
 //! Owns where members come from; the engine owns what is in force. Each source of a named group is a hidden dynamic group of the data
-//! plane, `NAME/feed`, `NAME/dns` and `NAME/manual`, nested in the static group `NAME`, so that `except` and nesting hold for
+//! plane, `NAME/feed`, `NAME/dns`, `NAME/pods` and `NAME/manual`, nested in the static group `NAME`, so that `except` and nesting hold for
 //! all of them alike. One thread keeps the time table; fetches and lookups run in threads of their own, since a server may
 //! take its time. A change is in force first and on the disk second; a start takes what the disk has, so that a quarantine is not
 //! empty while its server is away. Assumes that nobody else changes the hidden groups. Lock order: the configuration, then
@@ -10,6 +10,7 @@
 mod feeds;
 mod manual;
 mod names;
+mod pods;
 mod show;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use bulkhead_config::{Config, IpPrefix};
@@ -30,6 +31,7 @@ use bulkhead_feeds::store::{self, Saved};
 use self::feeds::FeedState;
 use self::manual::Manual;
 use self::names::NamesState;
+use self::pods::PodsState;
 
 pub use self::show::redacted;
 
@@ -51,18 +53,21 @@ pub enum Source {
     Feed,
     /// Names.
     Dns,
+    /// Pods.
+    Pods,
     /// By hand.
     Manual,
 }
 
 impl Source {
-    const ALL: [Self; 3] = [Self::Feed, Self::Dns, Self::Manual];
+    const ALL: [Self; 4] = [Self::Feed, Self::Dns, Self::Pods, Self::Manual];
 
     /// As users see it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Feed => "feed",
             Self::Dns => "dns",
+            Self::Pods => "pods",
             Self::Manual => "manual",
         }
     }
@@ -77,6 +82,7 @@ impl Source {
         let has = |source: &Self| match source {
             Self::Feed => group.feed.is_some(),
             Self::Dns => !group.dns.is_empty(),
+            Self::Pods => group.pods.is_some(),
             Self::Manual => true,
         };
         Self::ALL
@@ -120,12 +126,15 @@ pub struct Groups {
     written: Mutex<BTreeMap<PathBuf, u64>>,
     /// Something is due earlier than was thought, or a worker is free.
     wake: Condvar,
+    /// Whom to tell of another configuration.
+    observer: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
 struct State {
     feeds: BTreeMap<String, FeedState>,
     names: BTreeMap<String, NamesState>,
+    pods: BTreeMap<String, PodsState>,
     manual: BTreeMap<String, Manual>,
     /// Counts the sources that ever were, so that a worker knows its own.
     tickets: u64,
@@ -154,6 +163,7 @@ impl Groups {
             turns: AtomicU64::new(0),
             written: Mutex::default(),
             wake: Condvar::new(),
+            observer: OnceLock::new(),
         };
         groups.lock().follow(&groups, config, Others::Forget);
         Arc::new(groups)
@@ -201,6 +211,14 @@ impl Groups {
         state.synchronize(tables);
         drop(state);
         self.wake.notify_all();
+        if let Some(observer) = self.observer.get() {
+            observer();
+        }
+    }
+
+    /// Has somebody told of every configuration from here on; the first one who asks.
+    pub fn on_change(&self, observer: impl Fn() + Send + Sync + 'static) {
+        let _ = self.observer.set(Box::new(observer));
     }
 
     /// Keeps the time table until [`Groups::close`]. Changes go to `tables` as long as it lives.
@@ -332,6 +350,7 @@ impl State {
     /// Takes over the sources of a configuration; members stay where the source does.
     fn follow(&mut self, groups: &Groups, config: &Config, others: Others) {
         let (mut feeds, mut names, mut manual) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut pods = BTreeMap::new();
         for group in named(config) {
             let name = &group.name;
             if let Some(feed) = &group.feed {
@@ -349,6 +368,11 @@ impl State {
                     NamesState::follow(before, &group.dns, saved, ticket),
                 );
             }
+            if let Some(selection) = &group.pods {
+                let before = self.pods.remove(name);
+                let saved = || groups.kept(name, Source::Pods);
+                pods.insert(name.clone(), PodsState::follow(before, selection, saved));
+            }
             let entries = self.manual.remove(name);
             let entries = entries.unwrap_or_else(|| Manual::new(groups.kept(name, Source::Manual).members));
             manual.insert(name.clone(), entries);
@@ -356,16 +380,20 @@ impl State {
         if others == Others::Keep {
             feeds.append(&mut self.feeds);
             names.append(&mut self.names);
+            pods.append(&mut self.pods);
             manual.append(&mut self.manual);
         }
         (self.feeds, self.names, self.manual) = (feeds, names, manual);
+        self.pods = pods;
     }
 
     fn in_force(&self) -> impl Iterator<Item = &InForce> {
         let feeds = self.feeds.values().map(|feed| &feed.in_force);
         let names = self.names.values().map(|names| &names.in_force);
+        let pods = self.pods.values().map(|pods| &pods.in_force);
         feeds
             .chain(names)
+            .chain(pods)
             .chain(self.manual.values().map(|manual| &manual.in_force))
     }
 
@@ -381,6 +409,10 @@ impl State {
                 let names = self.names.get(group).filter(|names| unknown(&names.in_force));
                 names.map(NamesState::members)
             }
+            "pods" => {
+                let pods = self.pods.get(group).filter(|pods| unknown(&pods.in_force));
+                pods.map(|pods| pods.members.clone())
+            }
             _ => {
                 let manual = self.manual.get(group).filter(|manual| unknown(&manual.in_force));
                 manual.map(Manual::members)
@@ -395,9 +427,13 @@ impl State {
         let feeds = self.feeds.iter().filter(|(_, feed)| !feed.in_force.get());
         let names = self.names.iter().filter(|(_, names)| !names.in_force.get());
         let manual = self.manual.iter().filter(|(_, manual)| !manual.in_force.get());
+        let pods = self.pods.iter().filter(|(_, pods)| !pods.in_force.get());
         let all = feeds
             .map(|(group, feed)| (hidden(group, Source::Feed), feed.members.all(), &feed.in_force))
             .chain(names.map(|(group, names)| (hidden(group, Source::Dns), names.members(), &names.in_force)))
+            .chain(
+                pods.map(|(group, pods)| (hidden(group, Source::Pods), pods.members.clone(), &pods.in_force)),
+            )
             .chain(
                 manual.map(|(group, manual)| {
                     (hidden(group, Source::Manual), manual.members(), &manual.in_force)

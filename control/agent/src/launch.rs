@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_config::{Overrides, nearest};
+use bulkhead_kube::Place;
 use serde::Serialize;
 
 pub use self::args::RunArgs;
@@ -68,6 +69,12 @@ struct Chosen {
 pub struct Launch {
     /// The configuration file.
     pub config: Option<PathBuf>,
+    /// The object of the Kubernetes API that has the configuration, in place of a file.
+    pub object: Option<Place>,
+    /// How to reach the API; `None`: as a pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// What this instance is called, if it was said.
+    pub instance: Option<String>,
     /// The state directory, if it was named.
     pub state: Option<PathBuf>,
     /// Revisions to keep.
@@ -151,8 +158,13 @@ pub fn resolve(
         wait: false,
         listening_on: None,
     };
+    let config_map = read.read(Key::ConfigMap, Place::config_map);
+    let firewall = read.read(Key::FirewallResource, Place::firewall);
     let launch = Launch {
         config: read.read(Key::Config, path),
+        object: config_map.or(firewall),
+        kubeconfig: read.read(Key::Kubeconfig, path),
+        instance: read.read(Key::Instance, values::instance),
         state: read.read(Key::State, path),
         revisions: read
             .read(Key::Revisions, values::revisions)
@@ -183,10 +195,25 @@ pub fn resolve(
                 .to_owned(),
         );
     }
-    if launch.config.is_none() && launch.state.is_none() {
+    // Also one that cannot be counts as said: that is its own fault.
+    let said = |keys: &[Key]| -> Vec<&Chosen> {
+        let given = chosen.iter().filter(|chosen| chosen.value.is_some());
+        given
+            .filter(|chosen| keys.contains(&chosen.setting.key))
+            .collect()
+    };
+    let sources = said(&[Key::Config, Key::ConfigMap, Key::FirewallResource]);
+    if sources.len() > 1 {
+        let origins: Vec<String> = sources.iter().map(|source| source.origin.to_string()).collect();
+        problems.push(format!(
+            "{} each say where the configuration is, and it is in one place; leave all but one of them out",
+            origins.join(" and ")
+        ));
+    }
+    if sources.is_empty() && said(&[Key::State]).is_empty() {
         problems.push(
-            "there is no configuration; name one with --config or BULKHEAD_CONFIG, or a state directory that has revisions \
-             with --state or BULKHEAD_STATE"
+            "there is no configuration; name one with --config or BULKHEAD_CONFIG, in Kubernetes with --config-map or \
+             --firewall-resource, or a state directory that has revisions with --state or BULKHEAD_STATE"
                 .to_owned(),
         );
     }

@@ -19,9 +19,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Begins to log. `RUST_LOG` chooses what; without it, everything from `info` up.
+/// Everything from `info` up, but not every single attempt to reach an API server that is away: whoever follows it says so once.
+const DEFAULT: &str = "info,kube_client=off,kube_runtime=off";
+
+/// Begins to log. `RUST_LOG` chooses what; without it, [`DEFAULT`].
 pub fn init(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

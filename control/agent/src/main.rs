@@ -20,6 +20,7 @@ mod firewall;
 mod fixture;
 mod groups;
 mod hint;
+mod kubernetes;
 mod launch;
 mod live;
 mod log;
@@ -111,6 +112,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Rollback(args) => commands::rollback(args)?,
         Command::History(args) => commands::history(&args)?,
         Command::Diff(args) => commands::diff(args)?,
+        Command::Crds => output::print(&bulkhead_kube::crd::yaml().map_err(anyhow::Error::msg)?)?,
         Command::Schema => output::print(&output::json(&bulkhead_config::json_schema())?)?,
         Command::Show(what) => commands::show(what)?,
         Command::Clear(what) => commands::clear(what)?,

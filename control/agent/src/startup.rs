@@ -1,4 +1,4 @@
-//! Which configuration the daemon begins with: its file, or the revision that was committed last.
+//! Which configuration the daemon begins with: its file, what the Kubernetes API has, or the revision that was committed last.
 //!
 //! The file is the source of truth at the first start. Later the last committed revision is used, unless the file has
 //! changed since it was last taken: whoever edits the file and restarts means it, and whoever committed something else
@@ -25,36 +25,53 @@ pub struct Beginning {
     pub reason: String,
 }
 
-/// Decides. `first` is the file, judged already, if nobody saw a revision; `terms` what documents are judged by; `user` is who runs the daemon, `now_ms` the wall
-/// clock.
+/// What a first start begins with, judged already.
+#[derive(Debug)]
+pub struct First {
+    /// The configuration.
+    pub configuration: Configuration,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// Decides. `first` is what to begin with if nobody saw a revision; `terms` is what documents are judged by, `user` who runs
+/// the daemon, `now_ms` the wall clock.
 ///
 /// # Errors
 /// [`Refused`] if there is nothing sound to begin with.
 pub fn choose(
     file: Option<&Path>,
-    first: Option<Configuration>,
+    first: Option<First>,
     store: &Store,
     terms: &Terms,
     user: &str,
     now_ms: u64,
 ) -> Result<Beginning> {
     let Some(current) = store.current() else {
-        let Some(file) = file else {
-            bail!("nothing was committed yet; name a configuration with --config");
+        let first = match (first, file) {
+            (Some(first), _) => first,
+            (None, Some(file)) => First {
+                configuration: Configuration::read(file, terms)?.check_interfaces(terms)?,
+                source: Source::File,
+            },
+            (None, None) => bail!(
+                "nothing was committed yet; name a configuration with --config, or in Kubernetes with --config-map or \
+                 --firewall-resource"
+            ),
         };
-        let configuration = match first {
-            Some(configuration) => configuration,
-            None => Configuration::read(file, terms)?.check_interfaces(terms)?,
-        };
-        return Ok(from_file(configuration, user, now_ms, "this is the first start"));
+        return Ok(taken(first, user, now_ms, "this is the first start"));
     };
     let unchanged = match file {
         None => "no file was named".to_owned(),
         Some(file) => match changed(file, current, terms) {
             Ok(None) => format!("{} has not changed since it was taken", file.display()),
             Ok(Some(configuration)) => {
-                return Ok(from_file(
-                    *configuration,
+                let first = First {
+                    configuration: *configuration,
+                    source: Source::File,
+                };
+                return Ok(taken(
+                    first,
                     user,
                     now_ms,
                     "the file has changed since it was taken",
@@ -113,13 +130,17 @@ fn changed(file: &Path, current: &Revision, terms: &Terms) -> Result<Option<Box<
     Ok(Some(Box::new(configuration)))
 }
 
-fn from_file(configuration: Configuration, user: &str, now_ms: u64, reason: &str) -> Beginning {
+fn taken(first: First, user: &str, now_ms: u64, reason: &str) -> Beginning {
+    let First {
+        configuration,
+        source,
+    } = first;
     let draft = Draft {
         time_ms: now_ms,
         author: user.to_owned(),
         user: user.to_owned(),
         comment: String::new(),
-        source: Source::File,
+        source,
         file: configuration.parsed.config.file.clone(),
         repeats: None,
         taken: Some(digest(configuration.source.as_bytes())),

@@ -13,7 +13,7 @@ mod size;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use self::groups::{ClientCertificate, Feed, Group};
+pub use self::groups::{ClientCertificate, Feed, Group, PodSelection};
 pub use self::nat::{
     DestinationRule, Persistent, Pool, PoolAlarm, PoolId, PoolUse, SourceRule, SourceTranslation, StaticRule,
 };

@@ -41,10 +41,10 @@ mod yaml;
 pub use address::{IpPrefix, IpRange, Member};
 pub use config::{
     ClientCertificate, Config, DestinationRule, EarlyAgeing, Excess, Extent, Feed, Group, GroupId,
-    IcmpScreen, Interface, InterfaceAddress, InterfaceId, Mss, Persistent, Policy, Pool, PoolAlarm, PoolId,
-    PoolUse, Scan, Screen, ScreenId, Selector, Service, ServiceId, SessionLimit, SessionLimits, Size,
-    SourceRule, SourceTranslation, StaticRule, SynFlood, Tcp, TcpScreen, Timeouts, UdpScreen, Wire, Zone,
-    ZoneId,
+    IcmpScreen, Interface, InterfaceAddress, InterfaceId, Mss, Persistent, PodSelection, Policy, Pool,
+    PoolAlarm, PoolId, PoolUse, Scan, Screen, ScreenId, Selector, Service, ServiceId, SessionLimit,
+    SessionLimits, Size, SourceRule, SourceTranslation, StaticRule, SynFlood, Tcp, TcpScreen, Timeouts,
+    UdpScreen, Wire, Zone, ZoneId,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use diff::{Change, Difference, FieldDifference, diff};

@@ -8,6 +8,7 @@ mod feeds;
 mod groups;
 mod nat;
 mod objects;
+mod pods;
 mod policies;
 mod pools;
 mod quantities;

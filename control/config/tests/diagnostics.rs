@@ -268,17 +268,6 @@ fn a_faulty_neighbour_does_not_hide_or_shift_a_fault_of_meaning() {
 }
 
 #[test]
-fn not_supported_by_this_version() {
-    check(&[Case::spec(
-        "pods",
-        "  addresses:\n    - name: payments\n      pods: { selector: app=payments, network: default/app }\n",
-        &[
-            "7:7: `pods` of address group \"payments\" is not supported by this version; list the addresses under `members`, or fetch them with `feed`",
-        ],
-    )]);
-}
-
-#[test]
 fn names() {
     let rule = "a name has 1 to 63 letters, digits, `.`, `_` or `-` and begins with a letter or digit";
     let long = "x".repeat(64);

@@ -198,3 +198,46 @@ fn feeds_that_make_no_sense() {
         ),
     ]);
 }
+
+#[test]
+fn pods_are_selected_and_what_the_api_would_refuse_is_refused_with_its_place() {
+    let text = spec(
+        "  addresses:\n    - { name: pay, pods: { selector: app=pay, namespaces: [b, a, b], network: default/app-net } }\n    - { name: web, members: [10.0.0.1], pods: { selector: \"tier in (web)\", namespaceSelector: team=x } }\n",
+    );
+    let config = parse("f", text).expect("a sound configuration").config;
+    let pay = config.groups[0].pods.as_ref().expect("pods");
+    assert_eq!(
+        (&*pay.selector, pay.namespaces.join(" "), pay.network.as_deref()),
+        ("app=pay", "a b".to_owned(), Some("default/app-net"))
+    );
+    let web = config.groups[1].pods.as_ref().expect("pods");
+    assert_eq!(
+        (web.namespace_selector.as_deref(), web.network.as_deref()),
+        (Some("team=x"), None)
+    );
+    check(&[
+        Case::spec(
+            "selector",
+            "  addresses:\n    - { name: a, pods: { selector: \"app=a b\" } }\n",
+            &[
+                "6:36: \"app=a b\" is not a label requirement; write key=value, key!=value, key, !key, key in (a,b) or key notin (a,b), separated by commas",
+            ],
+        ),
+        Case::spec(
+            "every pod",
+            "  addresses:\n    - { name: a, pods: { selector: \"\" } }\n",
+            &[
+                "6:36: the selector of address group \"a\" selects every pod; write labels such as app=payments, or `!nobody-has-this` if every pod is meant",
+            ],
+        ),
+        Case::spec(
+            "namespaces and networks",
+            "  addresses:\n    - { name: a, pods: { selector: app, namespaces: [A], namespaceSelector: b, network: net } }\n",
+            &[
+                "6:54: \"A\" cannot be the name of a namespace; a namespace has lower case letters, digits and hyphens",
+                "6:77: `namespaces` and `namespaceSelector` both say which namespaces; leave one of them out",
+                "6:89: \"net\" is not a network attachment; write its namespace and name: default/app-net",
+            ],
+        ),
+    ]);
+}

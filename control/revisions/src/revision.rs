@@ -15,6 +15,10 @@ pub enum Source {
     File,
     /// A person or a program, over the daemon's socket.
     Cli,
+    /// A ConfigMap that the daemon follows.
+    ConfigMap,
+    /// A custom resource `Firewall` that the daemon follows.
+    Firewall,
     /// The document of an earlier revision, asked for.
     Rollback,
     /// The document of the revision before, because nobody confirmed in time.
@@ -26,6 +30,8 @@ impl fmt::Display for Source {
         f.write_str(match self {
             Self::File => "file",
             Self::Cli => "cli",
+            Self::ConfigMap => "config-map",
+            Self::Firewall => "firewall",
             Self::Rollback => "rollback",
             Self::ConfirmTimeout => "confirm-timeout",
         })

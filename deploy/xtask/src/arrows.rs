@@ -109,6 +109,12 @@ const NEVER: &[Never] = &[
         instead: "convert in control/agent, which knows both sides",
     },
     Never {
+        under: "control/kube",
+        what: &[Forbidden::Under("dataplane"), Forbidden::Under("ebpf")],
+        why: "what knows Kubernetes is tested against an API server, without a kernel that would have to enforce anything",
+        instead: "ask for it through its trait `Agent`, which control/agent implements",
+    },
+    Never {
         under: "control/feeds",
         what: &[
             Forbidden::Family("kube"),

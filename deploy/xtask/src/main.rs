@@ -11,6 +11,7 @@ mod debian;
 mod fuzz;
 mod image;
 mod libtest;
+mod manifests;
 mod metadata;
 mod netns;
 mod process;
@@ -102,6 +103,8 @@ enum Task {
         #[arg(last = true, requires = "run")]
         args: Vec<OsString>,
     },
+    /// Render the Helm chart's golden files and the plain manifests anew
+    Manifests,
     /// Fuzz the parser, starting from the stored corpus
     Fuzz {
         /// How long to run each target
@@ -181,6 +184,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Test(options) => return test::run(&ws, &options),
         Task::VmTest(options) => return vm::run(&ws, &options),
         Task::KubeEnv { run, args } => return apiserver::run(&ws, run, &args),
+        Task::Manifests => manifests::run(&ws)?,
         Task::Fuzz { seconds } => {
             setup::ensure(
                 &ws,

@@ -96,6 +96,7 @@ impl State {
                 location: Some(redacted(&state.feed.url)),
                 prefixes: state.members.len(),
                 held: state.members.held().len(),
+                pending: None,
                 members: current.chain(held).take(limit).collect(),
                 in_force: state.in_force.get(),
                 age_seconds: age(state.fetched),
@@ -120,6 +121,7 @@ impl State {
                 location: Some(names.join(", ")),
                 prefixes: all.len(),
                 held: state.held(),
+                pending: None,
                 members: all
                     .into_iter()
                     .take(limit)
@@ -140,6 +142,32 @@ impl State {
                 skipped_entries: 0,
             });
         }
+        if let Some(state) = self.pods.get(&group.name) {
+            sources.push(GroupSource {
+                kind: Source::Pods.name().to_owned(),
+                location: Some(state.location()),
+                prefixes: state.members.len(),
+                held: 0,
+                pending: Some(state.pending),
+                members: state
+                    .members
+                    .iter()
+                    .take(limit)
+                    .map(|prefix| member(*prefix, None))
+                    .collect(),
+                in_force: state.in_force.get(),
+                age_seconds: match state.watched {
+                    true => Some(0.0),
+                    false => age(state.known),
+                },
+                last_fetch: state.known.map(words::timestamp),
+                last_error: state.error.clone(),
+                next_in_seconds: None,
+                bad_entries: 0,
+                bad_examples: Vec::new(),
+                skipped_entries: 0,
+            });
+        }
         if let Some(state) = self
             .manual
             .get(&group.name)
@@ -154,6 +182,7 @@ impl State {
                 location: None,
                 prefixes: state.entries.len(),
                 held: 0,
+                pending: None,
                 members: entries.take(limit).collect(),
                 in_force: state.in_force.get(),
                 age_seconds: None,

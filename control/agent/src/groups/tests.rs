@@ -490,3 +490,83 @@ fn names_are_looked_up_followed_and_kept() {
         "nobody knows better"
     );
 }
+
+#[test]
+fn pods_are_members_while_they_are_named_and_stay_while_nobody_knows() {
+    use bulkhead_kube::FoundPods;
+    let state = tempfile::tempdir().expect("a directory");
+    let paying = config(
+        "    - { name: pay, members: [10.9.0.1], pods: { selector: app=pay, network: default/net } }\n",
+    );
+    let selection = paying.groups[0].pods.as_deref().expect("pods").clone();
+    let found = |addresses: &[&str], pending| FoundPods {
+        addresses: addresses
+            .iter()
+            .map(|text| text.parse().expect("an address"))
+            .collect(),
+        pods: addresses.len(),
+        pending,
+    };
+    let running = Running::start(Some(state.path()), &paying);
+    assert_eq!(
+        running.groups.pod_selections(),
+        [("pay".to_owned(), selection.clone())]
+    );
+    let set = |running: &Running, found: &FoundPods| {
+        running
+            .groups
+            .set_pods("pay", &selection, found, &*running.tables);
+    };
+    set(&running, &found(&["10.0.0.1", "2001:db8::1"], 1));
+    assert_eq!(running.tables.shown("pay/pods"), "10.0.0.1 2001:db8::1");
+    let source = running.source(&paying, "pods");
+    assert_eq!(
+        (source.prefixes, source.pending, source.age_seconds),
+        (2, Some(1), Some(0.0))
+    );
+    assert_eq!(
+        source.location.as_deref(),
+        Some("app=pay on default/net (1 pending)")
+    );
+    // One leaves, one has its address now.
+    set(&running, &found(&["2001:db8::1", "10.0.0.2"], 0));
+    assert_eq!(running.tables.shown("pay/pods"), "10.0.0.2 2001:db8::1");
+    assert!(running.groups.stale().is_empty());
+    // The API is away: nobody leaves, and everybody can see that it is old.
+    running.groups.pods_unknown("pay", &selection, "no answer");
+    assert_eq!(running.tables.shown("pay/pods"), "10.0.0.2 2001:db8::1");
+    let source = running.source(&paying, "pods");
+    assert_eq!(source.last_error.as_deref(), Some("no answer"));
+    assert!(source.age_seconds.is_some_and(|age| age < 5.0), "{source:?}");
+    assert_eq!(
+        running.groups.stale(),
+        ["the pods of group pay are not known: no answer"]
+    );
+    // What was asked for before a commit does not count after it.
+    let other = config("    - { name: pay, pods: { selector: app=other } }\n");
+    running.commit(&other);
+    set(&running, &found(&["10.0.0.3"], 0));
+    assert_eq!(running.tables.shown("pay/pods"), "10.0.0.2 2001:db8::1");
+    drop(running);
+    // A restart without an API begins with them.
+    let again = Running::start(Some(state.path()), &paying);
+    assert_eq!(again.tables.shown("pay/pods"), "10.0.0.2 2001:db8::1");
+    set(&again, &found(&[], 0));
+    assert_eq!(again.tables.shown("pay/pods"), "");
+}
+
+#[test]
+fn a_commit_is_told_to_whoever_follows_the_groups() {
+    use std::sync::atomic::AtomicUsize;
+    let first = config("    - { name: a, members: [] }\n");
+    let running = Running::start(None, &first);
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    running.groups.on_change(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    running.commit(&config("    - { name: a, pods: { selector: app } }\n"));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    assert_eq!(running.groups.pod_selections().len(), 1);
+    assert_eq!(running.tables.shown("a/pods"), "");
+}

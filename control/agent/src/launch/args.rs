@@ -11,6 +11,20 @@ pub struct RunArgs {
     /// Else the last committed revision is used [env: BULKHEAD_CONFIG]
     #[arg(long, short, value_name = "FILE")]
     config: Option<String>,
+    /// In place of a file, a key of a ConfigMap, followed over the API: firewall.yaml or the only key unless one is named
+    /// [env: BULKHEAD_CONFIG_MAP]
+    #[arg(long, value_name = "NAMESPACE/NAME[/KEY]")]
+    config_map: Option<String>,
+    /// In place of a file, a custom resource of kind Firewall, followed over the API; `bulkhead crds` defines it [env:
+    /// BULKHEAD_FIREWALL_RESOURCE]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    firewall_resource: Option<String>,
+    /// How to reach the API [env: BULKHEAD_KUBECONFIG] [default: the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<String>,
+    /// What this instance is called in a status [env: BULKHEAD_INSTANCE] [default: $POD_NAME, else the host's name]
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
     /// Where to keep committed revisions and whatever else must outlive a restart [env: BULKHEAD_STATE] [default:
     /// /var/lib/bulkhead]
     #[arg(long, value_name = "DIRECTORY")]
@@ -91,6 +105,10 @@ impl RunArgs {
     pub(super) fn given(&self, key: Key) -> Option<&str> {
         let given = match key {
             Key::Config => &self.config,
+            Key::ConfigMap => &self.config_map,
+            Key::FirewallResource => &self.firewall_resource,
+            Key::Kubeconfig => &self.kubeconfig,
+            Key::Instance => &self.instance,
             Key::State => &self.state,
             Key::Revisions => &self.revisions,
             Key::Socket => &self.socket,

@@ -11,6 +11,14 @@ use super::values;
 pub enum Key {
     /// `--config`
     Config,
+    /// `--config-map`
+    ConfigMap,
+    /// `--firewall-resource`
+    FirewallResource,
+    /// `--kubeconfig`
+    Kubeconfig,
+    /// `--instance`
+    Instance,
     /// `--state`
     State,
     /// `--revisions`
@@ -92,6 +100,10 @@ macro_rules! settings {
 
 settings! {
     Config "config" "BULKHEAD_CONFIG" "", None;
+    ConfigMap "config-map" "BULKHEAD_CONFIG_MAP" "", None;
+    FirewallResource "firewall-resource" "BULKHEAD_FIREWALL_RESOURCE" "", None;
+    Kubeconfig "kubeconfig" "BULKHEAD_KUBECONFIG" "", None;
+    Instance "instance" "BULKHEAD_INSTANCE" "", None;
     State "state" "BULKHEAD_STATE" "", None;
     Revisions "revisions" "BULKHEAD_REVISIONS" "50", None;
     Socket "socket" "BULKHEAD_SOCKET" crate::protocol::DEFAULT_SOCKET, None;

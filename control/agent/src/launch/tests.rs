@@ -22,7 +22,15 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
 /// A start that is complete but for what is tried.
 fn launch(words: &[&str], variables: &[(&str, &str)]) -> Result<Launch, Refusal> {
     let mut words = words.to_vec();
-    if !words.contains(&"--config") && !variables.iter().any(|(name, _)| *name == "BULKHEAD_CONFIG") {
+    let sources = [
+        ("--config", "BULKHEAD_CONFIG"),
+        ("--config-map", "BULKHEAD_CONFIG_MAP"),
+        ("--firewall-resource", "BULKHEAD_FIREWALL_RESOURCE"),
+    ];
+    let named = |(flag, variable): (&str, &str)| {
+        words.contains(&flag) || variables.iter().any(|(name, _)| *name == variable)
+    };
+    if !sources.into_iter().any(named) {
         words.extend(["--config", "firewall.yaml"]);
     }
     resolve(&args(&words), environment(variables))
@@ -36,6 +44,10 @@ fn refused(words: &[&str], variables: &[(&str, &str)]) -> String {
 /// Of each setting two values in our words, and the second as its other name has it.
 const VALUES: &[(Key, [&str; 2], &str)] = &[
     (Key::Config, ["a.yaml", "b.yaml"], ""),
+    (Key::ConfigMap, ["edge/a", "edge/b/fw.yaml"], ""),
+    (Key::FirewallResource, ["edge/a", "edge/b"], ""),
+    (Key::Kubeconfig, ["/a", "/b"], ""),
+    (Key::Instance, ["edge-0", "edge-1"], ""),
     (Key::State, ["/a", "/b"], ""),
     (Key::Revisions, ["10", "20"], ""),
     (Key::Socket, ["/a.sock", "/b.sock"], ""),
@@ -86,6 +98,7 @@ fn the_command_line_beats_the_environment_whatever_the_setting() {
                 Origin::Environment(setting.variable.to_owned())
             )
         );
+        // Which is what every other one of these starts has.
         if setting.key != Key::Config {
             let default = Some(setting.default.to_owned()).filter(|default| !default.is_empty());
             assert_eq!(decided(&[], &[]), (default, Origin::Default));
@@ -235,10 +248,52 @@ fn a_start_needs_a_configuration_and_probes_a_place() {
         "{nothing}"
     );
     resolve(&args(&["--state", "/var/lib/x"]), []).expect("revisions may be there");
+    let object = |words: &[&str], variables: &[(&str, &str)]| {
+        let launch = resolve(&args(words), environment(variables)).expect("a launch");
+        (launch.object.map(|place| place.to_string()), launch.config)
+    };
+    assert_eq!(
+        object(&["--config-map", "edge/policy/fw.yaml"], &[]),
+        (Some("configmap edge/policy/fw.yaml".to_owned()), None)
+    );
+    assert_eq!(
+        object(&[], &[("BULKHEAD_FIREWALL_RESOURCE", "edge/policy")]),
+        (Some("firewall edge/policy".to_owned()), None)
+    );
     resolve(&args(&[]), environment(&[("BULKHEAD_STATE", "/x")])).expect("the same by a variable");
     let text = refused(&["--management", ":9360"], &[]);
     assert!(text.contains("no interface is for management"), "{text}");
     launch(&["--management", ":9360", "--management-interface", "eth0"], &[]).expect("a launch");
+}
+
+#[test]
+fn the_configuration_is_in_one_place() {
+    for (words, variables, line) in [
+        (
+            &["--config-map", "edge/a", "--firewall-resource", "edge/a"][..],
+            &[][..],
+            "--config-map and --firewall-resource each say where the configuration is",
+        ),
+        (
+            &["--config-map", "edge/a"],
+            &[("BULKHEAD_CONFIG", "a.yaml")],
+            "BULKHEAD_CONFIG and --config-map each say where the configuration is",
+        ),
+        (
+            &["--firewall-resource", "edge"],
+            &[],
+            "--firewall-resource=\"edge\" cannot be: write NAMESPACE/NAME",
+        ),
+        (
+            &["--instance", "Edge 0"],
+            &[],
+            "--instance=\"Edge 0\" cannot be: it can be the name of a pod",
+        ),
+    ] {
+        let text = refused(words, variables);
+        assert!(text.contains(line), "{text}");
+        assert!(!text.contains("there is no configuration"), "{text}");
+    }
 }
 
 #[test]

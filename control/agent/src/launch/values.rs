@@ -107,6 +107,25 @@ pub fn ports(text: &str) -> Result<usize, String> {
     }
 }
 
+/// What an instance is called: as a pod may be.
+pub fn instance(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let outer =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let bytes = text.as_bytes();
+    match bytes.len() <= 253
+        && bytes.iter().copied().all(inner)
+        && outer(bytes.first())
+        && outer(bytes.last())
+    {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "it can be the name of a pod: at most 253 lower case letters, digits, hyphens and dots"
+                .to_owned(),
+        ),
+    }
+}
+
 /// A number of revisions.
 pub fn revisions(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -353,6 +372,12 @@ mod tests {
         );
         assert_eq!(drain("2h"), Err("it can be 0s to 1h".to_owned()));
         assert!(management_interface("a/b").is_err() && management_interface("eth0").is_ok());
+        assert!(
+            instance("").is_err()
+                && instance("Edge").is_err()
+                && instance("-a").is_err()
+                && instance("edge-0.a").is_ok()
+        );
         assert!(neighbour_timeout("0s").is_err() && ports("16").is_err() && ports("0").is_err());
     }
 }

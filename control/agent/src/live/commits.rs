@@ -211,7 +211,7 @@ impl LiveFirewall {
             source: proposal.source,
             file: proposal.file,
             repeats: proposal.repeats,
-            taken: self.taken(current, &digest),
+            taken: self.taken(current, &digest, proposal.source),
             confirm_within_ms: asked.confirm_seconds.map(|seconds| seconds.saturating_mul(1_000)),
         };
         let prepared = kept.store.prepare(draft, &proposal.document)?;
@@ -259,8 +259,11 @@ impl LiveFirewall {
 
     /// The digest of the daemon's own file, if what it says now is in force now, was until now, or was taken before; else
     /// that of what was taken last. So a restart takes the file if, and only if, somebody changed it and nobody has
-    /// committed it since.
-    fn taken(&self, current: Option<&Revision>, next: &str) -> Option<String> {
+    /// committed it since. An object of the Kubernetes API is taken by its very commit.
+    fn taken(&self, current: Option<&Revision>, next: &str, source: Source) -> Option<String> {
+        if matches!(source, Source::ConfigMap | Source::Firewall) {
+            return Some(next.to_owned());
+        }
         let before = current.and_then(|current| current.taken.clone());
         let now = self
             .commits
@@ -316,6 +319,11 @@ impl LiveFirewall {
             repeats: Some(number),
             asked,
         })
+    }
+
+    /// The revision in force.
+    pub fn current_revision(&self) -> Option<Revision> {
+        self.commits.lock().store.current().cloned()
     }
 
     /// All revisions that are kept.

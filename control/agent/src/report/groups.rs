@@ -31,14 +31,17 @@ pub struct Group {
 /// Where members come from while the firewall runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupSource {
-    /// `feed`, `dns` or `manual`.
+    /// `feed`, `dns`, `pods` or `manual`.
     pub kind: String,
-    /// Its address without the query, or its names.
+    /// Its address without the query, its names, or what selects its pods.
     pub location: Option<String>,
     /// How many prefixes it has.
     pub prefixes: usize,
     /// How many of them left the list and stay for now.
     pub held: usize,
+    /// How many pods will have addresses and have none yet; of pods alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<usize>,
     /// Its members: the first few unless all were asked for.
     pub members: Vec<GroupMember>,
     /// Whether the data plane has all of them.

@@ -492,7 +492,7 @@ spec:
   addresses:
     - { name: all, members: [10.0.0.0/8, listed], except: [10.9.0.0/16, spared] }
     - { name: listed, feed: { url: \"file:///list\" }, dns: [www.example.org] }
-    - { name: spared, members: [] }
+    - { name: spared, members: [], pods: { selector: app=spared } }
 ";
     let parsed = bulkhead_config::parse("test.yaml", text).expect("a sound configuration");
     let ruleset = ruleset(&parsed.config);
@@ -507,11 +507,12 @@ spec:
             "listed/feed",
             "listed/dns",
             "listed/manual",
+            "spared/pods",
             "spared/manual"
         ]
     );
     let dynamic: Vec<_> = ruleset.groups.iter().map(|group| group.dynamic).collect();
-    assert_eq!(dynamic, [false, false, false, true, true, true, true, true]);
+    assert_eq!(dynamic, [false, false, false, true, true, true, true, true, true]);
     let [all, listed, ..] = &ruleset.groups[..] else {
         panic!("{names:?}")
     };

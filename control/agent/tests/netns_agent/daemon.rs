@@ -27,6 +27,8 @@ pub struct Daemon<'t> {
 /// What a daemon is started with besides its files.
 #[derive(Clone, Debug)]
 struct How {
+    /// Whether its configuration is a file.
+    file: bool,
     /// `--pins` and what follows it.
     pins: Vec<String>,
     arguments: Vec<String>,
@@ -50,12 +52,20 @@ impl Launch {
         Self {
             configuration: configuration.to_owned(),
             how: How {
+                file: true,
                 pins: owned(&["none"]),
                 arguments: Vec::new(),
                 variables: Vec::new(),
                 own_sysfs: false,
             },
         }
+    }
+
+    /// One that is told elsewhere where its configuration is.
+    pub fn without_file() -> Self {
+        let mut launch = Self::new("");
+        launch.how.file = false;
+        launch
     }
 
     pub fn pins(mut self, pins: &[&str]) -> Self {
@@ -119,6 +129,7 @@ impl<'t> Daemon<'t> {
         pins: &[&str],
     ) -> Self {
         let how = How {
+            file: true,
             pins: owned(pins),
             arguments: Vec::new(),
             variables: Vec::new(),
@@ -271,10 +282,13 @@ fn spawn(namespace: &Namespace, directory: &tempfile::TempDir, how: &How) -> Chi
     } else {
         Command::new(BINARY)
     };
+    command.arg("run");
+    if how.file {
+        command
+            .arg("--config")
+            .arg(directory.path().join("firewall.yaml"));
+    }
     command
-        .arg("run")
-        .arg("--config")
-        .arg(directory.path().join("firewall.yaml"))
         .arg("--socket")
         .arg(directory.path().join("run/bulkhead.sock"))
         .arg("--state")

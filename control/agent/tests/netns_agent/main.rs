@@ -5,6 +5,7 @@ mod commits;
 mod contract;
 mod daemon;
 mod feeds;
+mod kubernetes;
 mod lifecycle;
 mod load;
 mod probes;

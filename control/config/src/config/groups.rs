@@ -7,7 +7,7 @@ use super::GroupId;
 use crate::address::Member;
 use crate::document::ListFormat;
 
-/// One set of addresses: `members`, `groups`, `feed` and `dns` together, without `except` and `except_groups`.
+/// One set of addresses: `members`, `groups`, `feed`, `dns` and `pods` together, without `except` and `except_groups`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
     /// Its name; for a literal, the literal in its canonical form.
@@ -26,6 +26,8 @@ pub struct Group {
     pub feed: Option<Box<Feed>>,
     /// Names whose addresses belong to it: lower case, without a dot at the end, each once.
     pub dns: Vec<String>,
+    /// Pods whose addresses belong to it.
+    pub pods: Option<Box<PodSelection>>,
     /// Line of the name, or of the first use of a literal.
     pub line: u32,
 }
@@ -53,6 +55,19 @@ pub struct Feed {
     pub client_certificate: Option<ClientCertificate>,
     /// Whether it may cover every address.
     pub allow_default_route: bool,
+}
+
+/// Pods by their labels. The selectors are as the Kubernetes API takes them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodSelection {
+    /// Labels of the pods.
+    pub selector: String,
+    /// Their namespaces, each once, in ascending order; empty: all.
+    pub namespaces: Vec<String>,
+    /// Labels of their namespaces; only where `namespaces` is empty.
+    pub namespace_selector: Option<String>,
+    /// The attachment whose addresses count, as namespace/name; `None`: the pods' own.
+    pub network: Option<String>,
 }
 
 /// A certificate to show to a server.

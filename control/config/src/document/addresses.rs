@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::one_or_many::{NumberOrText, OneOrMany};
 
-/// One named set of addresses: those of `members`, `feed` and `dns` together, without those of `except`. `bulkhead group add` adds to it while the firewall runs.
+/// One named set of addresses: those of `members`, `feed`, `dns` and `pods` together, without those of `except`. `bulkhead group add` adds to it while the firewall runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     rename_all = "camelCase",
@@ -28,7 +28,7 @@ pub struct AddressGroup {
     /// Members by name: the addresses that DNS has for these, for as long as it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<OneOrMany<String>>,
-    /// Members taken from pods by label. Not supported by this version.
+    /// Members by label: the addresses of pods, for as long as they run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<Pods>,
 }
@@ -111,7 +111,7 @@ pub enum ListFormat {
     Tgz,
 }
 
-/// Which pods a group follows. Not supported by this version.
+/// Which pods a group follows. Needs a Kubernetes API that the firewall may ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     rename_all = "camelCase",
@@ -119,9 +119,15 @@ pub enum ListFormat {
     expecting = "a mapping with a selector"
 )]
 pub struct Pods {
-    /// Label selector, such as `app=payments`.
+    /// Label selector, such as `app=payments,tier in (web,api)`.
     pub selector: String,
-    /// Network attachment whose addresses count, as namespace/name.
+    /// Namespaces of the pods. Default: all, or those of `namespaceSelector`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<OneOrMany<String>>,
+    /// Label selector of the namespaces of the pods, instead of their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<String>,
+    /// Network attachment whose addresses count, as namespace/name. Default: the pod network, whose addresses are the pod's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
 }

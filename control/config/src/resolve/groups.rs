@@ -34,11 +34,6 @@ impl Checker<'_, '_> {
                 let help = "choose a name that cannot be mistaken".to_owned();
                 self.error(&at("name"), (message, Some(help)));
             }
-            if entry.pods.is_some() {
-                let message = format!("`pods` of address group \"{name}\" is not supported by this version");
-                let help = "list the addresses under `members`, or fetch them with `feed`".to_owned();
-                self.error_at_key(&at("pods"), (message, Some(help)));
-            }
             let elsewhere = entry.feed.is_some() || entry.dns.is_some() || entry.pods.is_some();
             if entry.members.is_none() && !elsewhere {
                 let message = format!("address group \"{name}\" has no members");
@@ -49,6 +44,7 @@ impl Checker<'_, '_> {
             let except = self.contents(name, entry.except.as_deref(), &at("except"), names);
             let feed = entry.feed.as_ref().map(|feed| self.feed(name, feed, &at("feed")));
             let dns = entry.dns.as_deref().map(|dns| self.dns(name, dns, &at("dns")));
+            let pods = entry.pods.as_ref().map(|pods| self.pods(name, pods, &at("pods")));
             let edge = |field| move |&(group, place): &(GroupId, usize)| (group.0 as usize, field, place);
             let contained = members.groups.iter().map(edge("members"));
             edges.push(
@@ -66,6 +62,7 @@ impl Checker<'_, '_> {
                 except_groups: ids(except.groups),
                 feed: feed.flatten().map(Box::new),
                 dns: dns.unwrap_or_default(),
+                pods: pods.map(Box::new),
                 line: self.line(&steps!["spec", "addresses"], index),
             });
         }

@@ -70,13 +70,15 @@ pub(super) fn conflict(current: &Revision, proposal: &Proposal) -> Result<(), Co
         )));
     }
     match (current.awaited(), proposal.source) {
-        (Some(awaited), Source::File | Source::Cli) => Err(CommitError::Conflict(format!(
-            "revision {number} by {} awaits confirmation until {}; `bulkhead confirm` keeps it, `bulkhead rollback` \
+        (Some(awaited), Source::File | Source::Cli | Source::ConfigMap | Source::Firewall) => {
+            Err(CommitError::Conflict(format!(
+                "revision {number} by {} awaits confirmation until {}; `bulkhead confirm` keeps it, `bulkhead rollback` \
              returns to revision {}",
-            current.author,
-            words::timestamp(words::time_of(awaited.deadline_ms)),
-            awaited.back_to
-        ))),
+                current.author,
+                words::timestamp(words::time_of(awaited.deadline_ms)),
+                awaited.back_to
+            )))
+        }
         _ => Ok(()),
     }
 }

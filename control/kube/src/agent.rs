@@ -1,0 +1,105 @@
+//! The firewall's side of this crate: what is asked of it, and what it is told.
+//!
+//! Owns the words that the two sides share. Knows neither the data plane nor the socket: the daemon implements [`Agent`]
+//! with its commits and its groups, tests implement it with a list.
+
+use bulkhead_config::PodSelection;
+
+use crate::group::FoundPods;
+
+/// Where a document comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A key of a ConfigMap.
+    ConfigMap,
+    /// A custom resource `Firewall`.
+    Firewall,
+}
+
+/// A document that is to be in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// As it is written.
+    pub text: Vec<u8>,
+    /// From where.
+    pub origin: Origin,
+    /// What to call it in diagnostics and in the history: `configmap default/edge/firewall.yaml`.
+    pub name: String,
+    /// SHA-256 of the text, in hexadecimal digits.
+    pub hash: String,
+}
+
+/// Why a document is not in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is wrong: the same document will be wrong the next time.
+    Invalid,
+    /// Another revision waits to be confirmed.
+    AwaitingConfirmation,
+    /// It was in force, and somebody has committed another one since.
+    Superseded,
+    /// The data plane or the disk could not, or the firewall is not up yet.
+    Failed,
+}
+
+impl Reason {
+    /// As conditions and events have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::AwaitingConfirmation => "AwaitingConfirmation",
+            Self::Superseded => "Superseded",
+            Self::Failed => "Failed",
+        }
+    }
+
+    /// Whether the same document may be accepted later.
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::AwaitingConfirmation | Self::Failed)
+    }
+}
+
+/// A document that was not put in force; what was in force still is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why, for programs.
+    pub reason: Reason,
+    /// Why, for people: with line and column where a line is wrong.
+    pub message: String,
+}
+
+/// What is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// The revision.
+    pub revision: u64,
+    /// The generation of the data plane.
+    pub generation: u32,
+    /// SHA-256 of the document.
+    pub hash: String,
+    /// Who committed it, and from where: `edge-7c9 (config-map)`.
+    pub by: String,
+    /// What is wrong with the running firewall, a sentence each: interfaces without a program, groups without an answer.
+    pub problems: Vec<String>,
+}
+
+/// The running firewall. Called from the one thread of this crate; a call may take as long as a commit.
+pub trait Agent: Send + Sync + 'static {
+    /// Puts a document in force and keeps it as a revision, or changes nothing. One that is in force already is accepted.
+    ///
+    /// # Errors
+    /// Why not.
+    fn commit(&self, document: &Document) -> Result<(), Refusal>;
+
+    /// What is in force; `None`: the firewall is not up yet.
+    fn in_force(&self) -> Option<InForce>;
+
+    /// The address groups that follow pods, by name.
+    fn pod_groups(&self) -> Vec<(String, PodSelection)>;
+
+    /// The pods of a group, all of them.
+    fn set_pods(&self, group: &str, selection: &PodSelection, found: &FoundPods);
+
+    /// Nobody can say which pods there are; those that were set last are the best that is known.
+    fn pods_unknown(&self, group: &str, selection: &PodSelection, error: &str);
+}

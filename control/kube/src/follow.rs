@@ -1,0 +1,357 @@
+//! Follows the object that has the configuration: commits what it says, and writes back what became of it.
+//!
+//! Owns the order: a document is committed once, a refused one again only if it may pass later, and every turn ends with a
+//! status that is written if it says something new. While the API is away everything stays as it is; the watch comes back by itself
+//! with [`Patience`]. An object that is deleted leaves its last document in force: who wants nothing to pass commits that.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::core::DynamicObject;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use tokio::time::{Instant, interval_at, sleep_until};
+
+use crate::agent::{Agent, Document, Origin, Refusal};
+use crate::document;
+use crate::patience::Patience;
+use crate::place::Place;
+use crate::report::{Reported, Unwritten, Writer};
+use crate::status::{Instance, Known, Summary};
+use crate::thread::Signals;
+
+/// How often the firewall is looked at where nothing happens.
+const LOOK: Duration = Duration::from_secs(5);
+/// When a document that may pass later is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+/// How often it is tried to take the status away: somebody else may write meanwhile.
+const FAREWELLS: usize = 3;
+/// How long what was written is not written again, whatever the object says: the API may take it and keep it to itself.
+const INSIST: Duration = Duration::from_secs(60);
+/// A watch that the server does not end is dead. Noticed so much later at most, and five seconds.
+const WATCH_SECONDS: u32 = 60;
+
+/// Follows an object until told to stop.
+pub async fn follow(
+    client: Client,
+    place: Place,
+    instance: String,
+    agent: Arc<dyn Agent>,
+    mut signals: Signals,
+) {
+    let stop = signals.clone();
+    let writer = Writer::new(client, &place, &instance);
+    let mut objects = pin!(watch(&writer, &place));
+    let mut looks = interval_at(Instant::now() + LOOK, LOOK);
+    let mut follower = Follower {
+        agent,
+        writer,
+        instance,
+        object: None,
+        tried: None,
+        retry: None,
+        written: None,
+        summarized: None,
+        away: false,
+        unwritten: false,
+        place,
+    };
+    loop {
+        let retry = follower.retry.unwrap_or_else(|| Instant::now() + LOOK * 10);
+        tokio::select! {
+            biased;
+            () = stop.stop() => return follower.leave().await,
+            object = objects.next() => match object {
+                Some(object) => follower.saw(object),
+                // A watch has no end.
+                None => return,
+            },
+            () = signals.changed() => {}
+            _ = looks.tick() => {}
+            () = sleep_until(retry) => {}
+        }
+        follower.commit().await;
+        follower.report().await;
+    }
+}
+
+/// The object whenever it changes; `None`: there is none.
+fn watch(
+    writer: &Writer,
+    place: &Place,
+) -> impl Stream<Item = Result<Option<DynamicObject>, watcher::Error>> + use<> {
+    let config = watcher::Config::default()
+        .fields(&format!("metadata.name={}", place.name))
+        .timeout(WATCH_SECONDS);
+    let mut found = false;
+    watcher::watcher(writer.api(), config)
+        .backoff(Patience::default())
+        .filter_map(move |event| {
+            let object = match event {
+                Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                    found = true;
+                    Some(Ok(Some(object)))
+                }
+                Ok(Event::Delete(_)) => Some(Ok(None)),
+                Ok(Event::Init) => {
+                    found = false;
+                    None
+                }
+                Ok(Event::InitDone) => (!found).then_some(Ok(None)),
+                Err(error) => Some(Err(error)),
+            };
+            std::future::ready(object)
+        })
+}
+
+/// A document and what became of it.
+struct Tried {
+    hash: String,
+    refusal: Option<Refusal>,
+}
+
+struct Follower {
+    place: Place,
+    instance: String,
+    agent: Arc<dyn Agent>,
+    writer: Writer,
+    object: Option<DynamicObject>,
+    tried: Option<Tried>,
+    retry: Option<Instant>,
+    /// The entry that was written last, and when.
+    written: Option<(Instance, Instant)>,
+    summarized: Option<(Summary, Instant)>,
+    /// The API did not answer the last time.
+    away: bool,
+    /// It did not take what was written.
+    unwritten: bool,
+}
+
+impl Follower {
+    fn saw(&mut self, object: Result<Option<DynamicObject>, watcher::Error>) {
+        match object {
+            Ok(object) => {
+                if std::mem::take(&mut self.away) {
+                    tracing::info!(object = %self.place, "the API server is back");
+                }
+                if object.is_none() {
+                    tracing::warn!(object = %self.place, "the object does not exist, the last configuration stays in force");
+                    // What comes under the same name is another object.
+                    (self.tried, self.retry, self.written, self.summarized) = (None, None, None, None);
+                }
+                self.object = object;
+            }
+            Err(error) => {
+                let error = describe(&error);
+                match std::mem::replace(&mut self.away, true) {
+                    true => tracing::debug!(object = %self.place, error, "the API server is still away"),
+                    false => tracing::warn!(
+                        object = %self.place,
+                        error,
+                        "the API server does not answer, the last configuration stays in force"
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Commits the document of the object, unless that was tried.
+    async fn commit(&mut self) {
+        let Some(object) = &self.object else { return };
+        let document = document::of(&self.place, object);
+        // What has no document has no hash: its fault stands for it.
+        let hash = match &document {
+            Ok(document) => document.hash.clone(),
+            Err(refusal) => refusal.message.clone(),
+        };
+        let due = self.retry.is_some_and(|retry| retry <= Instant::now());
+        if !due && self.tried.as_ref().is_some_and(|tried| tried.hash == hash) {
+            return;
+        }
+        let outcome = document.and_then(|document| self.agent.commit(&document).map(|()| document));
+        let refusal = outcome.as_ref().err().cloned();
+        let may_pass = refusal.as_ref().is_some_and(|refusal| refusal.reason.may_pass());
+        self.retry = may_pass.then(|| Instant::now() + AGAIN);
+        let before = self.tried.replace(Tried { hash, refusal });
+        let same = before.is_some_and(|before| {
+            self.tried
+                .as_ref()
+                .is_some_and(|now| now.hash == before.hash && now.refusal == before.refusal)
+        });
+        if !same {
+            self.tell(outcome).await;
+        }
+    }
+
+    /// Says what became of a document, in the log and as an event of the object.
+    async fn tell(&mut self, outcome: Result<Document, Refusal>) {
+        let Some(object) = &self.object else { return };
+        let (bad, reason, note) = match &outcome {
+            Ok(document) => {
+                let in_force = self.agent.in_force().unwrap_or_default();
+                tracing::info!(
+                    document = document.name,
+                    revision = in_force.revision,
+                    "document in force"
+                );
+                (
+                    false,
+                    "Committed",
+                    format!("{}: revision {} is in force", self.instance, in_force.revision),
+                )
+            }
+            Err(refusal) => {
+                let reason = refusal.reason.name();
+                tracing::error!(
+                    object = %self.place,
+                    reason,
+                    problem = refusal.message,
+                    "document refused, the configuration stays as it was"
+                );
+                (true, reason, format!("{}: {}", self.instance, refusal.message))
+            }
+        };
+        if let Err(error) = self.writer.event(object, bad, reason, &note).await {
+            tracing::warn!(object = %self.place, error, "cannot write an event");
+        }
+    }
+
+    /// Writes the instance's entry and the summary, as far as they are news.
+    async fn report(&mut self) {
+        let Some(object) = self.object.as_ref().filter(|_| !self.away) else {
+            return;
+        };
+        let now = Timestamp::now();
+        let reported = Reported::read(&self.place, object);
+        let in_force = self.agent.in_force();
+        let wanted = document::of(&self.place, object)
+            .ok()
+            .map(|document| document.hash);
+        let before = self.written.as_ref().map(|(entry, _)| entry);
+        let entry = Instance::new(
+            &Known {
+                name: &self.instance,
+                in_force: in_force.as_ref(),
+                wanted: wanted.as_deref(),
+                refusal: self.tried.as_ref().and_then(|tried| tried.refusal.as_ref()),
+                observed_generation: object.metadata.generation,
+            },
+            before.or(reported.entry(&self.instance)),
+            now,
+        );
+        let mut outcome = Ok(());
+        if is_news(&entry, reported.entry(&self.instance), self.written.as_ref()) {
+            outcome = self.writer.entry(Some(&entry)).await;
+            self.written = outcome.is_ok().then(|| (entry.clone(), Instant::now()));
+        }
+        if self.place.origin == Origin::Firewall && outcome.is_ok() {
+            let before = self
+                .summarized
+                .as_ref()
+                .map_or(&reported.summary, |(summary, _)| summary);
+            // Times that somebody else has written are as good as ours.
+            let before = if says_as(before, &reported.summary) {
+                &reported.summary
+            } else {
+                before
+            };
+            let summary = Summary::of(&reported.with(&entry), before, now);
+            if is_news(&summary, Some(&reported.summary), self.summarized.as_ref()) {
+                outcome = self.writer.summary(&summary).await;
+                self.summarized = outcome.is_ok().then(|| (summary, Instant::now()));
+            }
+        }
+        for dead in reported
+            .instances
+            .iter()
+            .filter(|instance| instance.is_expired(now))
+        {
+            if dead.name != self.instance && outcome.is_ok() {
+                tracing::info!(object = %self.place, instance = dead.name, "the entry of an instance that is gone is removed");
+                outcome = self.writer.bury(&dead.name).await;
+            }
+        }
+        let unwritten = outcome.is_err();
+        match (outcome, std::mem::replace(&mut self.unwritten, unwritten)) {
+            (Err(error), false) => tracing::warn!(object = %self.place, error, "cannot write the status"),
+            (Err(error), true) => {
+                tracing::debug!(object = %self.place, error, "cannot write the status still")
+            }
+            (Ok(()), true) => tracing::info!(object = %self.place, "the status is written again"),
+            (Ok(()), false) => {}
+        }
+    }
+
+    /// Takes the entry away: whoever stops does not degrade the others. The last one says that nobody is left.
+    async fn leave(&self) {
+        if self.written.is_none() || self.away {
+            return;
+        }
+        let mut outcome = Ok(());
+        for _ in 0..FAREWELLS {
+            outcome = self.try_to_leave().await;
+            if outcome.is_ok() {
+                return;
+            }
+        }
+        if let Err(error) = outcome {
+            tracing::warn!(object = %self.place, error, "cannot take the status away, it goes after a while");
+        }
+    }
+
+    async fn try_to_leave(&self) -> Result<(), Unwritten> {
+        // What the watch has seen last may be older than what was written last.
+        let Some(object) = self.writer.read().await? else {
+            return Ok(());
+        };
+        let now = Timestamp::now();
+        let reported = Reported::read(&self.place, &object);
+        let others = |instance: &&Instance| instance.name != self.instance && !instance.is_expired(now);
+        let others: Vec<Instance> = reported.instances.iter().filter(others).cloned().collect();
+        match others.is_empty() {
+            true => self.writer.last(&object).await?,
+            false => self.writer.entry(None).await?,
+        }
+        if self.place.origin == Origin::ConfigMap {
+            return Ok(());
+        }
+        self.writer
+            .summary(&Summary::of(&others, &reported.summary, now))
+            .await
+    }
+}
+
+/// Whether something is to be written: the object does not say it, and it was not written just now.
+fn is_news<T: PartialEq>(wanted: &T, says: Option<&T>, written: Option<&(T, Instant)>) -> bool {
+    let just_written = written.is_some_and(|(value, when)| value == wanted && when.elapsed() < INSIST);
+    says != Some(wanted) && !just_written
+}
+
+/// Whether two summaries differ in their times at most.
+fn says_as(one: &Summary, other: &Summary) -> bool {
+    let statuses = |summary: &Summary| -> Vec<(String, String)> {
+        let conditions = summary.conditions.iter();
+        conditions
+            .map(|condition| (condition.kind.clone(), condition.status.clone()))
+            .collect()
+    };
+    statuses(one) == statuses(other)
+}
+
+/// The innermost cause says most.
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = inner.source();
+    }
+    text
+}

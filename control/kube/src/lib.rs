@@ -1,0 +1,31 @@
+//! Bulkhead's Kubernetes side: configuration from objects of the API, what became of it written back, and the addresses of
+//! pods.
+//!
+//! Owns everything that knows Kubernetes. Knows the configuration ([`bulkhead_config`]) and not the data plane: the running firewall
+//! is an [`Agent`]. Async stays in here, in one thread ([`Kubernetes`]). Nothing that the API does or does not do
+//! takes a configuration out of force: while it is away, the last one stays.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod condition;
+pub mod crd;
+mod document;
+mod follow;
+mod group;
+pub mod mounted;
+mod patience;
+mod place;
+mod pod;
+pub mod rbac;
+mod report;
+mod status;
+mod thread;
+
+pub use agent::{Agent, Document, InForce, Origin, Reason, Refusal};
+pub use condition::Condition;
+pub use group::FoundPods;
+pub use place::{DEFAULT_KEY, Network, Place};
+pub use pod::NETWORK_STATUS;
+pub use report::ANNOTATION;
+pub use status::{Instance, Summary};
+pub use thread::{Kubernetes, Settings};

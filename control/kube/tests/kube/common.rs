@@ -1,0 +1,250 @@
+//! A firewall that is a list, and an API server that is a real one. Each test binary uses its own part.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use bulkhead_config::PodSelection;
+use bulkhead_kube::rbac::PERMISSIONS;
+use bulkhead_kube::{Agent, Document, FoundPods, InForce, Kubernetes, Place, Reason, Refusal, Settings, crd};
+use bulkhead_kube_env::{Client, KubeEnv, Options, User};
+use serde_json::{Value, json};
+
+/// How long anything may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The user that has the permissions of a firewall and no other.
+pub const USER: &str = "firewall";
+
+/// Judges documents as the daemon does and remembers what it took.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    inner: Mutex<Recorded>,
+}
+
+#[derive(Debug, Default)]
+struct Recorded {
+    commits: Vec<(Document, Instant)>,
+    refusals: usize,
+    selections: Vec<(String, PodSelection)>,
+    found: BTreeMap<String, Found>,
+}
+
+/// What was said of the pods of a group.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The last pods.
+    pub pods: FoundPods,
+    /// How often there were others.
+    pub times: usize,
+    /// Why they may be others by now.
+    pub unknown: Option<String>,
+}
+
+impl Recorder {
+    /// The documents that were taken, and when.
+    pub fn commits(&self) -> Vec<(Document, Instant)> {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .commits
+            .clone()
+    }
+
+    /// Follows the pods of a group.
+    pub fn select(&self, group: &str, selection: PodSelection) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.selections.push((group.to_owned(), selection));
+    }
+
+    /// What was said of a group; `None`: nothing.
+    pub fn found(&self, group: &str) -> Option<Found> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.found.get(group).cloned()
+    }
+
+    /// How many documents were refused.
+    pub fn refusals(&self) -> usize {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).refusals
+    }
+
+    /// Waits until so many documents were taken; the last one and its time.
+    pub fn wait(&self, number: usize) -> Result<(Document, Instant)> {
+        eventually("documents are taken", || {
+            let commits = self.commits();
+            Ok((commits.len() >= number).then(|| commits[number - 1].clone()))
+        })
+    }
+}
+
+impl Agent for Recorder {
+    fn commit(&self, document: &Document) -> Result<(), Refusal> {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(diagnostics) = bulkhead_config::parse(&document.name, &document.text) {
+            recorded.refusals += 1;
+            return Err(Refusal {
+                reason: Reason::Invalid,
+                message: diagnostics.to_string(),
+            });
+        }
+        if recorded
+            .commits
+            .last()
+            .is_none_or(|(last, _)| last.hash != document.hash)
+        {
+            recorded.commits.push((document.clone(), Instant::now()));
+        }
+        Ok(())
+    }
+
+    fn in_force(&self) -> Option<InForce> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, _) = recorded.commits.last()?;
+        Some(InForce {
+            revision: recorded.commits.len() as u64,
+            generation: recorded.commits.len() as u32 + 10,
+            hash: last.hash.clone(),
+            by: "test".to_owned(),
+            problems: Vec::new(),
+        })
+    }
+
+    fn pod_groups(&self) -> Vec<(String, PodSelection)> {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .selections
+            .clone()
+    }
+
+    fn set_pods(&self, group: &str, _selection: &PodSelection, found: &FoundPods) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = recorded.found.entry(group.to_owned()).or_default();
+        (entry.pods, entry.unknown) = (found.clone(), None);
+        entry.times += 1;
+    }
+
+    fn pods_unknown(&self, group: &str, _selection: &PodSelection, error: &str) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.found.entry(group.to_owned()).or_default().unknown = Some(error.to_owned());
+    }
+}
+
+/// An API server with [`USER`], who may do what [`PERMISSIONS`] says in the namespace `default`, to objects named `edge`.
+pub fn server() -> Result<KubeEnv> {
+    let env = KubeEnv::with(Options {
+        users: vec![User {
+            name: USER.to_owned(),
+            groups: Vec::new(),
+        }],
+        ..Options::default()
+    })?;
+    let admin = env.client("admin")?;
+    let rules: Vec<Value> = PERMISSIONS
+        .iter()
+        .map(|permission| {
+            let mut rule = json!({
+                "apiGroups": [permission.group],
+                "resources": [permission.resource],
+                "verbs": permission.verbs,
+            });
+            if permission.one_object {
+                rule["resourceNames"] = json!(["edge"]);
+            }
+            rule
+        })
+        .collect();
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": { "name": "firewall" }, "rules": rules,
+    });
+    admin
+        .post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role)?
+        .expect(201)?;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": { "name": "firewall" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "firewall" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
+    });
+    admin
+        .post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)?
+        .expect(201)?;
+    Ok(env)
+}
+
+/// Makes the custom resource known, and waits until it is served.
+pub fn define(admin: &Client) -> Result<()> {
+    admin
+        .post(
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+            &crd::firewall(),
+        )?
+        .expect(201)?;
+    eventually("the API server takes the definition", || {
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/firewalls.bulkhead.dev";
+        let definition = admin.get(path)?.expect(200)?;
+        let conditions = definition["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        if let Some(wrong) = conditions
+            .iter()
+            .find(|condition| condition["type"] == "NonStructuralSchema" && condition["status"] == "True")
+        {
+            bail!("the schema is not structural: {wrong}");
+        }
+        let path = "/apis/bulkhead.dev/v1alpha1/namespaces/default/firewalls";
+        Ok((admin.get(path)?.status == 200).then_some(()))
+    })
+}
+
+/// An instance that follows an object with the permissions of [`USER`].
+pub fn follow(config: PathBuf, place: Place, name: &str) -> Result<(Kubernetes, Arc<Recorder>)> {
+    let recorder = Arc::new(Recorder::default());
+    Ok((start(config, Some(place), name, &recorder)?, recorder))
+}
+
+/// The same for a firewall that is there already.
+pub fn start(
+    config: PathBuf,
+    place: Option<Place>,
+    name: &str,
+    recorder: &Arc<Recorder>,
+) -> Result<Kubernetes> {
+    // The second time there is one.
+    let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+    let settings = Settings {
+        place,
+        kubeconfig: Some(config),
+        instance: name.to_owned(),
+    };
+    Ok(Kubernetes::start(settings, recorder.clone())?)
+}
+
+/// Asks until there is an answer.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask().with_context(|| what.to_owned())? {
+            return Ok(answer);
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("not within {} s: {what}", PATIENCE.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A sound document whose zones tell it from others.
+pub fn document(zone: &str) -> String {
+    format!(
+        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: {{ name: edge }}\nspec:\n  zones: [{{ name: {zone} }}]\n  interfaces: [{{ name: net1, zone: {zone} }}]\n"
+    )
+}
+
+/// The same as `spec` of a custom resource.
+pub fn spec(zone: &str) -> Value {
+    json!({ "zones": [{ "name": zone }], "interfaces": [{ "name": "net1", "zone": zone }] })
+}

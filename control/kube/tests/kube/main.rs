@@ -1,0 +1,5 @@
+//! Against a real API server, with the permissions that this crate says it needs and no other.
+
+mod common;
+mod follow;
+mod pods;

@@ -1,0 +1,114 @@
+{{/* Names. */}}
+{{- define "bulkhead.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "bulkhead.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "bulkhead.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "bulkhead.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: firewall
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "bulkhead.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "bulkhead.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "bulkhead.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The object that has the configuration: the chart's or one that exists. */}}
+{{- define "bulkhead.configurationName" -}}
+{{- default (include "bulkhead.fullname" .) .Values.configuration.existing -}}
+{{- end -}}
+
+{{/* Whether the configuration is in a ConfigMap. */}}
+{{- define "bulkhead.usesConfigMap" -}}
+{{- if ne .Values.configuration.source "firewall" }}yes{{ end -}}
+{{- end -}}
+
+{{/* Whether the pod talks to the API at all. */}}
+{{- define "bulkhead.usesApi" -}}
+{{- if or (ne .Values.configuration.source "mounted") .Values.rbac.podGroups }}yes{{ end -}}
+{{- end -}}
+
+{{/* Whether the number of replicas is not ours to say. */}}
+{{- define "bulkhead.autoscaled" -}}
+{{- if and (eq .Values.mode "ingress") .Values.autoscaling.enabled }}yes{{ end -}}
+{{- end -}}
+
+{{- define "bulkhead.replicas" -}}
+{{- if eq .Values.mode "ingress" }}{{ .Values.replicas }}{{ else }}1{{ end -}}
+{{- end -}}
+
+{{/* The attachments, as Multus reads them from the pod: [{"name", "namespace", "interface", "ips", "mac"}]. */}}
+{{- define "bulkhead.attachments" -}}
+{{- $list := list -}}
+{{- range .Values.networks -}}
+{{- $item := dict "interface" .interface -}}
+{{- if .create -}}
+{{- $_ := set $item "name" (printf "%s-%s" (include "bulkhead.fullname" $) .interface) -}}
+{{- $_ := set $item "namespace" $.Release.Namespace -}}
+{{- else -}}
+{{- $parts := splitList "/" .attachment -}}
+{{- $_ := set $item "name" (last $parts) -}}
+{{- $_ := set $item "namespace" (ternary (first $parts) $.Release.Namespace (gt (len $parts) 1)) -}}
+{{- end -}}
+{{- with .ips }}{{ $_ := set $item "ips" . }}{{ end -}}
+{{- with .mac }}{{ $_ := set $item "mac" . }}{{ end -}}
+{{- $list = append $list $item -}}
+{{- end -}}
+{{- toJson $list -}}
+{{- end -}}
+
+{{/* What the schema cannot say. */}}
+{{- define "bulkhead.checks" -}}
+{{- $names := list -}}
+{{- range .Values.networks -}}
+{{- if has .interface $names -}}
+{{- fail (printf "networks: the interface %s is named twice" .interface) -}}
+{{- end -}}
+{{- $names = append $names .interface -}}
+{{- end -}}
+{{- if and .Values.configuration.existing .Values.configuration.spec -}}
+{{- fail "configuration: give `spec` or `existing`, not both" -}}
+{{- end -}}
+{{- if not (or .Values.configuration.existing .Values.configuration.spec) -}}
+{{- fail "configuration: give `spec`, which the firewall enforces, or `existing`, the name of an object that has it" -}}
+{{- end -}}
+{{- range .Values.configuration.spec.interfaces -}}
+{{- if not (has .name $names) -}}
+{{- fail (printf "configuration.spec.interfaces: %s is no interface of `networks` (%s)" .name (join ", " $names)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.state.persistence.enabled (eq .Values.mode "ingress") -}}
+{{- fail "state.persistence: replicas cannot share revisions; leave it off in the mode `ingress`" -}}
+{{- end -}}
+{{- if and (eq .Values.mode "ingress") .Values.autoscaling.enabled (not (or .Values.autoscaling.sessions (ne (toString .Values.autoscaling.throughputBytesPerSecond) "0"))) -}}
+{{- fail "autoscaling: give `sessions` or `throughputBytesPerSecond` a target, or switch it off" -}}
+{{- end -}}
+{{- end -}}

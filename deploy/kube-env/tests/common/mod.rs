@@ -1,0 +1,219 @@
+//! What tests of the chart need: the repository, the definitions of others, and rendered text as objects.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use bulkhead_kube_env::{Client, KubeEnv, chart};
+use serde_json::{Value, json};
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Plural names of the kinds that the chart makes, and whether they live in namespaces.
+const KINDS: &[(&str, &str, bool)] = &[
+    ("ClusterRole", "clusterroles", false),
+    ("ClusterRoleBinding", "clusterrolebindings", false),
+    ("ConfigMap", "configmaps", true),
+    ("Deployment", "deployments", true),
+    ("Firewall", "firewalls", true),
+    ("HorizontalPodAutoscaler", "horizontalpodautoscalers", true),
+    (
+        "NetworkAttachmentDefinition",
+        "network-attachment-definitions",
+        true,
+    ),
+    ("NetworkPolicy", "networkpolicies", true),
+    ("PersistentVolumeClaim", "persistentvolumeclaims", true),
+    ("Pod", "pods", true),
+    ("PodDisruptionBudget", "poddisruptionbudgets", true),
+    ("Role", "roles", true),
+    ("RoleBinding", "rolebindings", true),
+    ("Service", "services", true),
+    ("ServiceAccount", "serviceaccounts", true),
+    ("ServiceMonitor", "servicemonitors", true),
+];
+
+/// Where the API has an object.
+pub fn path_of(object: &Value) -> Result<String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let kind = text(&object["kind"]).context("no kind")?;
+    let version = text(&object["apiVersion"]).context("no apiVersion")?;
+    let name = text(&object["metadata"]["name"]).context("no name")?;
+    let (_, plural, namespaced) = KINDS
+        .iter()
+        .find(|(known, ..)| *known == kind)
+        .with_context(|| format!("the chart makes a {kind}: add its plural"))?;
+    let group = if version.contains('/') { "apis" } else { "api" };
+    let namespace = match text(&object["metadata"]["namespace"]) {
+        Some(namespace) => {
+            ensure!(*namespaced, "{kind} {name} has a namespace");
+            format!("namespaces/{namespace}/")
+        }
+        None => {
+            ensure!(!*namespaced, "{kind} {name} has no namespace");
+            String::new()
+        }
+    };
+    Ok(format!("/{group}/{version}/{namespace}{plural}/{name}"))
+}
+
+/// Rendered text as objects, read by kubectl.
+pub fn objects(env: &KubeEnv, text: &str) -> Result<Vec<Value>> {
+    let file = env.directory().join("rendered.yaml");
+    fs::write(&file, text)?;
+    let mut kubectl = Command::new(&env.parts().kubectl);
+    kubectl
+        .args([
+            "create",
+            "--dry-run=client",
+            "--validate=false",
+            "--output=json",
+            "--filename",
+        ])
+        .arg(&file)
+        .arg("--kubeconfig")
+        .arg(env.kubeconfig_file("admin")?)
+        .env("HOME", env.directory());
+    let json = chart::output(&mut kubectl)?;
+    let mut objects = Vec::new();
+    for object in serde_json::Deserializer::from_str(&json).into_iter::<Value>() {
+        let object = object?;
+        match object["kind"].as_str() {
+            Some("List") => objects.extend(object["items"].as_array().into_iter().flatten().cloned()),
+            _ => objects.push(object),
+        }
+    }
+    ensure!(!objects.is_empty(), "nothing is rendered");
+    Ok(objects)
+}
+
+/// What is in `sent` and not in `kept`, by its path: fields that the API server does not know are dropped by it without a word.
+pub fn pruned(sent: &Value, kept: &Value) -> Vec<String> {
+    let mut missing = Vec::new();
+    compare("", sent, kept, &mut missing);
+    missing
+}
+
+fn compare(path: &str, sent: &Value, kept: &Value, missing: &mut Vec<String>) {
+    match (sent, kept) {
+        (Value::Object(sent), Value::Object(kept)) => {
+            for (key, value) in sent {
+                compare(
+                    &format!("{path}.{key}"),
+                    value,
+                    kept.get(key).unwrap_or(&Value::Null),
+                    missing,
+                );
+            }
+        }
+        (Value::Array(sent), Value::Array(kept)) if sent.len() == kept.len() => {
+            for (index, (sent, kept)) in sent.iter().zip(kept).enumerate() {
+                compare(&format!("{path}[{index}]"), sent, kept, missing);
+            }
+        }
+        // Nothing, said in another way.
+        (Value::Array(sent), Value::Null) if sent.is_empty() => {}
+        (Value::Object(sent), Value::Null) if sent.is_empty() => {}
+        (Value::Bool(false) | Value::Null, Value::Null) => {}
+        _ if sent == kept || same_quantity(sent, kept) => {}
+        _ => missing.push(format!("{path}: {sent} became {kept}")),
+    }
+}
+
+/// `"100000"` is kept as `"100k"`.
+fn same_quantity(one: &Value, other: &Value) -> bool {
+    let number = |value: &Value| {
+        let text = value
+            .as_str()
+            .map(str::to_owned)
+            .or_else(|| value.as_u64().map(|n| n.to_string()))?;
+        let (digits, factor) = match text.strip_suffix('k') {
+            Some(digits) => (digits, 1_000),
+            None => match text.strip_suffix('M') {
+                Some(digits) => (digits, 1_000_000),
+                None => (text.as_str(), 1),
+            },
+        };
+        digits.parse::<u64>().ok().map(|digits| digits * factor)
+    };
+    number(one).is_some() && number(one) == number(other)
+}
+
+/// Defines our own kinds as the chart does, and those of others as far as it uses them; and waits until they are served.
+pub fn define(env: &KubeEnv) -> Result<()> {
+    let admin = env.client("admin")?;
+    let mut kubectl = Command::new(&env.parts().kubectl);
+    kubectl
+        .args(["create", "--filename"])
+        .arg(chart::chart(&root()).join("crds"))
+        .arg("--kubeconfig")
+        .arg(env.kubeconfig_file("admin")?)
+        .env("HOME", env.directory());
+    chart::output(&mut kubectl)?;
+    served(&admin, "/apis/bulkhead.dev/v1alpha1/firewalls")?;
+    let string = json!({"type": "string"});
+    let labels = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let attachment = json!({"type": "object", "properties": {"config": string}});
+    let monitor = json!({
+        "type": "object",
+        "properties": {
+            "selector": {"type": "object", "properties": {"matchLabels": labels}},
+            "endpoints": {"type": "array", "items": {"type": "object", "properties": {
+                "port": string, "path": string, "interval": string,
+            }}},
+        },
+    });
+    let definitions = [
+        (
+            "k8s.cni.cncf.io",
+            "v1",
+            "NetworkAttachmentDefinition",
+            "network-attachment-definitions",
+            attachment,
+        ),
+        (
+            "monitoring.coreos.com",
+            "v1",
+            "ServiceMonitor",
+            "servicemonitors",
+            monitor,
+        ),
+    ];
+    for (group, version, kind, plural, spec) in definitions {
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {
+                "group": group, "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
+                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                    "type": "object", "properties": {"spec": spec},
+                }}}],
+            },
+        });
+        admin
+            .post(
+                "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+                &definition,
+            )?
+            .expect(201)?;
+        served(&admin, &format!("/apis/{group}/{version}/{plural}"))?;
+    }
+    Ok(())
+}
+
+fn served(admin: &Client, path: &str) -> Result<()> {
+    let began = Instant::now();
+    while admin.get(path)?.status != 200 {
+        ensure!(began.elapsed() < Duration::from_secs(20), "{path} is not served");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
