@@ -158,9 +158,11 @@ pub fn resolve(
         wait: false,
         listening_on: None,
     };
+    let server = read.read(Key::ManagementServer, values::management_server);
+    let token = read.read(Key::EnrolmentToken, values::enrolment_token);
     let config_map = read.read(Key::ConfigMap, Place::config_map);
     let firewall = read.read(Key::FirewallResource, Place::firewall);
-    let launch = Launch {
+    let mut launch = Launch {
         config: read.read(Key::Config, path),
         object: config_map.or(firewall),
         kubeconfig: read.read(Key::Kubeconfig, path),
@@ -186,6 +188,13 @@ pub fn resolve(
         warnings: resolved.warnings,
         chosen: Vec::new(),
     };
+    if server.or(token).is_some() {
+        launch.warnings.push(
+            "a management server or a token for it is named, and this version does not register itself with one yet: the \
+             settings are checked, and nothing is sent"
+                .to_owned(),
+        );
+    }
     if matches!(launch.management, Some(Listen::Interface(_)))
         && launch.terms.management == ManagementInterface::None
     {
@@ -252,8 +261,12 @@ impl Reader<'_> {
         match parse(value) {
             Ok(value) => Some(value),
             Err(allowed) => {
+                let value = match key.is_secret(value) {
+                    true => String::new(),
+                    false => format!("={value:?}"),
+                };
                 self.problems
-                    .push(format!("{}={value:?} cannot be: {allowed}", chosen.origin));
+                    .push(format!("{}{value} cannot be: {allowed}", chosen.origin));
                 None
             }
         }

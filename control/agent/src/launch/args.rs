@@ -72,6 +72,14 @@ pub struct RunArgs {
     /// BULKHEAD_MANAGEMENT] [default: off]
     #[arg(long, value_name = "ADDRESS:PORT")]
     management: Option<String>,
+    /// The management server that this firewall belongs to; checked and shown, but this version does not register itself yet
+    /// [env: BULKHEAD_MANAGEMENT_SERVER]
+    #[arg(long, value_name = "URL")]
+    management_server: Option<String>,
+    /// What it would enrol with: the token, or @FILE; better in a file or a variable than in a list of processes [env:
+    /// BULKHEAD_ENROLMENT_TOKEN]
+    #[arg(long, value_name = "TOKEN|@FILE")]
+    enrolment_token: Option<String>,
     /// The CPUs that the daemon's threads may run on: a mask such as 0x3 or a list such as 0-3,5 [env:
     /// BULKHEAD_CONTROL_CPUS] [default: all]
     #[arg(long, value_name = "CPUS")]
@@ -123,6 +131,8 @@ impl RunArgs {
             Key::Addresses => &self.addresses,
             Key::ManagementInterface => &self.management_interface,
             Key::Management => &self.management,
+            Key::ManagementServer => &self.management_server,
+            Key::EnrolmentToken => &self.enrolment_token,
             Key::ControlCpus => &self.control_cpus,
             Key::DataCpus => &self.data_cpus,
             Key::ArpTimeout => &self.arp_timeout,

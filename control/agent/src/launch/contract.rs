@@ -134,7 +134,13 @@ fn line(chosen: &Chosen) -> Line {
         setting: chosen.setting.name,
         variable: chosen.setting.variable,
         alias: chosen.setting.alias.map(|alias| alias.variable),
-        value: chosen.value.clone(),
+        value: chosen
+            .value
+            .as_ref()
+            .map(|value| match chosen.setting.key.is_secret(value) {
+                true => "(not shown)".to_owned(),
+                false => value.clone(),
+            }),
         origin: chosen.origin.clone(),
         overrides: None,
     }

@@ -47,6 +47,10 @@ pub enum Key {
     ManagementInterface,
     /// `--management`
     Management,
+    /// `--management-server`
+    ManagementServer,
+    /// `--enrolment-token`
+    EnrolmentToken,
     /// `--control-cpus`
     ControlCpus,
     /// `--data-cpus`
@@ -64,6 +68,13 @@ pub struct Alias {
     pub variable: &'static str,
     /// What its value is in our words; or what it may be.
     pub translate: fn(&str) -> Result<String, String>,
+}
+
+impl Key {
+    /// Whether its value is nobody's business: not printed, neither in the contract nor in a fault. That of a file is no secret.
+    pub fn is_secret(self, value: &str) -> bool {
+        self == Self::EnrolmentToken && !value.starts_with('@')
+    }
 }
 
 /// A row of the table.
@@ -119,6 +130,8 @@ settings! {
     ManagementInterface "management-interface" "BULKHEAD_MANAGEMENT_INTERFACE" "none",
         alias("CSRX_MGMT_PORT_REORDER", values::reorder);
     Management "management" "BULKHEAD_MANAGEMENT" "off", None;
+    ManagementServer "management-server" "BULKHEAD_MANAGEMENT_SERVER" "", None;
+    EnrolmentToken "enrolment-token" "BULKHEAD_ENROLMENT_TOKEN" "", None;
     ControlCpus "control-cpus" "BULKHEAD_CONTROL_CPUS" "", alias("CSRX_CTRL_CPU", values::mask);
     DataCpus "data-cpus" "BULKHEAD_DATA_CPUS" "", alias("CSRX_DATA_CPU", values::mask);
     ArpTimeout "arp-timeout" "BULKHEAD_ARP_TIMEOUT" "", alias("CSRX_ARP_TIMEOUT", values::seconds);

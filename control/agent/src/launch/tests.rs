@@ -62,6 +62,8 @@ const VALUES: &[(Key, [&str; 2], &str)] = &[
     (Key::Addresses, ["add", "keep"], "yes"),
     (Key::ManagementInterface, ["eth9", "last"], "yes"),
     (Key::Management, ["127.0.0.1:1", "127.0.0.1:2"], ""),
+    (Key::ManagementServer, ["https://a:4320", "wss://b"], ""),
+    (Key::EnrolmentToken, ["@/run/a", "secret"], ""),
     (Key::ControlCpus, ["0-1", "0x1"], "1"),
     (Key::DataCpus, ["0-1", "0x3"], "3"),
     (Key::ArpTimeout, ["10s", "20s"], "20"),
@@ -264,6 +266,37 @@ fn a_start_needs_a_configuration_and_probes_a_place() {
     let text = refused(&["--management", ":9360"], &[]);
     assert!(text.contains("no interface is for management"), "{text}");
     launch(&["--management", ":9360", "--management-interface", "eth0"], &[]).expect("a launch");
+}
+
+#[test]
+fn a_token_is_never_printed_and_what_is_not_done_is_said() {
+    let named = [
+        ("BULKHEAD_MANAGEMENT_SERVER", "https://director.example:4320"),
+        ("BULKHEAD_ENROLMENT_TOKEN", "s3cret"),
+    ];
+    let enrolled = launch(&[], &named).expect("a launch");
+    assert!(
+        enrolled
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("does not register")),
+        "{:?}",
+        enrolled.warnings
+    );
+    let contract = |variables: &[(&str, &str)]| {
+        let launch = resolve(&args(&["--state", "/x"]), environment(variables)).expect("a launch");
+        render(&launch.contract().expect("a contract"))
+    };
+    let shown = contract(&named);
+    assert!(shown.contains("https://director.example:4320"), "{shown}");
+    assert!(
+        !shown.contains("s3cret") && shown.contains("(not shown)"),
+        "{shown}"
+    );
+    let file = contract(&[("BULKHEAD_ENROLMENT_TOKEN", "@/run/secrets/token")]);
+    assert!(file.contains("@/run/secrets/token"), "{file}");
+    let clear = refused(&[], &[("BULKHEAD_MANAGEMENT_SERVER", "http://director.example")]);
+    assert!(clear.contains("https://"), "{clear}");
 }
 
 #[test]

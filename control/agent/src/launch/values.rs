@@ -196,6 +196,38 @@ pub fn listen(text: &str) -> Result<Option<Listen>, String> {
     Ok(Some(Listen::Address(address)))
 }
 
+/// `https://HOST[:PORT][/PATH]` or `wss://…`: nothing that is sent in the clear, and no password in it.
+pub fn management_server(text: &str) -> Result<(), String> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("wss://"));
+    let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+    let host = authority.map(|authority| {
+        let port = authority
+            .rsplit_once(':')
+            .filter(|(_, port)| !port.ends_with(']'));
+        port.map_or((authority, true), |(host, port)| {
+            (host, port.parse::<u16>().is_ok_and(|port| port != 0))
+        })
+    });
+    let printable = text.chars().all(|c| c.is_ascii_graphic());
+    match host {
+        Some((host, true)) if printable && !host.is_empty() && !host.contains('@') => Ok(()),
+        _ => Err(
+            "it can be a URL such as https://director.example:4320, without a user's name or password in it"
+                .to_owned(),
+        ),
+    }
+}
+
+/// The token, or `@FILE`.
+pub fn enrolment_token(text: &str) -> Result<(), String> {
+    match text.strip_prefix('@').unwrap_or(text) {
+        "" => Err("it can be the token, or @ and the path of a file that holds it".to_owned()),
+        _ => Ok(()),
+    }
+}
+
 /// A hexadecimal mask (`0x5`) or a list (`0-3,5`).
 pub fn cpus(text: &str) -> Result<Cpus, String> {
     let wrong = || {
@@ -323,6 +355,32 @@ mod tests {
         }
         for text in ["", "0x", "0x0", "0xg", "3-1", "1024", "1-", "a", "0,,1", "-1"] {
             assert!(cpus(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_management_server_is_never_reached_in_the_clear() {
+        for text in [
+            "https://director",
+            "https://10.0.0.5:4320/v1/opamp",
+            "wss://[fd00::5]:4320",
+            "https://[fd00::5]",
+        ] {
+            assert_eq!(management_server(text), Ok(()), "{text}");
+        }
+        for text in [
+            "",
+            "director:4320",
+            "http://director",
+            "ws://director",
+            "https://",
+            "https://:443",
+            "https://a:0",
+            "https://a:b",
+            "https://user:word@director",
+            "https://dir ector",
+        ] {
+            assert!(management_server(text).is_err(), "{text}");
         }
     }
 
