@@ -150,6 +150,7 @@ fn ruleset(hook: HookMode, nat: bool, policy: Policy) -> Ruleset {
     let interface = |name: &str, zone| InterfaceRule {
         name: name.to_owned(),
         zone,
+        routes: Vec::new(),
         addresses: Vec::new(),
         hook,
     };

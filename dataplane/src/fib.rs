@@ -131,7 +131,7 @@ impl Mirror {
         self.data = data.iter().map(|interface| interface.index).collect();
         let interfaces = read_interfaces(netlink, data)?;
         let mut changed = replace(&maps.interfaces, &mut self.interfaces, interfaces)?;
-        let routes = Routes::of(netlink.routes()?);
+        let routes = Routes::of(netlink.routes()?, &self.data);
         changed |= replace(&maps.routes4, &mut self.routes.v4, routes.v4)?;
         changed |= replace(&maps.routes6, &mut self.routes.v6, routes.v6)?;
         let mut neighbours = HashMap::new();

@@ -78,8 +78,19 @@ pub struct InterfaceRule {
     pub zone: usize,
     /// Addresses to add; those it has stay.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Static routes out of it; nobody else's are touched.
+    pub routes: Vec<StaticRoute>,
     /// How it is hooked.
     pub hook: HookMode,
+}
+
+/// A static route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticRoute {
+    /// The network: an address without host bits, and its length.
+    pub to: (IpAddr, u8),
+    /// The router, of the same family, on the interface.
+    pub via: IpAddr,
 }
 
 /// An address group, as prefixes (a host is a prefix of full length). It has the addresses of `members` and of `groups`

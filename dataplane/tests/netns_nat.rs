@@ -66,6 +66,7 @@ fn rules(hook: HookMode) -> Ruleset {
     let interface = |name: &str, zone| InterfaceRule {
         name: name.into(),
         zone,
+        routes: Vec::new(),
         addresses: vec![],
         hook,
     };

@@ -69,6 +69,7 @@ fn rules(lab: &Topology, hook: HookMode) -> Ruleset {
     let interface = |host: &str, zone| InterfaceRule {
         name: lab.host(host).firewall_interface.clone(),
         zone,
+        routes: Vec::new(),
         addresses: vec![],
         hook,
     };

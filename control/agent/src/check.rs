@@ -109,6 +109,7 @@ fn defines(configuration: &Configuration) -> BTreeMap<String, usize> {
             config.screens.iter().filter(|screen| !screen.builtin).count(),
         ),
         ("wires", config.wires.len()),
+        ("routes", config.routes.len()),
     ]
     .into_iter()
     .map(|(kind, number)| (kind.to_owned(), number))

@@ -81,13 +81,23 @@ pub fn interfaces(config: &Config) -> Vec<ruleset::InterfaceRule> {
     config
         .interfaces
         .iter()
-        .map(|interface| ruleset::InterfaceRule {
+        .enumerate()
+        .map(|(number, interface)| ruleset::InterfaceRule {
             name: interface.name.clone(),
             zone: index(&interface.zone),
             addresses: interface
                 .addresses
                 .iter()
                 .map(|given| (given.address, given.length))
+                .collect(),
+            routes: config
+                .routes
+                .iter()
+                .filter(|route| index(&route.interface) == number)
+                .map(|route| ruleset::StaticRoute {
+                    to: (route.to.address, route.to.length),
+                    via: route.via,
+                })
                 .collect(),
             hook: match interface.hook {
                 Hook::Auto => ruleset::HookMode::Auto,

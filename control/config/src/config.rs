@@ -20,6 +20,7 @@ pub use self::nat::{
 pub use self::screens::{IcmpScreen, Scan, Screen, ScreenId, SessionLimit, SynFlood, TcpScreen, UdpScreen};
 pub use self::sessions::{EarlyAgeing, Mss, SessionLimits, Tcp, Timeouts};
 pub use self::size::{Excess, Extent, Size};
+use crate::address::IpPrefix;
 use crate::document::{Action, Alg, Forwarding, Hook, LogEvent, Passage};
 use crate::service::ServiceMatch;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// With [`Forwarding::Wire`] each interface is an end of exactly one of them; else there are none.
     pub wires: Vec<Wire>,
+    /// Static routes, no two to one network.
+    pub routes: Vec<Route>,
     /// The zones, by [`ZoneId`].
     pub zones: Vec<Zone>,
     /// The screen profiles, by [`ScreenId`]: first the document's own, then the builtin one if a zone uses it.
@@ -141,6 +144,19 @@ pub struct Wire {
     /// What becomes of frames that are neither IP nor ARP.
     pub non_ip: Passage,
     /// Line of the name.
+    pub line: u32,
+}
+
+/// A static route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The network.
+    pub to: IpPrefix,
+    /// The router, of the same family.
+    pub via: IpAddr,
+    /// The interface it is on.
+    pub interface: InterfaceId,
+    /// Line of the network.
     pub line: u32,
 }
 

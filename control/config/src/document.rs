@@ -6,6 +6,7 @@
 
 mod addresses;
 mod nat;
+mod routes;
 mod screens;
 mod sessions;
 mod size;
@@ -18,6 +19,7 @@ pub use self::nat::{
     DestinationNat, DestinationTranslation, Nat, PersistentScope, PoolAlarmEntry, PoolEntry, SourceNat,
     StaticNat, Translation,
 };
+pub use self::routes::RouteEntry;
 pub use self::screens::{
     IcmpScreens, IpScreens, ScanEntry, ScreenEntry, SessionLimitEntry, SynFloodEntry, TcpScreens, UdpScreens,
 };
@@ -73,6 +75,8 @@ pub struct Spec {
     /// The data interfaces, at most 15. The management interface is not listed and never touched.
     #[schemars(length(max = 15))]
     pub interfaces: Vec<InterfaceEntry>,
+    /// Static routes for what is forwarded, with `forwarding: routed` only, beside those that the kernel has.
+    pub routes: Vec<RouteEntry>,
     /// Names for one or more interfaces; policies speak of zones.
     pub zones: Vec<ZoneEntry>,
     /// Screen profiles: what is dropped whatever the policies say. A zone names the one it wants.

@@ -42,7 +42,7 @@ pub use address::{IpPrefix, IpRange, Member};
 pub use config::{
     ClientCertificate, Config, DestinationRule, EarlyAgeing, Excess, Extent, Feed, Group, GroupId,
     IcmpScreen, Interface, InterfaceAddress, InterfaceId, Mss, Persistent, PodSelection, Policy, Pool,
-    PoolAlarm, PoolId, PoolUse, Scan, Screen, ScreenId, Selector, Service, ServiceId, SessionLimit,
+    PoolAlarm, PoolId, PoolUse, Route, Scan, Screen, ScreenId, Selector, Service, ServiceId, SessionLimit,
     SessionLimits, Size, SourceRule, SourceTranslation, StaticRule, SynFlood, Tcp, TcpScreen, Timeouts,
     UdpScreen, Wire, Zone, ZoneId,
 };
@@ -52,8 +52,8 @@ pub use document::{
     Action, AddressGroup, Alg, ClientCertificateEntry, DestinationNat, DestinationTranslation, Document,
     EarlyAgeingEntry, FeedEntry, Forwarding, Hook, IcmpScreens, InterfaceEntry, IpScreens, ListFormat,
     LogEvent, Metadata, Midstream, Nat, Passage, PersistentScope, Pods, PolicyEntry, PoolAlarmEntry,
-    PoolEntry, ScanEntry, ScreenEntry, ServiceEntry, SessionLimitEntry, Sessions, SizeEntry, SizeName,
-    SizeNumbers, SourceNat, Spec, StaticNat, SynFloodEntry, TcpEntry, TcpScreens, TimeoutEntries,
+    PoolEntry, RouteEntry, ScanEntry, ScreenEntry, ServiceEntry, SessionLimitEntry, Sessions, SizeEntry,
+    SizeName, SizeNumbers, SourceNat, Spec, StaticNat, SynFloodEntry, TcpEntry, TcpScreens, TimeoutEntries,
     Translation, UdpScreens, Window, WireEntry, ZoneEntry,
 };
 pub use one_or_many::{NumberOrText, OneOrMany};

@@ -168,9 +168,10 @@ impl Reader<'_> {
     fn spec(&mut self, tree: &Node<'_>) -> Option<Spec> {
         let spec = tree.get("spec").map(|entry| &entry.value);
         // Their items are read one by one.
-        const LISTS: [&[&str]; 11] = [
+        const LISTS: [&[&str]; 12] = [
             &["interfaces"],
             &["wires"],
+            &["routes"],
             &["zones"],
             &["screens"],
             &["addresses"],
@@ -194,6 +195,7 @@ impl Reader<'_> {
         let [
             interfaces,
             wires,
+            routes,
             zones,
             screens,
             addresses,
@@ -206,6 +208,7 @@ impl Reader<'_> {
         ] = lists;
         document.interfaces = self.items(interfaces, &steps!["spec", "interfaces"]);
         document.wires = self.items(wires, &steps!["spec", "wires"]);
+        document.routes = self.items(routes, &steps!["spec", "routes"]);
         document.zones = self.items(zones, &steps!["spec", "zones"]);
         document.screens = self.items(screens, &steps!["spec", "screens"]);
         document.addresses = self.items(addresses, &steps!["spec", "addresses"]);

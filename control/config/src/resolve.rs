@@ -12,6 +12,7 @@ mod pods;
 mod policies;
 mod pools;
 mod quantities;
+mod routes;
 mod screens;
 mod selectors;
 mod services;
@@ -73,6 +74,7 @@ pub(crate) fn config(read: Read<'_>, diagnostics: &mut Diagnostics) -> Option<(D
         checker.zones_without_interface(&zones, &zone_names, interfaces);
     }
     let wires = checker.wires(spec, &interface_names, complete);
+    let routes = checker.routes(spec, &interface_names, interfaces.as_deref());
     let pools = pools::Pools::new(pool_names, checker.pools(&spec.nat.pools));
     let mut groups = selectors::Groups::new(group_names, groups);
     let policies = checker.policies(&spec.policies, &zone_names, &mut groups, &mut services);
@@ -98,6 +100,7 @@ pub(crate) fn config(read: Read<'_>, diagnostics: &mut Diagnostics) -> Option<(D
         forwarding: spec.forwarding,
         interfaces: interfaces.unwrap_or_default(),
         wires,
+        routes,
         zones,
         screens: screens.into_table(),
         groups: groups.into_table(),

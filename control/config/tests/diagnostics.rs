@@ -132,7 +132,7 @@ fn shape() {
             "unknown field, nothing near",
             "  colour: red\n",
             &[
-                "5:3: unknown field \"colour\"; the fields here are forwarding, wires, hook, interfaces, zones, screens, addresses, services, policies, nat, tcp, size, sessions, algs",
+                "5:3: unknown field \"colour\"; the fields here are forwarding, wires, hook, interfaces, routes, zones, screens, addresses, services, policies, nat, tcp, size, sessions, algs",
             ],
         ),
         Case::spec(

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EngineError, Fib, Live, Shared, lock};
+use super::{EngineError, Fib, Live, Shared, lock, static_routes};
 use crate::{
     bpf::Object,
     fib::{DataInterface, WireEnd},
@@ -450,7 +450,8 @@ fn reconcile(shared: &Shared) -> Result<(), EngineError> {
         }
         first = first.and(result);
     }
-    first.and(shared.sync(&interfaces, &mut fib))
+    let restored = static_routes::restore(&mut fib.netlink, &interfaces);
+    first.and(restored).and(shared.sync(&interfaces, &mut fib))
 }
 
 /// Follows one interface to its present index: gone, back, or as it was.

@@ -21,6 +21,7 @@ mod neighbours;
 mod pools;
 mod screens;
 mod sessions;
+mod static_routes;
 mod status;
 mod translation;
 
@@ -77,6 +78,20 @@ pub enum EngineError {
     /// A data interface does not exist in this namespace.
     #[error("interface {0} does not exist")]
     NoSuchInterface(String),
+    /// The kernel refuses a static route.
+    #[error(
+        "route to {to} via {via}: the kernel refuses it on interface {interface} ({error}); the router must be in a network of the interface"
+    )]
+    Route {
+        /// The network.
+        to: String,
+        /// The router.
+        via: std::net::IpAddr,
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        error: crate::netlink::Error,
+    },
     /// An interface cannot be hooked as configured.
     #[error("interface {interface}: {reason}")]
     Hook {
@@ -604,6 +619,11 @@ impl Shared {
             self.forget();
             self.take_back(live, done.moves.turned());
             let removed = stage::remove(&self.maps, &compiled);
+            // At a start the routes may be those of a daemon before, whose programs go on.
+            if self.generation.load(Ordering::Acquire) != 0 {
+                let _restored = static_routes::restore(&mut fib.netlink, &interfaces);
+                let _retained = static_routes::retain(&mut fib.netlink, &live.ruleset);
+            }
             let _mirrored = self.sync(&interfaces, &mut fib);
             live.book.undo(done, None);
             if let Err(left) = removed {
@@ -622,6 +642,16 @@ impl Shared {
         live.meaning = meaning;
         live.classes = classes.into_iter().map(|(class, _)| class).collect();
         live.noted.clear();
+        let retained = static_routes::retain(&mut fib.netlink, &live.ruleset);
+        if let Err(error) = retained.and_then(|gone| {
+            if gone {
+                self.sync(&interfaces, &mut fib)
+            } else {
+                Ok(())
+            }
+        }) {
+            tracing::warn!(%error, "static routes of the configuration before are left; the next one tries again");
+        }
         if !first {
             live.previous = Some(over);
             live.unsettled = Some(done.moves);
@@ -742,6 +772,7 @@ impl Shared {
     ) -> Result<(), EngineError> {
         attach::adopt(interfaces, next, &mut lock(&self.object))?;
         let result = attach::add_addresses(&mut fib.netlink, ruleset)
+            .and_then(|()| static_routes::set(&mut fib.netlink, ruleset))
             .and_then(|()| self.tune(&mut fib.netlink, ruleset))
             .and_then(|()| self.sync(next, fib))
             .and_then(|()| {

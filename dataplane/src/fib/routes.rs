@@ -1,11 +1,17 @@
 //! What the kernel's routes come to: one trie per family.
 //!
 //! Routes of the local and the main table become one: where both have the same prefix the local one wins, as the kernel's
-//! rule order says; of several metrics the lowest; of several next hops the first. A gateway on its link has an entry of
+//! rule order says; of several metrics the lowest; of several equal ones the first, as the kernel has it; of several next hops the
+//! first. But a route of the configuration comes before all others of the main table to its network, and one that leaves by an
+//! interface which is not guarded comes last: nothing is forwarded there, and a pod's own way out is not its traffic's. A gateway on its link has an entry of
 //! its own, whatever prefix leads to it: it is somebody, so nobody else is to answer for its address. That entry says where
 //! the kernel would send to it: where the route to its link leads, or, without one, where a route says that it is `onlink`.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use bulkhead_abi::{Route4Key, Route6Key, RouteEntry, RouteKind};
 
@@ -22,13 +28,16 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Reduces the kernel's routes.
-    pub(super) fn of(mut kernel: Vec<netlink::Route>) -> Self {
-        // The one to win stands last: local over main, then the lower metric.
+    /// Reduces the kernel's routes. `data`: the interfaces that packets are forwarded to.
+    pub(super) fn of(mut kernel: Vec<netlink::Route>, data: &HashSet<u32>) -> Self {
+        // The one to win stands last: local over main, then as the head says, then the lower metric, then the first.
+        kernel.reverse();
         kernel.sort_by_key(|route| {
             (
                 route.table == netlink::Table::Local,
-                std::cmp::Reverse(route.metric),
+                route.own,
+                route.kind != netlink::RouteKind::Unicast || leaves_by(route, data),
+                Reverse(route.metric),
             )
         });
         let mut routes = Self::default();
@@ -122,6 +131,11 @@ fn gateway(route: &netlink::Route) -> Option<(IpAddr, &netlink::NextHop)> {
     (route.kind == netlink::RouteKind::Unicast && !local).then_some((gateway, hop))
 }
 
+fn leaves_by(route: &netlink::Route, interfaces: &HashSet<u32>) -> bool {
+    let hop = route.next_hops.first();
+    hop.is_some_and(|hop| interfaces.contains(&hop.oif))
+}
+
 /// Whether the route leads to a link, rather than through somebody.
 fn is_connected(entry: &RouteEntry) -> bool {
     entry.kind == RouteKind::Unicast as u32 && entry.gateway_family == 0
@@ -175,10 +189,65 @@ mod tests {
     /// Where packets to an address leave, and through whom; in whatever order the kernel lists its routes.
     fn leads(kernel: &[netlink::Route], address: &str) -> Option<(u32, bool)> {
         let address = address.parse().expect("an address");
-        let forwards = Routes::of(kernel.to_vec()).longest(address);
-        let backwards = Routes::of(kernel.iter().rev().cloned().collect()).longest(address);
+        let of = |kernel: Vec<netlink::Route>| Routes::of(kernel, &HashSet::from([NET1, NET2]));
+        let forwards = of(kernel.to_vec()).longest(address);
+        let backwards = of(kernel.iter().rev().cloned().collect()).longest(address);
         assert_eq!(forwards, backwards, "the order decides");
         forwards.map(|entry| (entry.ifindex, entry.gateway_family != 0))
+    }
+
+    /// A pod's own way out is its own: what it forwards goes out where it guards.
+    #[test]
+    fn a_route_out_of_an_unguarded_interface_comes_last() {
+        const ETH0: u32 = 2;
+        for (default, gateway, own) in [
+            ("0.0.0.0/0", "10.1.0.9", "172.16.0.1"),
+            ("::/0", "2001:db8:1::9", "fd00::1"),
+        ] {
+            let address = if default.starts_with(':') {
+                "2001:db8:77::1"
+            } else {
+                "198.51.100.7"
+            };
+            let mut kernel = links();
+            kernel.push(route(default, Some(own), ETH0, 0));
+            assert_eq!(
+                leads(&kernel, address),
+                Some((ETH0, true)),
+                "and is dropped there"
+            );
+            kernel.push(route(default, Some(gateway), NET1, 9360));
+            assert_eq!(leads(&kernel, address), Some((NET1, true)));
+            // The narrower route is the kernel's choice, guarded or not.
+            let narrow = if default.starts_with(':') {
+                "2001:db8:77::/48"
+            } else {
+                "198.51.100.0/24"
+            };
+            kernel.push(route(narrow, Some(own), ETH0, 0));
+            assert_eq!(leads(&kernel, address), Some((ETH0, true)));
+        }
+    }
+
+    #[test]
+    fn a_route_of_the_configuration_comes_first() {
+        let mut kernel = links();
+        kernel.push(route("0.0.0.0/0", Some("10.1.0.9"), NET1, 0));
+        let mut own = route("0.0.0.0/0", Some("10.2.0.9"), NET2, 9360);
+        own.own = true;
+        kernel.push(own);
+        assert_eq!(leads(&kernel, "198.51.100.7"), Some((NET2, true)));
+    }
+
+    /// `ip route prepend` puts a route before its equals, and the kernel takes the first.
+    #[test]
+    fn of_equal_routes_the_first_counts() {
+        let mut kernel = links();
+        kernel.push(route("0.0.0.0/0", Some("10.2.0.9"), NET2, 0));
+        kernel.push(route("0.0.0.0/0", Some("10.1.0.9"), NET1, 0));
+        let routes = Routes::of(kernel, &HashSet::from([NET1, NET2]));
+        let found = routes.longest("198.51.100.7".parse().expect("an address"));
+        assert_eq!(found.map(|entry| entry.ifindex), Some(NET2));
     }
 
     fn links() -> Vec<netlink::Route> {

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags,
@@ -15,6 +15,12 @@ use netlink_packet_route::route::{
 };
 
 use super::{Family, Netlink, Result};
+
+/// Who set a route, in its `protocol` (rtnetlink(7)): the configuration of this firewall. A number that iproute2 names for nobody.
+pub const OWN_PROTOCOL: u8 = 183;
+
+/// The metric of such routes: high, so that those of others go first for what this host sends itself.
+pub const OWN_METRIC: u32 = 9360;
 
 const TABLE_MAIN: u32 = 254;
 const TABLE_LOCAL: u32 = 255;
@@ -99,6 +105,8 @@ pub struct Route {
     pub prefer_source: Option<IpAddr>,
     /// Lower wins among routes to the same prefix.
     pub metric: u32,
+    /// Whether it is one of [`set_own_route`](Netlink::set_own_route).
+    pub own: bool,
 }
 
 impl Route {
@@ -134,6 +142,7 @@ impl Route {
             next_hops: Vec::new(),
             prefer_source: None,
             metric: 0,
+            own: header.protocol == RouteProtocol::Other(OWN_PROTOCOL),
         };
         let dead = header.flags.contains(RouteFlags::Dead);
         let qualified = header.tos != 0 || header.source_prefix_length != 0;
@@ -257,6 +266,37 @@ impl Netlink {
             &describe("add", destination, prefix_len, gateway, oif),
             RouteNetlinkMessage::NewRoute(route_message(destination, prefix_len, gateway, oif)),
             NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
+    /// Sets a route of the configuration, through a gateway of the same family; one that it set to the same network before gives way.
+    pub fn set_own_route(
+        &mut self,
+        destination: IpAddr,
+        prefix_len: u8,
+        gateway: IpAddr,
+        oif: u32,
+    ) -> Result<()> {
+        let mut request = route_message(destination, prefix_len, Some(gateway), Some(oif));
+        request.header.protocol = RouteProtocol::Other(OWN_PROTOCOL);
+        request.attributes.push(RouteAttribute::Priority(OWN_METRIC));
+        self.socket.change(
+            &describe("set", destination, prefix_len, Some(gateway), Some(oif)),
+            RouteNetlinkMessage::NewRoute(request),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
+    /// Removes the route of the configuration to a network.
+    pub fn delete_own_route(&mut self, destination: IpAddr, prefix_len: u8) -> Result<()> {
+        let mut request = route_message(destination, prefix_len, None, None);
+        request.header.scope = RouteScope::NoWhere;
+        request.header.protocol = RouteProtocol::Other(OWN_PROTOCOL);
+        request.attributes.push(RouteAttribute::Priority(OWN_METRIC));
+        self.socket.change(
+            &describe("delete", destination, prefix_len, None, None),
+            RouteNetlinkMessage::DelRoute(request),
+            0,
         )
     }
 

@@ -59,12 +59,14 @@ pub fn ruleset(hook: HookMode, nat: bool) -> Ruleset {
             InterfaceRule {
                 name: "net1".into(),
                 zone: 0,
+                routes: Vec::new(),
                 addresses: vec![],
                 hook,
             },
             InterfaceRule {
                 name: "net2".into(),
                 zone: 1,
+                routes: Vec::new(),
                 addresses: vec![],
                 hook,
             },

@@ -63,6 +63,7 @@ pub fn ruleset(nat: bool, screens: bool, open: bool) -> Ruleset {
     let interface = |zone| InterfaceRule {
         name: format!("if{zone}"),
         zone,
+        routes: Vec::new(),
         addresses: vec![],
         hook: HookMode::Auto,
     };

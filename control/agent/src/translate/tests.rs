@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulkhead_dataplane::ruleset::{
     Action, DestinationNat, EarlyAgeing, Filtering, HookMode, MaximumSegment, Policy, Pool, Prefix, Ruleset,
-    Scan, Screen, ServiceMatch, SourceNat, SourceTranslation, StaticNat, Tcp, Wire,
+    Scan, Screen, ServiceMatch, SourceNat, SourceTranslation, StaticNat, StaticRoute, Tcp, Wire,
 };
 
 use super::{ruleset, sizes};
@@ -187,7 +187,8 @@ apiVersion: bulkhead.dev/v1alpha1
 kind: Firewall
 metadata: { name: edge }
 spec:
-  interfaces: [{ name: net1, zone: inside }, { name: net2, zone: outside }]
+  interfaces: [{ name: net1, zone: inside }, { name: net2, zone: outside, addresses: [192.0.2.10/24] }]
+  routes: [{ to: 0.0.0.0/0, via: 192.0.2.1 }, { to: \"2001:db8::/32\", via: \"fe80::1\", interface: net1 }]
   zones: [{ name: inside, screen: default }, { name: outside, screen: edge }]
   addresses: [{ name: staff, members: [10.0.0.0/24] }]
   services: [{ name: db, tcp: 5432, timeout: 8h }]
@@ -452,6 +453,27 @@ fn one_screen_is_one_screen() {
         screen.name.clear();
         assert_eq!(screen, Screen::default(), "{written} and nothing else");
     }
+}
+
+#[test]
+fn routes_are_with_the_interface_that_they_leave_by() {
+    let ruleset = told(TRANSLATION);
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let routes = |number: usize| &*ruleset.interfaces[number].routes;
+    assert_eq!(
+        routes(0),
+        [StaticRoute {
+            to: (address("2001:db8::"), 32),
+            via: address("fe80::1")
+        }]
+    );
+    assert_eq!(
+        routes(1),
+        [StaticRoute {
+            to: (address("0.0.0.0"), 0),
+            via: address("192.0.2.1")
+        }]
+    );
 }
 
 #[test]
