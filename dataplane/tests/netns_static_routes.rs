@@ -12,7 +12,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use bulkhead_abi::Reason;
 use bulkhead_dataplane::{
+    engine::Explain,
     netlink::Route,
     ruleset::{HookMode, Ruleset, StaticRoute},
 };
@@ -84,6 +86,18 @@ fn answered(lab: &Topology) -> Result<bool> {
     Ok(seen[0])
 }
 
+fn question(source: IpAddr, destination: IpAddr) -> Explain {
+    Explain {
+        ingress: "inside".into(),
+        source,
+        destination,
+        protocol: 17,
+        source_port: 40_000,
+        destination_port: 53,
+        icmp: None,
+    }
+}
+
 fn own_routes(lab: &Topology) -> Result<Vec<Route>> {
     let mut routes = lab.firewall().netlink()?.routes()?;
     routes.retain(|route| route.own);
@@ -100,11 +114,31 @@ fn visitors_are_answered(hook: HookMode) -> Result<()> {
     let engine = common::start(&lab, rules(hook, Vec::new()));
     lab.resolve_neighbours()?;
     ensure!(!answered(&lab)?, "the answers left by eth0's router");
+    for (visitor, server) in VISITOR
+        .into_iter()
+        .zip([IpAddr::V4(outside.v4), IpAddr::V6(outside.v6)])
+    {
+        let explained = engine.explain(&question(visitor, server))?;
+        ensure!(
+            (explained.verdict, explained.answer_dropped) == ("permit", Some(Reason::EgressNotGuarded)),
+            "{explained:#?}"
+        );
+    }
     let lost = engine.counters()?["egress_not_guarded"];
     ensure!(lost >= 2, "{:#?}", engine.nonzero_counters());
 
     lab.firewall().run(|| engine.commit(rules(hook, through(&lab))))?;
     ensure!(answered(&lab)?, "{:#?}", engine.nonzero_counters());
+    for (visitor, server) in VISITOR
+        .into_iter()
+        .zip([IpAddr::V4(outside.v4), IpAddr::V6(outside.v6)])
+    {
+        let explained = engine.explain(&question(visitor, server))?;
+        ensure!(
+            (explained.verdict, explained.answer_dropped) == ("permit", None),
+            "{explained:#?}"
+        );
+    }
     let routes = own_routes(&lab)?;
     ensure!(routes.len() == 2, "{routes:#?}");
     // What the firewall sends itself goes as before.

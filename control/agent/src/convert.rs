@@ -153,9 +153,13 @@ pub fn explanation(question: &Question, answer: engine::Explanation) -> Explanat
         translated_destination: answer.translated_destination.map(|to| to.ip()),
         translated_destination_port: answer.translated_destination.map(|to| to.port()),
         existing_session: answer.existing_session,
+        answer_dropped: answer.answer_dropped.map(|reason| reason.name().to_owned()),
         hint: None,
     };
-    explanation.hint = crate::hint::hint(answer.reason, &explanation);
+    explanation.hint = match answer.answer_dropped {
+        Some(reason) => crate::hint::way_back(reason, &explanation),
+        None => crate::hint::hint(answer.reason, &explanation),
+    };
     explanation
 }
 

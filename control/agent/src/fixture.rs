@@ -306,6 +306,7 @@ pub fn explanation(question: &Question) -> Explanation {
         translated_destination: None,
         translated_destination_port: None,
         existing_session: None,
+        answer_dropped: None,
         hint: Some("no policy".into()),
     }
 }

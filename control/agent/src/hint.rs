@@ -28,7 +28,8 @@ pub fn hint(reason: Reason, explained: &Explanation) -> Option<String> {
             question.destination
         ),
         Reason::EgressNotGuarded => format!(
-            "the route leads out of {egress}, which is not among spec.interfaces; list it there, or correct the route"
+            "the route leads out of {egress}, which is not among spec.interfaces; list it there, or give what is forwarded \
+             a route of its own in spec.routes"
         ),
         Reason::NatNoAddress => {
             let family = if question.source.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -42,6 +43,26 @@ pub fn hint(reason: Reason, explained: &Explanation) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// Why answers would be dropped, and what to do.
+pub fn way_back(reason: Reason, explained: &Explanation) -> Option<String> {
+    let source = explained.question.source;
+    let why = match reason {
+        Reason::NoRoute => "there is no route to it".to_owned(),
+        Reason::EgressNotGuarded => {
+            "the route to it leads out of an interface that is not among spec.interfaces".to_owned()
+        }
+        Reason::PolicyChanged => format!(
+            "the route to it leads into another zone than {}",
+            explained.from_zone
+        ),
+        _ => return None,
+    };
+    Some(format!(
+        "{source} would get no answer: {why}; give it one over {} in spec.routes",
+        explained.ingress
+    ))
 }
 
 /// The narrowest policy that would permit the conversation.

@@ -275,6 +275,8 @@ pub struct Explanation {
     pub translated_destination_port: Option<u16>,
     /// A live session of exactly this tuple.
     pub existing_session: Option<u64>,
+    /// The reason for which answers would be dropped, though the conversation is permitted: there is no way back.
+    pub answer_dropped: Option<String>,
     /// What would change the verdict.
     pub hint: Option<String>,
 }

@@ -73,6 +73,8 @@ pub struct Explanation {
     pub translated_destination: Option<SocketAddr>,
     /// Number of the session this packet would belong to already.
     pub existing_session: Option<u64>,
+    /// Why answers would be dropped, though the conversation is permitted.
+    pub answer_dropped: Option<Reason>,
 }
 
 impl Engine {
@@ -122,6 +124,7 @@ impl Engine {
             destination_rule: None,
             translated_destination: None,
             existing_session: self.existing(&env, question, work.packet.family),
+            answer_dropped: None,
         };
         if work.generation != 0
             && let Err(reason) = self.follow(&env, (&ruleset, &names), from_zone, &mut work, &mut explanation)
@@ -207,6 +210,7 @@ impl Engine {
             if t.source_rule != u32::MAX {
                 explanation.translated_source = Some(address(family, &t.address_be));
             }
+            explanation.answer_dropped = way_back(env, work, from_zone);
         }
         Ok(())
     }
@@ -307,6 +311,26 @@ impl Engine {
             let alone = |flow: &mut Flow| (flow.unanswered != 0).then_some(flow.session_id);
             env.with_flow(Table::HalfOpen, family, &turned, alone).flatten()
         })
+    }
+}
+
+/// Why nothing would get back to the source: answers leave by its own zone, or not at all.
+fn way_back(env: &ReadOnly<'_>, work: &Work, from_zone: u8) -> Option<Reason> {
+    if env.wired() {
+        return None;
+    }
+    let mut route = RouteEntry::default();
+    if !env.route(work.packet.family, &work.packet.source_be, &mut route)
+        || route.kind != RouteKind::Unicast as u32
+    {
+        return Some(Reason::NoRoute);
+    }
+    let mut egress = Interface::default();
+    let guarded = env.interface(route.ifindex, &mut egress) && egress.flags & interface_flags::DATA != 0;
+    match env.zone(work.tables, route.ifindex).filter(|_| guarded) {
+        None => Some(Reason::EgressNotGuarded),
+        Some(zone) if zone != from_zone => Some(Reason::PolicyChanged),
+        Some(_) => None,
     }
 }
 

@@ -37,6 +37,9 @@ pub fn explanation(report: &Explanation) -> String {
             format!("{session} is live: packets of it follow it, not a new decision"),
         ));
     }
+    if let Some(reason) = &report.answer_dropped {
+        lines.push(("answers", format!("DROPPED ({reason})")));
+    }
     if let Some(hint) = &report.hint {
         lines.push(("hint", hint.clone()));
     }
@@ -172,7 +175,16 @@ hint:                no policy
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }
-        assert!(!text.contains("hint:"));
+        assert!(!text.contains("hint:") && !text.contains("answers:"));
+        let lost = Explanation {
+            answer_dropped: Some("egress_not_guarded".into()),
+            ..report
+        };
+        let text = explanation(&lost);
+        assert!(
+            text.contains("answers:             DROPPED (egress_not_guarded)\n"),
+            "{text}"
+        );
     }
 
     #[test]
