@@ -31,6 +31,7 @@ mod one_or_many;
 mod overrides;
 mod ranges;
 mod read;
+mod reference;
 mod resolve;
 mod schema;
 mod service;
@@ -58,6 +59,7 @@ pub use document::{
 };
 pub use one_or_many::{NumberOrText, OneOrMany};
 pub use overrides::Overrides;
+pub use reference::reference;
 pub use resolve::{MAX_INTERFACES, MAX_POOL_RANGES, check_interfaces};
 pub use schema::json_schema;
 pub use service::{IcmpMatch, PortRange, ServiceMatch, builtin_names, builtin_service};

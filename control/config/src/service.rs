@@ -128,6 +128,21 @@ pub fn builtin_names() -> impl Iterator<Item = &'static str> {
     BUILTIN.iter().map(|(name, _)| *name)
 }
 
+/// The names of protocols that `protocols` knows, by number.
+pub(crate) fn protocol_names() -> impl Iterator<Item = &'static str> {
+    PROTOCOLS.iter().map(|(name, _)| *name)
+}
+
+/// The names of types that `icmp` knows, by number.
+pub(crate) fn icmp_type_names() -> impl Iterator<Item = &'static str> {
+    ICMP_TYPES.iter().map(|(name, _)| *name)
+}
+
+/// The names of types that `icmpv6` knows, by number.
+pub(crate) fn icmpv6_type_names() -> impl Iterator<Item = &'static str> {
+    ICMPV6_TYPES.iter().map(|(name, _)| *name)
+}
+
 const PROTOCOLS: &[(&str, u8)] = &[
     ("icmp", 1),
     ("igmp", 2),
