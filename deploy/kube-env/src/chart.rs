@@ -26,6 +26,13 @@ const FOR_KUBERNETES: &str = "1.31";
 /// The variations that are plain manifests, too.
 const PLAIN: &[&str] = &["microsegmentation", "ingress-protection"];
 
+/// Kinds that no cluster has by itself, and whose definitions they need.
+const CUSTOM: &[(&str, &str)] = &[
+    ("NetworkAttachmentDefinition", "Multus"),
+    ("Firewall", "Bulkhead (crds/firewalls.yaml)"),
+    ("ServiceMonitor", "the Prometheus operator"),
+];
+
 /// Where definitions of custom resources are generated.
 const DEFINITIONS: &str = "deploy/kubernetes/crds";
 
@@ -129,26 +136,49 @@ pub fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).context("not UTF-8")
 }
 
-/// Without what only helm understands, and with the namespace, whose label lets the pods have their capabilities.
+/// Without what only helm understands, and with the namespace, whose label lets the pods have their capabilities. Attachments come
+/// before the pods that need them.
 fn plain(name: &str, rendered: &str) -> String {
+    let only_helm = ["# Source: ", "helm.sh/chart: ", "app.kubernetes.io/managed-by: "];
+    let mut objects: Vec<String> = Vec::new();
+    for line in rendered.lines() {
+        if line == "---" || objects.is_empty() {
+            objects.push(String::new());
+        }
+        if let Some(object) = objects.last_mut()
+            && !only_helm.iter().any(|start| line.trim_start().starts_with(start))
+        {
+            object.push_str(line);
+            object.push('\n');
+        }
+    }
+    objects.sort_by_key(|object| !is_kind(object, "NetworkAttachmentDefinition"));
+    let needed: Vec<_> = CUSTOM
+        .iter()
+        .filter(|(kind, _)| objects.iter().any(|object| is_kind(object, kind)))
+        .map(|(_, whose)| *whose)
+        .collect();
     let mut text = format!(
         "# Rendered from deploy/helm/variations/{name}.yaml by `cargo xtask manifests`: change that, not this.\n\
-         # The custom resources that it uses must be defined: those of Multus, of Bulkhead and of the Prometheus operator.\n\
+         # What to change in a copy before it is applied: README.md beside this.\n\
+         # Custom resources that must be defined: those of {needed}.\n\
          apiVersion: v1\n\
          kind: Namespace\n\
          metadata:\n  \
            name: {NAMESPACE}\n  \
            labels:\n    \
-             pod-security.kubernetes.io/enforce: privileged\n"
+             pod-security.kubernetes.io/enforce: privileged\n",
+        needed = needed.join(" and of ")
     );
-    let only_helm = ["# Source: ", "helm.sh/chart: ", "app.kubernetes.io/managed-by: "];
-    for line in rendered.lines() {
-        if !only_helm.iter().any(|start| line.trim_start().starts_with(start)) {
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
+    text.extend(objects);
     text
+}
+
+/// Whether an object as text is of this kind.
+fn is_kind(object: &str, kind: &str) -> bool {
+    object
+        .lines()
+        .any(|line| line.strip_prefix("kind: ") == Some(kind))
 }
 
 #[cfg(test)]
@@ -166,5 +196,23 @@ mod tests {
         );
         assert!(text.contains("variations/minimal.yaml"));
         assert!(!text.contains("Helm"), "{text}");
+    }
+
+    #[test]
+    fn a_plain_manifest_says_what_it_needs_and_begins_with_attachments() {
+        let rendered =
+            "---\nkind: Deployment\n---\nkind: ServiceMonitor\n---\nkind: NetworkAttachmentDefinition\n";
+        let text = plain("minimal", rendered);
+        assert!(
+            text.ends_with(
+                "---\nkind: NetworkAttachmentDefinition\n---\nkind: Deployment\n---\nkind: ServiceMonitor\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("those of Multus and of the Prometheus operator.\n"),
+            "{text}"
+        );
+        assert!(!text.contains("crds/"), "{text}");
     }
 }

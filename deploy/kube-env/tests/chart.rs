@@ -130,10 +130,11 @@ fn kube_chart_objects_are_accepted_by_the_api_server_and_their_documents_by_bulk
     }
     let kubeconfig = env.kubeconfig_file("admin")?;
     let kubeconfig = kubeconfig.to_string_lossy();
-    let mut texts = vec![(
-        "samples".to_owned(),
-        fs::read_to_string(root.join("deploy/helm/samples/ingress-controllers.yaml"))?,
-    )];
+    let mut texts = Vec::new();
+    for sample in ["ingress-controllers.yaml", "segment-web.yaml"] {
+        let text = fs::read_to_string(root.join("deploy/helm/samples").join(sample))?;
+        texts.push((sample.to_owned(), text));
+    }
     for variation in chart::variations(&root)? {
         // For the API groups of this very server.
         let more = ["--validate", "--kubeconfig", &kubeconfig];

@@ -138,6 +138,8 @@ settings! {
     NdpTimeout "ndp-timeout" "BULKHEAD_NDP_TIMEOUT" "", alias("CSRX_NDP_TIMEOUT", values::seconds);
 }
 
+const NO_SECURITY_DIRECTOR: &str = "this version registers with no management server";
+
 /// Variables of the product many users come from that mean nothing here, and why.
 pub const MEANINGLESS: &[(&str, &str)] = &[
     (
@@ -153,16 +155,10 @@ pub const MEANINGLESS: &[(&str, &str)] = &[
         "CSRX_ROOT_PASSWORD",
         "nobody logs in here; who may use the socket may command",
     ),
-    ("CSRX_SD_HOST", "there is no management server to register with"),
-    ("CSRX_SD_USER", "there is no management server to register with"),
-    (
-        "CSRX_SD_DEVICE_IP",
-        "there is no management server to register with",
-    ),
-    (
-        "CSRX_SD_DEVICE_PORT",
-        "there is no management server to register with",
-    ),
+    ("CSRX_SD_HOST", NO_SECURITY_DIRECTOR),
+    ("CSRX_SD_USER", NO_SECURITY_DIRECTOR),
+    ("CSRX_SD_DEVICE_IP", NO_SECURITY_DIRECTOR),
+    ("CSRX_SD_DEVICE_PORT", NO_SECURITY_DIRECTOR),
     (
         "CSRX_PACKET_DRIVER",
         "the kernel's own drivers are used; there is no DPDK",
