@@ -20,7 +20,7 @@ use bulkhead_abi::{
     Disposition, Flow, FlowKey6, ScreenProfile, SessionState, flow_flags, flow_generation, protocol,
 };
 
-use crate::{Table, Tables, Work, expect, open, screens::counts};
+use crate::{Table, Tables, Work, expect, open, screens::counts, session};
 
 /// Whether the new session in `work.flow` needs no entry for its answers yet.
 #[inline(always)]
@@ -70,7 +70,8 @@ fn turn_key(key: &FlowKey6, turned: &mut FlowKey6) {
 }
 
 /// Whether the packet, whose tuple is in no table, answers an unanswered session. Its flow is made in `work.flow` then, and
-/// stands nowhere (`work.half_open` is 2): what goes on with it moves the session, which enters it.
+/// stands nowhere (`work.half_open` is 2): what goes on with it moves the session, which enters it. Where another answer has
+/// just moved the session (its first direction is gone, or dead, since it was looked for) the flow that one entered is found.
 #[inline(never)]
 pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
     if is_tcp(work) {
@@ -91,14 +92,15 @@ pub(crate) fn find<E: Tables>(env: &E, work: &mut Work) -> bool {
         ..
     } = work;
     turn_key(key, first_key);
-    if env
+    let there = env
         .with_flow(Table::HalfOpen, packet.family, first_key, |flow| *first = *flow)
-        .is_none()
-    {
-        *alone = 1;
-        return false;
+        .is_some();
+    *alone = u32::from(!there);
+    if !there || first.generation == flow_generation::DEAD {
+        work.missed = 2;
+        return session::find_missed(env, work);
     }
-    if first.unanswered == 0 || first.generation == flow_generation::DEAD {
+    if first.unanswered == 0 {
         return false;
     }
     turn(first, first_key, flow);
@@ -122,9 +124,9 @@ pub(crate) fn expected<E: Tables>(env: &E, work: &mut Work) {
     work.partner.generation = work.found_generation;
     work.flow.unanswered = 0;
     // Answered when the table was full, or in this very moment on another CPU: the session is to be moved as a whole.
-    if work.flow.state == SessionState::UdpTwoWay as u8
-        && env.interface(work.flow.egress_ifindex, &mut work.egress)
-    {
+    let answered =
+        work.flow.state == SessionState::UdpTwoWay as u8 || work.flow.state == SessionState::Dccp as u8;
+    if answered && env.interface(work.flow.egress_ifindex, &mut work.egress) {
         let station = work.egress.mac;
         settle(env, work.tables, &mut work.partner, station, &mut work.screens);
     }

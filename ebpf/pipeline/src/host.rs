@@ -133,6 +133,7 @@ pub struct HostTables {
     pub limits: HostMap<LimitKey, SessionCount>,
     tallies: [Cell<u64>; Tally::COUNT as usize],
     interrupted_swap: RefCell<Option<(u32, Interruption)>>,
+    interrupted_look: RefCell<Option<(u32, Interruption)>>,
 }
 
 impl HostTables {
@@ -184,10 +185,17 @@ impl HostTables {
         *self.interrupted_swap.borrow_mut() = Some((swap, Box::new(f)));
     }
 
-    /// Whether an interruption of either kind is still waiting for its moment.
+    /// Runs `f` right before the `look`th (from 0) look at a flow from now on: another CPU's turn.
+    pub fn interrupt_look(&self, look: u32, f: impl FnOnce(&Self) + 'static) {
+        *self.interrupted_look.borrow_mut() = Some((look, Box::new(f)));
+    }
+
+    /// Whether an interruption of any kind is still waiting for its moment.
     #[must_use]
     pub fn interruption_pending(&self) -> bool {
-        self.interruption.borrow().is_some() || self.interrupted_swap.borrow().is_some()
+        [&self.interruption, &self.interrupted_swap, &self.interrupted_look]
+            .iter()
+            .any(|waiting| waiting.borrow().is_some())
     }
 
     fn another_turn(&self, waiting: &RefCell<Option<(u32, Interruption)>>) {
@@ -230,6 +238,22 @@ impl HostTables {
             (Table::HalfOpen, 4) => &self.half_open4,
             (Table::HalfOpen, _) => &self.half_open6,
         }
+    }
+
+    /// Runs `f` on a flow, and sees to it that nothing else is touched meanwhile.
+    fn borrow_flow<R>(
+        &self,
+        table: Table,
+        family: u8,
+        key: &FlowKey6,
+        f: impl FnOnce(&mut Flow) -> R,
+    ) -> Option<R> {
+        self.flows(table, family).with(key, |flow| {
+            self.borrowed.set(true);
+            let result = f(flow);
+            self.borrowed.set(false);
+            result
+        })
     }
 
     /// What the kernel's verifier cannot check and `Tables` asks for.
@@ -420,12 +444,8 @@ impl Tables for HostTables {
         f: impl FnOnce(&mut Flow) -> R,
     ) -> Option<R> {
         self.alone();
-        self.flows(table, family).with(key, |flow| {
-            self.borrowed.set(true);
-            let result = f(flow);
-            self.borrowed.set(false);
-            result
-        })
+        self.another_turn(&self.interrupted_look);
+        self.borrow_flow(table, family, key, f)
     }
 
     fn insert_flow(&self, table: Table, family: u8, key: &FlowKey6, flow: &Flow) -> Insert {
@@ -533,7 +553,7 @@ impl Tables for HostTables {
     ) -> Option<u32> {
         self.alone();
         self.another_turn(&self.interrupted_swap);
-        self.with_flow(table, family, key, |flow| {
+        self.borrow_flow(table, family, key, |flow| {
             (flow.session_id == session_id).then(|| {
                 let found = flow.generation;
                 if found == expected {
@@ -548,7 +568,7 @@ impl Tables for HostTables {
     fn end_flow(&self, table: Table, family: u8, key: &FlowKey6, session_id: u64) -> Option<bool> {
         self.alone();
         self.another_turn(&self.interrupted_swap);
-        self.with_flow(table, family, key, |flow| {
+        self.borrow_flow(table, family, key, |flow| {
             (flow.session_id == session_id).then(|| {
                 let alive = flow.generation != flow_generation::DEAD;
                 flow.generation = flow_generation::DEAD;

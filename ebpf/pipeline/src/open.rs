@@ -325,13 +325,12 @@ pub(crate) fn enter<E: Tables + Clock>(env: &E, work: &mut Work) -> Result<bool,
     }
     let inserted = env.insert_flow(Table::HalfOpen, family, &work.key, &work.flow);
     if inserted == Insert::Done {
-        if env
-            .with_flow(Table::Established, family, &work.key, |_| ())
-            .is_none()
-        {
+        let established = env.with_flow(Table::Established, family, &work.key, |flow| flow.session_id);
+        if established.is_none_or(|id| id == work.flow.session_id) {
+            // This very session may have been answered since: somebody sends the other way at the same time.
             return Ok(true);
         }
-        // It moved there since it was looked for: as in `nat::reserve`.
+        // Another moved there since it was looked for: as in `nat::reserve`.
         env.remove_flow(Table::HalfOpen, family, &work.key);
     }
     if work.flow.unanswered == 0 {

@@ -283,9 +283,10 @@ pub(crate) fn moves(work: &Work) -> bool {
         return false;
     }
     match SessionState::from_number(work.next_state) {
-        // Without connections, the first answer establishes.
-        Some(SessionState::UdpTwoWay) => true,
-        Some(SessionState::Icmp | SessionState::Other | SessionState::Dccp) => life::is_reply(&work.flow),
+        // Without connections, the first answer establishes. Where the state tells of it, the next packet of either side does
+        // what an answer could not because the table was full.
+        Some(SessionState::UdpTwoWay | SessionState::Dccp) => true,
+        Some(SessionState::Icmp | SessionState::Other) => life::is_reply(&work.flow),
         Some(state) => state.is_open_tcp(),
         None => false,
     }

@@ -414,6 +414,43 @@ fn a_session_moved_twice_moves_once() {
     }
 }
 
+/// The other side sends at any point of the way of a first packet. From its entry on that is its answer, and the session is
+/// told of and counted once, whoever had the last word.
+#[test]
+fn a_session_answered_while_it_is_entered_is_created_once() {
+    for (client, server, _) in FAMILIES {
+        let (mut look, mut answered) = (0, 0);
+        loop {
+            let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
+            net.limit(
+                ZONE_INSIDE,
+                LimitRule {
+                    source: 3,
+                    destination: 3,
+                    ..LimitRule::default()
+                },
+            );
+            let bytes = Frame::new(server, client).udp(53, 5000).to(mac(OUTSIDE)).build();
+            net.tables().interrupt_look(look, move |tables| {
+                let _verdict = ingress_elsewhere(tables, OUTSIDE, &bytes);
+            });
+            let outcome = net
+                .receive(INSIDE, &Frame::new(client, server).udp(5000, 53))
+                .outcome;
+            assert_eq!(outcome.verdict.reason, Reason::SessionCreated, "look {look}");
+            let told = |event: &&Event| event.kind == EventKind::Create as u8;
+            assert_eq!(outcome.events.iter().filter(told).count(), 1, "look {look}");
+            check(net.tables());
+            if net.tables().interruption_pending() {
+                break;
+            }
+            answered += usize::from(net.flows() == (2, 0));
+            look += 1;
+        }
+        assert!(answered != 0, "never in {look} looks");
+    }
+}
+
 /// What holds whenever no CPU is in the middle of anything: sessions are whole and alive, those that were created and did
 /// not end are there, and the counts per address are theirs.
 fn check(tables: &HostTables) {
@@ -600,30 +637,56 @@ fn take(tables: &HostTables, turn: &Turn) {
     }
 }
 
+/// When another CPU has its turn.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    Insertion(u32),
+    Swap(u32),
+    Look(u32),
+}
+
+impl Moment {
+    fn interrupt(self, tables: &HostTables, f: impl FnOnce(&HostTables) + 'static) {
+        match self {
+            Self::Insertion(number) => tables.interrupt(number, f),
+            Self::Swap(number) => tables.interrupt_swap(number, f),
+            Self::Look(number) => tables.interrupt_look(number, f),
+        }
+    }
+}
+
+fn point() -> impl Strategy<Value = Moment> {
+    prop_oneof![
+        (0..5u32).prop_map(Moment::Insertion),
+        (0..5u32).prop_map(Moment::Swap),
+        (0..16u32).prop_map(Moment::Look),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// One CPU's turn in the middle of another's, at any change of a generation or any insertion, any number of times.
+    /// One CPU's turn in the middle of another's, at any change of a generation, any insertion or any look, any number of
+    /// times; sessions begin on one side, or on both.
     #[test]
     fn sessions_stay_whole(
+        both_sides in any::<bool>(),
         turns in proptest::collection::vec(
-            (turn(), proptest::option::of((any::<bool>(), 0..5u32, moment()))), 1..40,
+            (turn(), proptest::option::of((point(), moment()))), 1..40,
         ),
     ) {
-        let mut net = Net::new(&[permit(ZONE_INSIDE, ZONE_OUTSIDE)]);
-        net.limit(ZONE_INSIDE, LimitRule { source: 3, destination: 3, ..LimitRule::default() });
+        let policies = [permit(ZONE_INSIDE, ZONE_OUTSIDE), permit(ZONE_OUTSIDE, ZONE_INSIDE)];
+        let mut net = Net::new(if both_sides { &policies } else { &policies[..1] });
+        for zone in [ZONE_INSIDE, ZONE_OUTSIDE] {
+            net.limit(zone, LimitRule { source: 3, destination: 3, ..LimitRule::default() });
+        }
         let mut created = 0;
         let mut closed = 0;
         for (turn, interruption) in turns {
             let tables = net.tables();
             // What waits for a moment that does not come, comes in another turn. Two CPUs, not three.
-            if let Some((at_insertion, number, other)) = interruption && !tables.interruption_pending() {
-                let f = move |tables: &HostTables| take(tables, &other);
-                if at_insertion {
-                    tables.interrupt(number, f);
-                } else {
-                    tables.interrupt_swap(number, f);
-                }
+            if let Some((at, other)) = interruption && !tables.interruption_pending() {
+                at.interrupt(tables, move |tables| take(tables, &other));
             }
             take(tables, &turn);
             check(tables);
