@@ -3,12 +3,16 @@
 mod common;
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
-use bulkhead_dataplane::{engine::Explain, ruleset::HookMode};
+use anyhow::{Result, ensure};
+use bulkhead_dataplane::{
+    engine::{Engine, Explain, Session},
+    ruleset::{Action, HookMode, Policy},
+    table::TypedMap,
+};
 use bulkhead_testkit::{Client, HttpServer, Outcome, UdpServer, privileged};
 
 fn conversations(hook: HookMode, nat: bool) -> Result<()> {
@@ -155,6 +159,96 @@ fn netns_explain_knows_the_answer_that_has_not_come_yet() -> Result<()> {
         };
         assert!(asked.is_some(), "{:#?}", engine.nonzero_counters());
         assert_eq!(explain(true)?.existing_session, asked);
+    }
+    engine.stop();
+    Ok(())
+}
+
+/// Sends so many datagrams from one end and waits until they are counted.
+fn send(engine: &Engine, from: &UdpSocket, to: SocketAddr, count: u64) -> Result<Session> {
+    for _ in 0..count {
+        from.send_to(b"anybody there?", to)?;
+    }
+    let source = from.local_addr()?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = engine
+            .sessions(&|session| session.original.source == source, 10)?
+            .sessions;
+        match found.as_slice() {
+            [session] if session.original.packets == count => return Ok(session.clone()),
+            _ => ensure!(Instant::now() < deadline, "{found:#?}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The only entry of a table, taken out.
+fn taken<K, V>(table: &TypedMap<K, V>) -> Result<(K, V)>
+where
+    K: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy,
+    V: zerocopy::IntoBytes + zerocopy::FromBytes + zerocopy::Immutable + Copy,
+{
+    let mut entries = Vec::new();
+    table.for_each(|key, value| entries.push((*key, *value)))?;
+    ensure!(entries.len() == 1, "{} entries", entries.len());
+    let (key, value) = entries[0];
+    ensure!(table.remove(&key)?);
+    Ok((key, value))
+}
+
+/// Two hosts that open to each other at once leave two sessions that nobody has answered, each where the other's answers
+/// would be: each is shown with its own counts. That no packet of the one met the entry of the other is brought about here
+/// by taking that entry out meanwhile.
+#[test]
+fn netns_sessions_that_crossed_are_shown_with_their_own_counts() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = common::topology(|host| host);
+    let mut rules = common::ruleset(HookMode::Tcx, false);
+    rules.policies = vec![Policy {
+        name: "all".into(),
+        action: Action::Permit,
+        ..Policy::default()
+    }];
+    let engine = common::start(&lab, rules);
+    let maps = engine.with_object(|object| object.maps.clone());
+    let (inside, outside) = (lab.host("inside"), lab.host("outside"));
+    for (one, other) in inside.addresses().into_iter().zip(outside.addresses()) {
+        let there = inside.namespace.run(|| UdpSocket::bind((one, 5000)))?;
+        let back = outside.namespace.run(|| UdpSocket::bind((other, 5000)))?;
+        let (one, other) = (there.local_addr()?, back.local_addr()?);
+        send(&engine, &there, other, 3)?;
+        if one.is_ipv4() {
+            let (key, flow) = taken(&maps.half_open4)?;
+            send(&engine, &back, one, 2)?;
+            maps.half_open4.set(&key, &flow)?;
+        } else {
+            let (key, flow) = taken(&maps.half_open6)?;
+            send(&engine, &back, one, 2)?;
+            maps.half_open6.set(&key, &flow)?;
+        }
+        let shown = engine.sessions(
+            &|session| !session.established && session.original.packets != 0,
+            10,
+        )?;
+        let mut shown: Vec<_> = shown
+            .sessions
+            .iter()
+            .map(|session| {
+                (
+                    session.original.source,
+                    session.original.packets,
+                    session.reply.packets,
+                )
+            })
+            .collect();
+        shown.sort_unstable();
+        let mut expected = vec![(one, 3, 0), (other, 2, 0)];
+        expected.sort_unstable();
+        ensure!(shown == expected, "{shown:?}");
+        ensure!(engine.clear_sessions(&|_| true)? == 2, "two sessions");
     }
     engine.stop();
     Ok(())

@@ -139,6 +139,12 @@ fn to_be_shown(flow: &Flow) -> bool {
     flow.flags & flow_flags::REPLY == 0 && flow.generation != flow_generation::DEAD
 }
 
+/// The flow under the key of a session's answers, if it is the session's own. Two first packets that cross leave two sessions
+/// nobody has answered, each under the key of the other's answers.
+fn own(first: &Flow, found: Option<Flow>) -> Option<Flow> {
+    found.filter(|found| found.session_id == first.session_id)
+}
+
 /// Visits every session once, by its original direction.
 fn for_each(shared: &Shared, visit: Visit<'_>) -> Result<(), TableError> {
     let view = View {
@@ -152,7 +158,8 @@ fn for_each(shared: &Shared, visit: Visit<'_>) -> Result<(), TableError> {
         table.for_each(|key, flow| {
             if to_be_shown(flow) && failed.is_none() {
                 match table.get(&flow.partner4()) {
-                    Ok(reply) => {
+                    Ok(found) => {
+                        let reply = own(flow, found);
                         let session = view.session(4, &key.wide(), flow, reply.as_ref(), established);
                         visit(session, key.target().request(Operation::Clear, 0));
                     }
@@ -167,8 +174,8 @@ fn for_each(shared: &Shared, visit: Visit<'_>) -> Result<(), TableError> {
         table.for_each(|key, flow| {
             if to_be_shown(flow) && failed.is_none() {
                 match table.get(&flow.partner6()) {
-                    Ok(reply) => visit(
-                        view.session(6, key, flow, reply.as_ref(), established),
+                    Ok(found) => visit(
+                        view.session(6, key, flow, own(flow, found).as_ref(), established),
                         key.target().request(Operation::Clear, 0),
                     ),
                     Err(error) => failed = Some(error),
