@@ -94,6 +94,19 @@ pub struct Link {
     found: bool,
     /// Whether it still runs a program of another load.
     stale: bool,
+    /// Number of the program it was made or found with, or was given last.
+    program: u32,
+}
+
+/// How a link stands, as against how it was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// On its interface, with the program it was given.
+    There,
+    /// On its interface, with a program that somebody else has put in the place of it (`BPF_LINK_UPDATE`).
+    Replaced,
+    /// Not on its interface.
+    Gone,
 }
 
 /// What the kernel says of a link.
@@ -275,9 +288,13 @@ fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     bpf(uapi::OBJ_GET, &mut attr).map(own)
 }
 
-/// The number of a pinned program. Numbers of maps are counted apart: one that is pinned there must not pass for a program.
+/// The number of a pinned program.
 fn pinned_program(path: &Path) -> io::Result<u32> {
-    let program = open_pin(path)?;
+    number_of(open_pin(path)?.as_fd())
+}
+
+/// The number of a program. Numbers of maps are counted apart: what is pinned somewhere must not pass for a program.
+fn number_of(program: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = uapi::ProgramInfo::default();
     let mut attr = uapi::Info {
         fd: program.as_raw_fd() as u32,
@@ -288,7 +305,7 @@ fn pinned_program(path: &Path) -> io::Result<u32> {
     if (attr.length as usize) < size_of::<uapi::ProgramInfo>() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "something else than a program is pinned there",
+            "it is something else than a program",
         ));
     }
     Ok(info.id)
@@ -345,6 +362,7 @@ impl Link {
     /// Whatever the kernel says: for XDP `EOPNOTSUPP` from a driver without it, `ERANGE` for an MTU, `ENOSPC` for queues,
     /// `EBUSY` where another program is.
     pub fn attach(hook: Hook, program: BorrowedFd<'_>, name: &str, ifindex: u32) -> Result<Self, LinkError> {
+        let number = number_of(program)?;
         let holder = match filtered(hook) {
             Some(direction) => Holder::Filter(Filter::attach(ifindex, direction, program, name)?),
             None => {
@@ -363,6 +381,7 @@ impl Link {
             pin: None,
             found: false,
             stale: false,
+            program: number,
         })
     }
 
@@ -374,7 +393,7 @@ impl Link {
         if let Some(direction) = filtered(hook) {
             return Self::find_filter(path, direction, ifindex);
         }
-        Ok(Self::found(path, Holder::Link(open_pin(path)?)))
+        Self::found(path, Holder::Link(open_pin(path)?))
     }
 
     /// Finds the filter of `clsact` whose program is pinned there, on whatever kernel. A pin names an interface by its index
@@ -390,7 +409,7 @@ impl Link {
         if pinned != filter.program() && pinned_program(&next_to(path))? != filter.program() {
             return Err(none().into());
         }
-        Ok(Self::found(path, Holder::Filter(filter)))
+        Self::found(path, Holder::Filter(filter))
     }
 
     /// Finds what is pinned there for a hook of an interface with this index, in whatever network namespace. A link is found
@@ -432,13 +451,16 @@ impl Link {
         Err(missing)
     }
 
-    fn found(path: &Path, holder: Holder) -> Self {
-        Self {
+    fn found(path: &Path, holder: Holder) -> Result<Self, LinkError> {
+        let mut link = Self {
             holder,
             pin: Some(path.to_owned()),
             found: true,
             stale: true,
-        }
+            program: 0,
+        };
+        link.program = link.info()?.program;
+        Ok(link)
     }
 
     /// Pins it, in place of what may be pinned there. `program` is what it runs.
@@ -470,6 +492,21 @@ impl Link {
         // An index is unique in one namespace only, and an interface may have moved to another with its links. XDP cannot be
         // asked like this: whoever finds it has found the interface's other links.
         Ok(info.ifindex == ifindex && (hook == Hook::Xdp || links_on(hook, ifindex)?.contains(&info.id)))
+    }
+
+    /// Whether it is on the interface with this index in this network namespace, and runs what it was given. A filter with
+    /// another program is not the one that was set there: it counts as gone.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn standing(&mut self, hook: Hook, ifindex: u32) -> Result<Standing, LinkError> {
+        Ok(if !self.is_on(hook, ifindex)? {
+            Standing::Gone
+        } else if self.info()?.program == self.program {
+            Standing::There
+        } else {
+            Standing::Replaced
+        })
     }
 
     /// What the kernel says of it.
@@ -524,6 +561,7 @@ impl Link {
     /// # Errors
     /// Whatever the kernel says; the old one stays.
     pub fn replace(&mut self, program: BorrowedFd<'_>, name: &str) -> Result<(), LinkError> {
+        let number = number_of(program)?;
         match &mut self.holder {
             Holder::Link(link) => {
                 let mut attr = uapi::Update {
@@ -546,6 +584,7 @@ impl Link {
             }
         }
         self.stale = false;
+        self.program = number;
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Programs that somebody else takes off an interface: nothing passes that policy forbids, and within seconds everything is
-//! back, counted and told.
+//! Programs that somebody else takes off an interface or replaces there: within seconds everything is back, counted and told,
+//! and meanwhile nothing passes that policy forbids.
 
 #[expect(dead_code, reason = "these tests have topologies and engines of their own")]
 mod common;
@@ -138,6 +138,16 @@ impl Lab {
     }
 }
 
+/// A small object, another's.
+const SIZES: Sizes = Sizes {
+    sessions: 1,
+    half_open: 1,
+    rules: 1,
+    addresses: 1,
+    routes: 1,
+    neighbours: 1,
+};
+
 fn by_force(object: &Object, hook: Hook, index: u32, pin: &Path, elsewhere: &Path) -> Result<()> {
     let program = object.program_fd(Program::Ingress)?;
     let mut link = Link::find(pin, hook, index)?;
@@ -246,14 +256,7 @@ fn netns_taken_off_xdp_is_put_back_when_its_place_is_free() -> Result<()> {
     // Another's program, which passes everything on.
     let (pin, elsewhere) = (lab.pin(Hook::Xdp, index), lab.bpffs.path().join("elsewhere"));
     let stranger = firewall.run(|| {
-        let mut other = Object::load(&Sizes {
-            sessions: 1,
-            half_open: 1,
-            rules: 1,
-            addresses: 1,
-            routes: 1,
-            neighbours: 1,
-        })?;
+        let mut other = Object::load(&SIZES)?;
         // The engine cannot look in between.
         lab.engine.with_object(|object| {
             by_force(object, Hook::Xdp, index, &pin, &elsewhere)?;
@@ -280,6 +283,90 @@ fn netns_taken_off_xdp_is_put_back_when_its_place_is_free() -> Result<()> {
         .iter()
         .any(|warning| warning.contains("cannot be put back"));
     ensure!(!trouble, "{interface:#?}");
+    Ok(())
+}
+
+/// Another's program inside our own link: it is on its interface, and not ours any more.
+#[test]
+fn netns_taken_off_replaced_programs_are_noticed_and_put_back() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    if !has_tcx() {
+        println!("SKIPPED: this kernel has no TCX, whose links a program is replaced in");
+        return Ok(());
+    }
+    let lab = Lab::new(|_| common::ruleset(HookMode::Xdp, false), true)?;
+    let (firewall, host) = (lab.topology.firewall(), lab.topology.host("outside"));
+    let index = host.firewall_index;
+    let other = firewall.run(|| Object::load(&SIZES))?;
+    // Knows no session and lets nothing by, where ours forwards; XDP leaves everything to TCX.
+    for (gone, hook, stranger) in [
+        (1, Hook::Ingress, Program::Ingress),
+        (2, Hook::Egress, Program::Egress),
+        (3, Hook::Xdp, Program::Xdp),
+    ] {
+        let pin = lab.pin(hook, index);
+        let ours = firewall.run(|| Link::find(&pin, hook, index))?.info()?;
+        firewall.run(|| {
+            // The engine cannot look in between.
+            lab.engine.with_object(|_| {
+                let mut link = Link::find(&pin, hook, index)?;
+                link.replace(other.program_fd(stranger)?, "stranger")?;
+                let info = link.info()?;
+                ensure!(info.id == ours.id && info.program != ours.program, "{info:?}");
+                Ok(())
+            })
+        })?;
+        lab.comes_back(gone)?;
+        let now = firewall.run(|| Link::find(&pin, hook, index))?.info()?;
+        ensure!(
+            now == ours,
+            "the same program in the same link: {now:?}, {ours:?}"
+        );
+    }
+    let interface = lab.interface(host)?;
+    ensure!(interface.restored == 3, "{interface:#?}");
+    Ok(())
+}
+
+/// Whoever asks hears of it before it is put back.
+#[test]
+fn netns_taken_off_replaced_programs_are_not_ready() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    if !has_tcx() {
+        println!("SKIPPED: this kernel has no TCX, whose links a program is replaced in");
+        return Ok(());
+    }
+    let lab = Lab::new(rules, true)?;
+    let (firewall, host) = (lab.topology.firewall(), lab.topology.host("inside"));
+    let (index, pin) = (host.firewall_index, lab.pin(Hook::Ingress, host.firewall_index));
+    let other = firewall.run(|| Object::load(&SIZES))?;
+    let began = Instant::now();
+    // The engine may have looked between the two: once more then.
+    loop {
+        firewall.run(|| {
+            let mut link = Link::find(&pin, Hook::Ingress, index)?;
+            Ok::<_, anyhow::Error>(link.replace(other.program_fd(Program::Ingress)?, "stranger")?)
+        })?;
+        let heard = firewall.run(|| lab.engine.readiness());
+        let told = |wrong: &String| wrong == "its ingress program was replaced by somebody else's";
+        if heard.iter().filter_map(|check| check.wrong.as_ref()).any(told) {
+            break;
+        }
+        ensure!(began.elapsed() < patience(PATIENCE), "{heard:?}");
+    }
+    let began = Instant::now();
+    loop {
+        let heard = firewall.run(|| lab.engine.readiness());
+        if heard.iter().all(|check| check.wrong.is_none()) {
+            break;
+        }
+        ensure!(began.elapsed() < patience(PATIENCE), "{heard:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     Ok(())
 }
 

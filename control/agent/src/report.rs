@@ -62,7 +62,7 @@ pub struct Interface {
     pub attached: bool,
     /// Whether the kernel itself would forward nothing that comes in here, were the programs gone.
     pub fails_closed: bool,
-    /// Programs that somebody else took off and that were put back, since the daemon started.
+    /// Programs that somebody else took off or replaced and that were put back, since the daemon started.
     pub programs_restored: u64,
     /// What would hurt, and what to do.
     pub warnings: Vec<String>,

@@ -31,7 +31,7 @@ pub(super) struct Interface {
     wire: Option<Wire>,
     /// The programs on it. It is guarded by those of TCX; XDP goes on after them and off before them.
     links: BTreeMap<Hook, Link>,
-    /// Programs that somebody else took off and that are back, since the engine started.
+    /// Programs that somebody else took off or replaced and that are back, since the engine started.
     pub(super) restored: u64,
     /// Why a program that was taken off is not back.
     pub(super) trouble: Option<String>,

@@ -223,7 +223,7 @@ struct Shared {
     /// The programs were loaded for wire mode.
     wired: bool,
     stop: AtomicBool,
-    /// Programs that somebody else took off their interfaces and that are back.
+    /// Programs that somebody else took off their interfaces, or replaced there, and that are back.
     restored: AtomicU64,
     /// What the tables were made for.
     sizes: Sizes,

@@ -34,7 +34,7 @@ pub struct InterfaceStatus {
     pub attached: bool,
     /// Whether the kernel is forbidden to forward from it, in both families.
     pub fails_closed: bool,
-    /// Programs that somebody else took off and that were put back, since the engine started.
+    /// Programs that somebody else took off or replaced and that were put back, since the engine started.
     pub restored: u64,
     /// What would lose packets or speed.
     pub warnings: Vec<String>,
@@ -62,13 +62,13 @@ fn warnings(interface: &Interface) -> Vec<String> {
             "nothing is forwarded meanwhile"
         };
         warnings.push(format!(
-            "a program was taken off by somebody else and cannot be put back; {meanwhile}: {trouble}"
+            "a program was taken off or replaced by somebody else and cannot be put back; {meanwhile}: {trouble}"
         ));
     }
     if interface.restored != 0 {
         warnings.push(format!(
-            "{} program(s) were taken off by somebody else and put back since the start: see who else attaches programs here \
-             (`bpftool net`, `tc filter`)",
+            "{} program(s) were taken off or replaced by somebody else and put back since the start: see who else attaches \
+             programs here (`bpftool net`, `tc filter`)",
             interface.restored
         ));
     }

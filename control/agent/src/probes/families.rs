@@ -84,7 +84,7 @@ families! {
     INTERFACE_INFO = Info "interface" ["interface", "zone", "hook"] "Data interfaces";
     INTERFACE_UP = Gauge "interface_up" ["interface"] "Whether it is up and carries: 1 or 0";
     INTERFACE_ATTACHED = Gauge "interface_attached" ["interface"] "Whether the programs are attached: 1 or 0";
-    INTERFACE_RESTORED = Counter "interface_programs_restored" ["interface"] "Programs that somebody took off and that were put back";
+    INTERFACE_RESTORED = Counter "interface_programs_restored" ["interface"] "Programs that somebody took off or replaced and that were put back";
     INTERFACE_RECEIVED = Counter "interface_received_packets" ["interface"] "Packets that the interface received, as the kernel counts";
     INTERFACE_RECEIVED_BYTES = Counter "interface_received_bytes" ["interface"] "Bytes that the interface received";
     INTERFACE_SENT = Counter "interface_sent_packets" ["interface"] "Packets that the interface sent";
