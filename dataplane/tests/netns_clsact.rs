@@ -1,7 +1,7 @@
 //! Programs attached as filters of `clsact`, on kernels with TCX and without: set, replaced at once, taken off; and nobody
 //! else's filter touched.
 
-use std::process::Command;
+use std::{fs::File, os::fd::AsFd as _, process::Command, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use bulkhead_dataplane::{
@@ -10,6 +10,7 @@ use bulkhead_dataplane::{
     netlink::{Direction, Filter, HANDLE, Netlink, PREFERENCE, VethSpec},
 };
 use bulkhead_testkit::{Bpffs, Namespace, privileged};
+use nix::sched::{CloneFlags, setns, unshare};
 
 const SIZES: Sizes = Sizes {
     sessions: 1,
@@ -257,6 +258,46 @@ fn netns_clsact_filters_of_other_namespaces_are_found_and_taken_off() -> Result<
         // And what is nowhere is not found, wherever one looks.
         link::pin(ours, &path)?;
         ensure!(from_elsewhere().is_err_and(|error| error.is_not_found()));
+        Ok(())
+    })
+}
+
+/// A runtime may keep a container's namespace by a descriptor alone, without a process or a name.
+#[test]
+fn netns_clsact_filters_in_a_namespace_that_only_a_descriptor_holds_are_taken_off() -> Result<()> {
+    lab("bht-clsact-i", |_, _, object| {
+        let bpffs = Bpffs::mount()?;
+        let path = bpffs.path().join("1_egress");
+        let ours = object.program_fd(Program::Egress)?;
+        link::pin(ours, &path)?;
+        let on_a_thread = |body: &(dyn Fn() -> Result<(File, u32)> + Sync)| {
+            thread::scope(|scope| scope.spawn(body).join().expect("no panic"))
+        };
+        let (held, index) = on_a_thread(&|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let index = Netlink::connect()?.create_veth(&VethSpec {
+                name: "net1",
+                peer_name: "peer",
+                ..VethSpec::default()
+            })?;
+            Filter::attach(index, Direction::Egress, ours, "bulkhead_egress")?.keep();
+            Ok((File::open("/proc/thread-self/ns/net")?, index))
+        })?;
+        let filters = |held: &File| {
+            on_a_thread(&|| {
+                setns(held.as_fd(), CloneFlags::CLONE_NEWNET)?;
+                let there = Netlink::connect()?.filter(index, Direction::Egress)?;
+                Ok((held.try_clone()?, u32::from(there.is_some())))
+            })
+        };
+        ensure!(filters(&held)?.1 == 1);
+        let find = || Link::find_filter_anywhere(&path, Direction::Egress, index);
+        find()?.detach()?;
+        ensure!(filters(&held)?.1 == 0 && !path.exists());
+        // And with the descriptor it is gone.
+        link::pin(ours, &path)?;
+        drop(held);
+        ensure!(find().is_err_and(|error| error.is_not_found()));
         Ok(())
     })
 }
