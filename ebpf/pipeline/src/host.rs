@@ -134,6 +134,7 @@ pub struct HostTables {
     tallies: [Cell<u64>; Tally::COUNT as usize],
     interrupted_swap: RefCell<Option<(u32, Interruption)>>,
     interrupted_look: RefCell<Option<(u32, Interruption)>>,
+    interrupted_removal: RefCell<Option<(u32, Interruption)>>,
 }
 
 impl HostTables {
@@ -188,6 +189,11 @@ impl HostTables {
     /// Runs `f` right before the `look`th (from 0) look at a flow from now on: another CPU's turn.
     pub fn interrupt_look(&self, look: u32, f: impl FnOnce(&Self) + 'static) {
         *self.interrupted_look.borrow_mut() = Some((look, Box::new(f)));
+    }
+
+    /// Runs `f` right before the `removal`th (from 0) removal of a flow from now on: another CPU's turn.
+    pub fn interrupt_removal(&self, removal: u32, f: impl FnOnce(&Self) + 'static) {
+        *self.interrupted_removal.borrow_mut() = Some((removal, Box::new(f)));
     }
 
     /// Whether an interruption of any kind is still waiting for its moment.
@@ -456,6 +462,7 @@ impl Tables for HostTables {
 
     fn remove_flow(&self, table: Table, family: u8, key: &FlowKey6) {
         self.alone();
+        self.another_turn(&self.interrupted_removal);
         self.flows(table, family).remove(key);
     }
 

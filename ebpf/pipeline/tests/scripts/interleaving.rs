@@ -643,6 +643,7 @@ enum Moment {
     Insertion(u32),
     Swap(u32),
     Look(u32),
+    Removal(u32),
 }
 
 impl Moment {
@@ -651,6 +652,7 @@ impl Moment {
             Self::Insertion(number) => tables.interrupt(number, f),
             Self::Swap(number) => tables.interrupt_swap(number, f),
             Self::Look(number) => tables.interrupt_look(number, f),
+            Self::Removal(number) => tables.interrupt_removal(number, f),
         }
     }
 }
@@ -660,14 +662,15 @@ fn point() -> impl Strategy<Value = Moment> {
         (0..5u32).prop_map(Moment::Insertion),
         (0..5u32).prop_map(Moment::Swap),
         (0..16u32).prop_map(Moment::Look),
+        (0..4u32).prop_map(Moment::Removal),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// One CPU's turn in the middle of another's, at any change of a generation, any insertion or any look, any number of
-    /// times; sessions begin on one side, or on both.
+    /// One CPU's turn in the middle of another's, at any change of a generation, any insertion, look or removal, any number
+    /// of times; sessions begin on one side, or on both.
     #[test]
     fn sessions_stay_whole(
         both_sides in any::<bool>(),

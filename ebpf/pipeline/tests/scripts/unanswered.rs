@@ -1,8 +1,11 @@
 //! Sessions that nobody has answered: one entry until somebody does, and every right of a session all the same.
 
-use bulkhead_abi::{Flow, Reason, Tally, flow_flags, flow_generation::is_marked};
+use bulkhead_abi::{
+    Flow, Reason, Tally, flow_flags,
+    flow_generation::{DEAD, is_marked},
+};
 use bulkhead_pipeline::{
-    Table, Work,
+    Insert, Table, Work,
     control::collect,
     host::{HostTables, ingress_elsewhere},
 };
@@ -203,34 +206,49 @@ fn an_answer_to_a_session_that_is_pushed_out_under_it_is_denied() {
     }
 }
 
-/// Two answers at once: whatever the one has just looked at when the other moves the session, neither is lost.
+/// Two answers at once: whatever the one has just looked at when the other moves the session, neither is lost; nor where the
+/// other is not done yet, and the first direction is dead and still where it was.
 #[test]
 fn an_answer_finds_the_session_that_another_moves_under_it() {
-    for (client, server, _) in FAMILIES {
-        for (ask, answer) in conversations(client, server) {
-            let mut look = 0;
-            loop {
-                let mut net = asked(&ask);
-                let bytes = answer.clone().to(mac(OUTSIDE)).build();
-                net.tables().interrupt_look(look, move |tables| {
-                    let (verdict, _) = ingress_elsewhere(tables, OUTSIDE, &bytes);
-                    assert_eq!(verdict.reason, Reason::Established);
-                });
-                let outcome = net.receive(OUTSIDE, &answer).outcome;
-                assert_eq!(
-                    (outcome.verdict.reason, outcome.out_ifindex),
-                    (Reason::Established, INSIDE),
-                    "look {look} of {answer:?}"
-                );
-                assert_eq!((net.flows(), net.tables().tallied(Tally::Created)), ((2, 0), 1));
-                if net.tables().interruption_pending() {
-                    // The answer took fewer looks: it was met at every one.
-                    break;
+    let scenes = FAMILIES
+        .into_iter()
+        .flat_map(|(client, server, _)| conversations(client, server));
+    for ((ask, answer), done) in scenes.flat_map(|scene| [(scene.clone(), true), (scene, false)]) {
+        let mut look = 0;
+        loop {
+            let mut net = asked(&ask);
+            let (family, _, key, first) = net.only();
+            let bytes = answer.clone().to(mac(OUTSIDE)).build();
+            net.tables().interrupt_look(look, move |tables| {
+                let (verdict, _) = ingress_elsewhere(tables, OUTSIDE, &bytes);
+                assert_eq!(verdict.reason, Reason::Established);
+                if !done {
+                    let dead = Flow {
+                        generation: DEAD,
+                        ..first
+                    };
+                    assert_eq!(
+                        tables.flows(Table::HalfOpen, family).insert(&key, &dead),
+                        Insert::Done
+                    );
                 }
-                look += 1;
+            });
+            let outcome = net.receive(OUTSIDE, &answer).outcome;
+            assert_eq!(
+                (outcome.verdict.reason, outcome.out_ifindex),
+                (Reason::Established, INSIDE),
+                "look {look} of {answer:?}, done: {done}"
+            );
+            if net.tables().interruption_pending() {
+                // The answer took fewer looks: it was met at every one.
+                break;
             }
-            assert!(look > 6, "{look} looks");
+            let remains = net.tables().flows(Table::HalfOpen, family);
+            assert_eq!(remains.remove(&key), !done);
+            assert_eq!((net.flows(), net.tables().tallied(Tally::Created)), ((2, 0), 1));
+            look += 1;
         }
+        assert!(look > 6, "{look} looks");
     }
 }
 
