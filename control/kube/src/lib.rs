@@ -12,6 +12,7 @@ pub mod crd;
 mod document;
 mod follow;
 mod group;
+pub mod mnp;
 pub mod mounted;
 mod patience;
 mod place;
