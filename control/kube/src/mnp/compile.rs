@@ -121,7 +121,7 @@ impl<'w> Compiler<'_, 'w> {
             for (peers, services) in refused(&grants) {
                 let others = self.tables.all_but(peers);
                 let service = self.tables.services(&services);
-                let what = format!("{} isolation", direction.name().to_lowercase());
+                let what = format!("{}/isolation", direction.name().to_lowercase());
                 denials.push(self.entry(
                     direction,
                     Action::Deny,
@@ -284,7 +284,7 @@ impl<'w> Compiler<'_, 'w> {
         }
     }
 
-    /// `shop/db+shop/web ingress isolation`, with a number behind it from the second one on.
+    /// `mnp/shop/db/ingress[0]`, `mnp/shop/db+shop/web/ingress/isolation`; with a number behind it from the second one on.
     fn name(&mut self, policies: &[usize], what: &str) -> String {
         let spelled = policies.iter().take(SPELLED).map(|&number| {
             let policy = self.world.policies[number];
@@ -292,11 +292,10 @@ impl<'w> Compiler<'_, 'w> {
         });
         let mut name = spelled.collect::<Vec<_>>().join("+");
         if policies.len() > SPELLED {
-            name += &format!("+{} more", policies.len() - SPELLED);
+            name += &format!("+{}-more", policies.len() - SPELLED);
         }
-        name = format!("{name} {what}");
-        let numbers = 2_u32..;
-        let again = numbers.map(|number| format!("{name} {number}"));
+        name = format!("mnp/{name}/{what}");
+        let again = (2_u32..).map(|number| format!("{name}.{number}"));
         let mut names = std::iter::once(name.clone()).chain(again);
         let free = names.find(|name| !self.names.contains(name)).unwrap_or_default();
         self.names.insert(free.clone());

@@ -2,7 +2,7 @@
 //!
 //! Groups and policies are the configuration's own types, their ids indices into this very isolation. A service is not, since a
 //! denial must name what the document's services cannot: ports of SCTP, and port 0, through which a complement
-//! would leak otherwise. The data plane matches both. The names of groups and policies have a slash or a space in
+//! would leak otherwise. The data plane matches both. The names of groups and policies have a slash in
 //! them, which no name in a document has.
 
 use bulkhead_config::{Group, Policy};

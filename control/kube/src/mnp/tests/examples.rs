@@ -114,7 +114,7 @@ fn a_policy_without_rules_isolates() {
         ],
     );
     assert_eq!((isolation.denials.len(), isolation.permits.len()), (1, 0));
-    assert_eq!(isolation.denials[0].name, "shop/one ingress isolation");
+    assert_eq!(isolation.denials[0].name, "mnp/shop/one/ingress/isolation");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn an_empty_rule_permits_everybody_everything() {
         ],
     );
     assert_eq!((isolation.denials.len(), isolation.permits.len()), (0, 1));
-    assert_eq!(isolation.permits[0].name, "shop/one ingress[0]");
+    assert_eq!(isolation.permits[0].name, "mnp/shop/one/ingress[0]");
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn what_different_policies_permit_adds_up_by_port() {
         isolation
             .denials
             .iter()
-            .any(|entry| entry.name == "shop/one+shop/two ingress isolation"),
+            .any(|entry| entry.name == "mnp/shop/one+shop/two/ingress/isolation"),
         "a denial names who isolates: {:#?}",
         isolation.denials
     );
@@ -389,6 +389,22 @@ fn an_address_that_two_pods_have_is_isolated_for_both() {
         .finished = true;
     let isolation = cluster.isolate();
     assert_eq!(compiled(&isolation, &packet(STRANGER, DB, TCP, 80)), Open);
+}
+
+#[test]
+fn a_name_of_a_port_is_not_lent_to_another_pod_with_the_same_address() {
+    let agents = json!({ "namespaceSelector": { "matchLabels": { "team": "ops" } } });
+    let mut cluster = cluster(&[egress(
+        app("job"),
+        json!([{ "to": [agents], "ports": [{ "port": "http" }] }]),
+    )]);
+    // The web server calls 8080 so, and may not be reached; the agent may, and has given no port a name.
+    cluster
+        .pods
+        .push(pod("ops", "agent-2", &[("app", "agent")], &[("net/a", &[WEB])]));
+    let packet = packet(JOB, WEB, TCP, 8_080);
+    assert_eq!(compiled(&cluster.isolate(), &packet), Denied);
+    assert_eq!(naive::verdict(&cluster, &packet), Denied);
 }
 
 #[test]

@@ -115,7 +115,8 @@ fn selects(selector: &Value, labels: &Labels) -> bool {
         })
 }
 
-/// "Traffic is allowed that matches both ports and from [to]."
+/// "Traffic is allowed that matches both ports and from [to]." Where the other end's address is that of several pods, one of
+/// them must match both: a port's name is not lent to whoever has the same address.
 fn permits(
     cluster: &Cluster,
     policy: &Value,
@@ -127,33 +128,29 @@ fn permits(
 ) -> bool {
     let peers = list(&rule[if egress { "to" } else { "from" }]);
     let ports = list(&rule["ports"]);
-    // "If this field is empty or missing, this rule matches all sources." "… matches all ports."
-    let peered = peers.is_empty()
-        || peers
-            .iter()
-            .any(|peer| is_peer(cluster, policy, peer, network, other));
-    let ported = ports.is_empty()
-        || ports.iter().any(|port| {
-            let destinations: Vec<&Pod> = match egress {
-                false => vec![pod],
-                true => {
-                    let ends = ends(cluster, other).filter(|(_, there)| *there == network);
-                    ends.map(|(pod, _)| pod).collect()
-                }
-            };
-            is_port(port, &destinations, packet)
-        });
-    peered && ported
+    let there = ends(cluster, other).filter(|(_, there)| *there == network);
+    // The address alone, and each pod that has it.
+    let mut candidates = std::iter::once(None).chain(there.map(|(pod, _)| Some(pod)));
+    candidates.any(|candidate| {
+        // "If this field is empty or missing, this rule matches all sources." "… matches all ports."
+        let peered = peers.is_empty()
+            || peers
+                .iter()
+                .any(|peer| is_peer(cluster, policy, peer, candidate, other));
+        let destination = if egress { candidate } else { Some(pod) };
+        let ported = ports.is_empty() || ports.iter().any(|port| is_port(port, destination, packet));
+        peered && ported
+    })
 }
 
-fn is_peer(cluster: &Cluster, policy: &Value, peer: &Value, network: &Network, other: IpAddr) -> bool {
+fn is_peer(cluster: &Cluster, policy: &Value, peer: &Value, candidate: Option<&Pod>, other: IpAddr) -> bool {
     if let Some(block) = peer.get("ipBlock") {
         return within(other, text(&block["cidr"]))
             && !list(&block["except"])
                 .iter()
                 .any(|except| within(other, text(except)));
     }
-    ends(cluster, other).any(|(pod, there)| {
+    candidate.is_some_and(|pod| {
         // "If only podSelector is set: pods in the policy's own namespace. If only namespaceSelector: all pods in these
         // namespaces. If both: the pods matching podSelector in the namespaces matching namespaceSelector."
         let space = match peer.get("namespaceSelector") {
@@ -163,11 +160,11 @@ fn is_peer(cluster: &Cluster, policy: &Value, peer: &Value, network: &Network, o
         let labelled = peer
             .get("podSelector")
             .is_none_or(|selector| selects(selector, &pod.labels));
-        there == network && space && labelled
+        space && labelled
     })
 }
 
-fn is_port(port: &Value, destinations: &[&Pod], packet: &Packet) -> bool {
+fn is_port(port: &Value, destination: Option<&Pod>, packet: &Packet) -> bool {
     let protocol = match port["protocol"].as_str() {
         None | Some("TCP") => 6,
         Some("UDP") => 17,
@@ -177,7 +174,7 @@ fn is_port(port: &Value, destinations: &[&Pod], packet: &Packet) -> bool {
     protocol == packet.protocol
         && match &port["port"] {
             Value::Null => true,
-            Value::String(name) => destinations.iter().any(|pod| {
+            Value::String(name) => destination.is_some_and(|pod| {
                 let mut named = pod.ports.iter();
                 named.any(|own| own.name == *name && own.protocol == protocol && own.port == packet.port)
             }),

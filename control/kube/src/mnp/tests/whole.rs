@@ -67,7 +67,7 @@ fn a_denial_of_either_side_wins_and_a_permit_needs_one_side() {
     );
     assert_eq!(
         asked(STRANGER, DB),
-        Some((Action::Deny, "shop/one ingress isolation")),
+        Some((Action::Deny, "mnp/shop/one/ingress/isolation")),
         "the document permits, the isolation denies"
     );
     assert_eq!(asked(WEB, DB), permitted, "both permit");
