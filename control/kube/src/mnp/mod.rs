@@ -29,6 +29,7 @@ mod policy;
 mod ports;
 mod rule;
 mod selector;
+mod snapshot;
 
 #[cfg(test)]
 mod tests;
@@ -37,3 +38,5 @@ pub use compile::World;
 pub use isolation::{Isolation, Match, Service};
 pub use part::Fault;
 pub use policy::{POLICY_FOR, Policy, resource};
+pub use selector::Labels;
+pub use snapshot::Snapshot;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::part::{Part, Wrong};
 
 /// Labels of a pod or of a namespace.
-pub(super) type Labels = BTreeMap<String, String>;
+pub type Labels = BTreeMap<String, String>;
 
 /// Labels that are asked for. Two that ask for the same are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bulkhead_config::Action;
+use kube::core::DynamicObject;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -13,6 +14,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
 
 use super::{Cluster, Packet, Verdict, compiled, labels, naive, policy, read, with_ports};
+use crate::mnp::Snapshot;
 use crate::mnp::selector::Labels;
 use crate::pod::Pod;
 
@@ -331,6 +333,17 @@ proptest! {
             isolation.groups[..isolation.pod_groups].iter().map(|group| group.members.len()).sum()
         };
         prop_assert!(before.pod_groups == 0 || members(&after) > members(&before));
+    }
+
+    #[test]
+    fn a_snapshot_comes_to_what_it_was_taken_of(cluster in cluster()) {
+        let policies: Vec<DynamicObject> = cluster.policies.iter()
+            .map(|policy| serde_json::from_value(policy.clone()).expect("an object"))
+            .collect();
+        let snapshot = Snapshot::of(policies.iter(), cluster.pods.iter(), &cluster.namespaces);
+        let bytes = snapshot.bytes().expect("bytes");
+        prop_assert_eq!(Snapshot::isolation(&bytes), Ok(cluster.isolate()));
+        prop_assert!(Snapshot::isolation(&bytes[..bytes.len() - 1]).is_err(), "damaged");
     }
 
     #[test]

@@ -1,0 +1,257 @@
+//! MultiNetworkPolicies of a real Kubernetes API around a document, with traffic that shows what is in force.
+
+use std::net::IpAddr;
+
+use bulkhead_kube_env::{KubeEnv, multi_network_policies};
+use bulkhead_testkit::{Host, HostSpec, TcpServer, Topology, privileged};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Launch};
+use crate::kubernetes::{Owner, reaches, until};
+use crate::probes::{LOOPBACK, get};
+use crate::{CONFIGURATION, PORT, brief};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const WEB: &str = "/api/v1/namespaces/default/pods/web-0";
+const POLICIES: &str = "/apis/k8s.cni.cncf.io/v1beta1/namespaces/default/multi-networkpolicies";
+const POLICY: &str = "/apis/k8s.cni.cncf.io/v1beta1/namespaces/default/multi-networkpolicies/db";
+
+const DENIAL: &str = "mnp/default/db/ingress/isolation";
+
+fn pod(name: &str, app: &str, host: &Host) -> Value {
+    let network = json!([{ "name": "default/app", "interface": "net1", "ips": [host.v4.to_string(), host.v6.to_string()] }]);
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "labels": { "app": app },
+            "annotations": { "k8s.v1.cni.cncf.io/network-status": network.to_string() },
+        },
+        "spec": { "containers": [{ "name": "main", "image": "none" }] },
+    })
+}
+
+/// What the database takes.
+fn rules(rules: &Value) -> Value {
+    json!({ "spec": {
+        "podSelector": { "matchLabels": { "app": "db" } }, "policyTypes": ["Ingress"], "ingress": rules,
+    } })
+}
+
+/// Hits by the names of policies, in the order in which they are asked.
+fn hits(daemon: &Daemon<'_>) -> Vec<(String, u64)> {
+    let shown = daemon.json(&["show", "policies"]);
+    let policies = shown["policies"].as_array().expect("policies");
+    policies
+        .iter()
+        .map(|policy| {
+            let name = policy["name"].as_str().expect("a name");
+            (name.to_owned(), policy["hits"].as_u64().expect("hits"))
+        })
+        .collect()
+}
+
+fn hits_of(daemon: &Daemon<'_>, name: &str) -> u64 {
+    let hits = hits(daemon);
+    let found = hits.iter().find(|(policy, _)| policy == name);
+    found.unwrap_or_else(|| panic!("no {name} in {hits:?}")).1
+}
+
+/// The policy that would decide.
+fn decider(daemon: &Daemon<'_>, zone: &str, source: IpAddr, destination: IpAddr) -> Value {
+    let (source, destination, port) = (source.to_string(), destination.to_string(), PORT.to_string());
+    let question = [
+        "explain",
+        "--from",
+        zone,
+        "--src",
+        &source,
+        "--dst",
+        &destination,
+        "--tcp",
+        &port,
+    ];
+    daemon.json(&question)["policy"].clone()
+}
+
+fn generation(daemon: &Daemon<'_>) -> u64 {
+    daemon.json(&["show", "interfaces"])["generation"]
+        .as_u64()
+        .expect("a generation")
+}
+
+#[test]
+fn kube_agent_puts_network_policies_around_the_document_and_keeps_them_without_the_api() {
+    if !privileged() {
+        return;
+    }
+    // Each has a route to the others.
+    let topology = ["inside", "server", "world"]
+        .into_iter()
+        .fold(Topology::builder("bhk-mnp"), |builder, name| {
+            builder.host(HostSpec::new(name))
+        })
+        .kernel_forwarding(true)
+        .build()
+        .expect("a topology");
+    topology.resolve_neighbours().expect("neighbours");
+    let (inside, server, world) = (
+        topology.host("inside"),
+        topology.host("server"),
+        topology.host("world"),
+    );
+    let addresses = [server.v4_port(PORT), server.v6_port(PORT)];
+    let _servers = addresses.map(|address| TcpServer::start(&server.namespace, address).expect("a server"));
+    let [to, to6] = addresses;
+    let namespace = topology.firewall();
+    let mut env = namespace.run(KubeEnv::start).expect("an API server");
+    let kubeconfig = env.kubeconfig_file("admin").expect("a kubeconfig");
+    let owner = Owner {
+        namespace,
+        client: env.client("admin").expect("a client"),
+    };
+    let define = || owner.client.define(&multi_network_policies());
+    namespace.run(define).expect("a definition");
+    owner.create(PODS, &pod("db-0", "db", server));
+    owner.create(PODS, &pod("web-0", "web", inside));
+
+    let mut daemon = Launch::new(CONFIGURATION)
+        .variable("BULKHEAD_NETWORK_POLICIES", "on")
+        .variable("BULKHEAD_MANAGEMENT", LOOPBACK)
+        .arguments(&[
+            "--kubeconfig",
+            kubeconfig.to_str().expect("text"),
+            "--instance=edge-0",
+        ])
+        .start(&topology);
+    until("the document alone decides", || {
+        reaches(inside, to) && reaches(inside, to6)
+    });
+    assert_eq!(get(&topology, "/readyz").0, 200);
+    let mut held = brief(inside)
+        .tcp(to)
+        .expect("a socket")
+        .answered()
+        .expect("a connection");
+
+    // An isolation stops what the document permits, live sessions too; and both families.
+    let mut policy = rules(&json!([]));
+    policy["apiVersion"] = json!("k8s.cni.cncf.io/v1beta1");
+    policy["kind"] = json!("MultiNetworkPolicy");
+    policy["metadata"] = json!({ "name": "db", "annotations": { "k8s.v1.cni.cncf.io/policy-for": "app" } });
+    owner.create(POLICIES, &policy);
+    until("the database is isolated", || !reaches(inside, to));
+    assert!(!reaches(inside, to6));
+    assert!(!held.exchange(100, 100).expect("a socket").is_answered());
+    // It is named where it decides, and nothing is attributed to another.
+    let shown = hits(&daemon);
+    assert_eq!(shown[0].0, DENIAL, "{shown:?}");
+    assert!(
+        shown[0].1 > 0 && shown[1..].iter().all(|(_, hits)| *hits == 0),
+        "{shown:?}"
+    );
+    assert_eq!(
+        decider(&daemon, "inside", inside.v4.into(), server.v4.into()),
+        DENIAL
+    );
+    let (_, metrics) = get(&topology, "/metrics");
+    assert!(
+        metrics.contains(&format!("bulkhead_policy_hits_total{{policy=\"{DENIAL}\"}} "))
+            && metrics.contains("bulkhead_policy_hits_total{policy=\"use-servers\"} 0\n"),
+        "{metrics}"
+    );
+    assert_eq!(
+        daemon.json(&["history"])["revisions"]
+            .as_array()
+            .expect("revisions")
+            .len(),
+        1,
+        "the document did not change"
+    );
+
+    // What it permits passes where the document permits it too, and the document has it on its counters.
+    owner.merge(
+        POLICY,
+        &rules(&json!([{ "from": [{ "podSelector": { "matchLabels": { "app": "web" } } }] }])),
+    );
+    until("the web server may", || {
+        reaches(inside, to) && reaches(inside, to6)
+    });
+    assert_eq!(
+        decider(&daemon, "inside", inside.v4.into(), server.v4.into()),
+        "use-servers"
+    );
+    assert!(hits_of(&daemon, "use-servers") > 0);
+    assert_eq!(hits_of(&daemon, "mnp/default/db/ingress[0]"), 0);
+
+    // A label is no commit where the policies tell alike pods apart already.
+    owner.create(PODS, &pod("web-1", "web", world));
+    until("the second web server may", || reaches(world, to));
+    let before = generation(&daemon);
+    let mut held = brief(inside)
+        .tcp(to)
+        .expect("a socket")
+        .answered()
+        .expect("a connection");
+    owner.merge(WEB, &json!({ "metadata": { "labels": { "app": "batch" } } }));
+    until("it may not any more", || !reaches(inside, to));
+    assert!(!held.exchange(100, 100).expect("a socket").is_answered());
+    assert!(reaches(world, to), "the other one may");
+    owner.merge(WEB, &json!({ "metadata": { "labels": { "app": "web" } } }));
+    until("it may again", || reaches(inside, to));
+    assert_eq!(generation(&daemon), before, "members change without a commit");
+
+    // What the document says nothing of is permitted by the isolation alone.
+    assert_eq!(
+        decider(&daemon, "outside", world.v4.into(), server.v4.into()),
+        "mnp/default/db/ingress[0]"
+    );
+    assert!(hits_of(&daemon, "mnp/default/db/ingress[0]") > 0);
+    // And what the document denies stays denied: a commit takes the isolation along.
+    let quarantine = CONFIGURATION.replace(
+        "    - { name: use-servers",
+        "    - { name: quarantine, from: inside, to: servers, action: deny }\n    - { name: use-servers",
+    );
+    daemon.configure(&quarantine);
+    daemon.signal(Signal::SIGHUP);
+    until("the document's denial wins", || !reaches(inside, to));
+    assert_eq!(
+        decider(&daemon, "inside", inside.v4.into(), server.v4.into()),
+        "quarantine"
+    );
+    assert!(reaches(world, to));
+    daemon.configure(CONFIGURATION);
+    daemon.signal(Signal::SIGHUP);
+    until("it may again", || reaches(inside, to));
+    owner.merge(WEB, &json!({ "metadata": { "labels": { "app": "batch" } } }));
+    until("it may not", || !reaches(inside, to));
+
+    // Without the API what was in force stays, over a restart and a crash too.
+    env.stop_apiserver();
+    assert!(reaches(world, to) && !reaches(inside, to));
+    assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.log());
+    daemon.restart();
+    assert!(reaches(world, to), "{}", daemon.log());
+    assert!(!reaches(inside, to), "{}", daemon.log());
+    assert_eq!(hits(&daemon)[0].0, DENIAL);
+    assert_eq!(get(&topology, "/readyz").0, 200);
+    assert!(!daemon.end(Signal::SIGKILL).success());
+    daemon.restart();
+    assert!(reaches(world, to) && !reaches(inside, to), "{}", daemon.log());
+
+    // Where nobody knows what is isolated, everything is, and the instance is not ready; until the API says.
+    assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.log());
+    daemon.forget("network-policies.json");
+    daemon.restart();
+    assert!(!reaches(world, to) && !reaches(inside, to), "{}", daemon.log());
+    let (status, text) = get(&topology, "/readyz");
+    assert!(
+        status == 503 && text.contains("[-]network-policies: everything is denied until"),
+        "{text}"
+    );
+    namespace
+        .run(|| env.start_apiserver())
+        .expect("the API server again");
+    until("the API has said", || reaches(world, to) && !reaches(inside, to));
+    assert_eq!(get(&topology, "/readyz").0, 200);
+}
