@@ -20,6 +20,9 @@ pub fn hint(reason: Reason, explained: &Explanation) -> Option<String> {
             "this is for the firewall itself; if zone {} may use it, name the service in the zone's hostInbound",
             explained.from_zone
         ),
+        Reason::PolicyDeny if explained.policy.as_deref() == Some(crate::live::UNKNOWN) => {
+            "nobody knows yet which MultiNetworkPolicies there are; the log and `/readyz` say why".to_owned()
+        }
         // No policy of the document is called so, and none comes before it.
         Reason::PolicyDeny if is_isolation(explained.policy.as_deref()) => {
             "an end is isolated by MultiNetworkPolicies: a rule of one of those that the name lists must permit it, no policy of \
@@ -160,6 +163,12 @@ mod tests {
             ..explained()
         };
         let shown = hint(Reason::PolicyDeny, &isolated).expect("a hint");
-        assert!(shown.contains("MultiNetworkPolicies"), "{shown}");
+        assert!(shown.contains("isolated by MultiNetworkPolicies"), "{shown}");
+        let unknown = Explanation {
+            policy: Some(crate::live::UNKNOWN.to_owned()),
+            ..explained()
+        };
+        let shown = hint(Reason::PolicyDeny, &unknown).expect("a hint");
+        assert!(shown.contains("nobody knows yet"), "{shown}");
     }
 }

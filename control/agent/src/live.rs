@@ -11,7 +11,7 @@ mod screens;
 mod tables;
 
 pub use self::commits::{CommitError, Commits, Proposal, log_error, now_ms};
-pub use self::isolation::Isolations;
+pub use self::isolation::{Isolations, UNKNOWN};
 use self::tables::Tables;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};

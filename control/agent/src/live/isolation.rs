@@ -28,8 +28,8 @@ use crate::translate;
 
 /// Below the state directory: what the policies were compiled from.
 const FILE: &str = "network-policies.json";
-/// The denial of everything. No object has such a name: it has no slash.
-const UNKNOWN: &str = "mnp/unknown";
+/// The denial of everything, while nobody knows what is isolated. No policy of an object has such a name: those have two slashes.
+pub const UNKNOWN: &str = "mnp/unknown";
 
 /// The isolation of a firewall, and where it outlives the daemon.
 #[derive(Debug)]

@@ -1,6 +1,9 @@
 //! MultiNetworkPolicies of a real Kubernetes API around a document, with traffic that shows what is in force.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use bulkhead_kube_env::{KubeEnv, multi_network_policies};
 use bulkhead_testkit::{Host, HostSpec, TcpServer, Topology, privileged};
@@ -28,6 +31,15 @@ fn pod(name: &str, app: &str, host: &Host) -> Value {
             "annotations": { "k8s.v1.cni.cncf.io/network-status": network.to_string() },
         },
         "spec": { "containers": [{ "name": "main", "image": "none" }] },
+    })
+}
+
+/// A policy of that name with that `spec`.
+fn policy(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "k8s.cni.cncf.io/v1beta1", "kind": "MultiNetworkPolicy",
+        "metadata": { "name": name, "annotations": { "k8s.v1.cni.cncf.io/policy-for": "app" } },
+        "spec": spec["spec"],
     })
 }
 
@@ -80,21 +92,23 @@ fn generation(daemon: &Daemon<'_>) -> u64 {
         .expect("a generation")
 }
 
+/// Three hosts of which each has a route to the others.
+fn segments(prefix: &str) -> Topology {
+    let names = ["inside", "server", "world"].into_iter();
+    let hosts = names.fold(Topology::builder(prefix), |builder, name| {
+        builder.host(HostSpec::new(name))
+    });
+    let topology = hosts.kernel_forwarding(true).build().expect("a topology");
+    topology.resolve_neighbours().expect("neighbours");
+    topology
+}
+
 #[test]
 fn kube_agent_puts_network_policies_around_the_document_and_keeps_them_without_the_api() {
     if !privileged() {
         return;
     }
-    // Each has a route to the others.
-    let topology = ["inside", "server", "world"]
-        .into_iter()
-        .fold(Topology::builder("bhk-mnp"), |builder, name| {
-            builder.host(HostSpec::new(name))
-        })
-        .kernel_forwarding(true)
-        .build()
-        .expect("a topology");
-    topology.resolve_neighbours().expect("neighbours");
+    let topology = segments("bhk-mnp");
     let (inside, server, world) = (
         topology.host("inside"),
         topology.host("server"),
@@ -135,11 +149,7 @@ fn kube_agent_puts_network_policies_around_the_document_and_keeps_them_without_t
         .expect("a connection");
 
     // An isolation stops what the document permits, live sessions too; and both families.
-    let mut policy = rules(&json!([]));
-    policy["apiVersion"] = json!("k8s.cni.cncf.io/v1beta1");
-    policy["kind"] = json!("MultiNetworkPolicy");
-    policy["metadata"] = json!({ "name": "db", "annotations": { "k8s.v1.cni.cncf.io/policy-for": "app" } });
-    owner.create(POLICIES, &policy);
+    owner.create(POLICIES, &policy("db", &rules(&json!([]))));
     until("the database is isolated", || !reaches(inside, to));
     assert!(!reaches(inside, to6));
     assert!(!held.exchange(100, 100).expect("a socket").is_answered());
@@ -254,4 +264,114 @@ fn kube_agent_puts_network_policies_around_the_document_and_keeps_them_without_t
         .expect("the API server again");
     until("the API has said", || reaches(world, to) && !reaches(inside, to));
     assert_eq!(get(&topology, "/readyz").0, 200);
+}
+
+/// A pod that goes from one set of alike pods to another is never in neither, whether that is a step of members or takes a commit.
+#[test]
+fn kube_agent_lets_nothing_through_while_an_isolated_pod_changes_its_labels() {
+    const CHANGES: usize = 40;
+    if !privileged() {
+        return;
+    }
+    let topology = segments("bhk-flip");
+    let (inside, server) = (topology.host("inside"), topology.host("server"));
+    let namespace = topology.firewall();
+    let env = namespace.run(KubeEnv::start).expect("an API server");
+    let kubeconfig = env.kubeconfig_file("admin").expect("a kubeconfig");
+    let owner = Owner {
+        namespace,
+        client: env.client("admin").expect("a client"),
+    };
+    let define = || owner.client.define(&multi_network_policies());
+    namespace.run(define).expect("a definition");
+    // Each color is isolated by a policy of its own, and takes nothing.
+    for color in ["red", "blue"] {
+        let spec = json!({ "spec": { "podSelector": { "matchLabels": { "app": color } }, "policyTypes": ["Ingress"] } });
+        owner.create(POLICIES, &policy(color, &spec));
+    }
+    owner.create(PODS, &pod("web-0", "red", server));
+    let configuration = CONFIGURATION
+        .replace("tcp: 7000 }", "tcp: 7000, udp: 7000 }")
+        .replace("  sessions:", "  size: { policies: 7 }\n  sessions:");
+    let daemon = Launch::new(&configuration)
+        .arguments(&[
+            "--network-policies=on",
+            "--kubeconfig",
+            kubeconfig.to_str().expect("text"),
+        ])
+        .start(&topology);
+    daemon.await_log("network policies in force");
+
+    let listening = || UdpSocket::bind(server.v4_port(PORT));
+    let listening = server.namespace.run(listening).expect("a socket");
+    listening.set_nonblocking(true).expect("a socket");
+    let sending = || UdpSocket::bind((inside.v4, 0));
+    let sending = inside.namespace.run(sending).expect("a socket");
+    let stop = AtomicBool::new(false);
+    let sent = AtomicU64::new(0);
+    let arrived = || {
+        let mut buffer = [0; 64];
+        std::iter::from_fn(|| listening.recv(&mut buffer).ok()).count()
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // What the sender's own queue drops is not sent.
+                if sending.send_to(b"hello", server.v4_port(PORT)).is_ok() {
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+                thread::sleep(Duration::from_micros(50));
+            }
+        });
+        // With others of either color it is a step of members, alone it takes a commit: groups come and go.
+        let mut steps = 0;
+        for others in [false, true] {
+            if others {
+                for (name, color) in [("other-0", "red"), ("other-1", "blue")] {
+                    owner.create(PODS, &pod(name, color, topology.host("world")));
+                }
+                thread::sleep(Duration::from_millis(500));
+            }
+            let before = generation(&daemon);
+            for change in 0..CHANGES / 2 {
+                let color = ["blue", "red"][change % 2];
+                owner.merge(WEB, &json!({ "metadata": { "labels": { "app": color } } }));
+                thread::sleep(Duration::from_millis(60));
+            }
+            thread::sleep(Duration::from_millis(300));
+            let commits = generation(&daemon) - before;
+            assert_eq!(commits == 0, others, "{commits} commits:\n{}", daemon.log());
+            steps += daemon.log().matches("pods of network policies in force").count();
+        }
+        assert!(
+            steps >= CHANGES / 4,
+            "{steps} steps of members:\n{}",
+            daemon.log()
+        );
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent > 5_000, "{sent} packets are too few to notice");
+        assert_eq!(arrived(), 0, "of {sent} packets to a pod that is isolated");
+
+        // That is not for want of a way: one that is not isolated takes them.
+        owner.merge(WEB, &json!({ "metadata": { "labels": { "app": "green" } } }));
+        until("packets arrive", || arrived() > 0);
+        stop.store(true, Ordering::Relaxed);
+    });
+
+    // Room is counted for both together: what does not fit changes nothing, whoever asks.
+    let shown = hits(&daemon).len();
+    let ports: Vec<Value> = (1..9)
+        .map(|port| json!({ "ports": [{ "port": port }] }))
+        .collect();
+    let large = json!({ "spec": { "podSelector": {}, "policyTypes": ["Ingress"], "ingress": ports } });
+    owner.create(POLICIES, &policy("large", &large));
+    daemon.await_log("do not fit the tables, which were made for 7; raise spec.size.policies");
+    assert_eq!(hits(&daemon).len(), shown);
+    let more: String = (0..4)
+        .map(|number| format!("    - {{ name: more-{number}, from: inside, to: outside, action: deny }}\n"))
+        .collect();
+    daemon.configure(&configuration.replace("  nat:", &format!("{more}  nat:")));
+    daemon.signal(Signal::SIGHUP);
+    daemon.await_log("reload refused");
+    assert_eq!(hits(&daemon).len(), shown);
 }
