@@ -32,7 +32,7 @@ use crate::firewall::{Asked, Firewall as _};
 use crate::groups::{Groups, Tables};
 use crate::kubernetes;
 use crate::launch::{self, Launch, Listen, ManagementInterface, RunArgs};
-use crate::live::{CommitError, Commits, LiveFirewall, Proposal, log_error, now_ms};
+use crate::live::{CommitError, Commits, Isolations, LiveFirewall, Proposal, log_error, now_ms};
 use crate::log::{self, LogFormat};
 use crate::output::{self, Format};
 use crate::pins::{self, OnExit};
@@ -127,13 +127,19 @@ fn enforce(mut launch: Launch) -> Result<()> {
     let started = waiting::patiently(&launch.terms, &mut signals, &probes, || {
         start(&launch, first.take(), &mut store, &user, state.as_deref())
     })?;
-    let Some((engine, config, groups)) = started else {
+    let Some(Started {
+        engine,
+        config,
+        groups,
+        isolations,
+    }) = started
+    else {
         return Ok(());
     };
     groups.begun();
     let events = log_events(&engine)?;
     let commits = Commits::new(store, durable, launch.config.clone(), launch.terms.clone());
-    let firewall = Arc::new(LiveFirewall::new(engine, config, commits, groups));
+    let firewall = Arc::new(LiveFirewall::new(engine, config, commits, groups, isolations));
     log_interfaces(&firewall);
     following.attach(&firewall);
     let mounted = kubernetes::watch_mounted(launch.config.as_deref(), &firewall, {
@@ -208,6 +214,14 @@ fn enforce(mut launch: Launch) -> Result<()> {
     Ok(())
 }
 
+/// What a start has come to.
+struct Started {
+    engine: Engine,
+    config: Config,
+    groups: Arc<Groups>,
+    isolations: Isolations,
+}
+
 /// Starts the engine with what a start uses. Where that cannot be kept, and nothing can be started in its place, what
 /// enforces it is taken off.
 fn start(
@@ -216,7 +230,7 @@ fn start(
     store: &mut Store,
     user: &str,
     state: Option<&Path>,
-) -> Result<(Engine, Config, Arc<Groups>)> {
+) -> Result<Started> {
     let mut unkept = None;
     let outcome = start_some(launch, first, store, user, state, &mut unkept);
     if let (Err(_), Some(directory)) = (&outcome, unkept) {
@@ -234,7 +248,7 @@ fn start_some(
     user: &str,
     state: Option<&Path>,
     unkept: &mut Option<PathBuf>,
-) -> Result<(Engine, Config, Arc<Groups>)> {
+) -> Result<Started> {
     let mut beginning = startup::choose(
         launch.config.as_deref(),
         first,
@@ -291,7 +305,7 @@ fn start_with(
     store: &mut Store,
     state: Option<&Path>,
     unkept: &mut Option<PathBuf>,
-) -> Result<(Engine, Config, Arc<Groups>)> {
+) -> Result<Started> {
     log::warnings(&beginning.configuration);
     let document = beginning.configuration.source;
     let config = beginning.configuration.parsed.config;
@@ -305,8 +319,13 @@ fn start_with(
         cpus: launch.data_cpus.clone(),
     };
     let groups = Groups::load(state, &config);
+    let isolations = match launch.network_policies {
+        true => Isolations::load(state, &config),
+        false => Isolations::none(state),
+    };
     let mut ruleset = translate::ruleset(&config);
     groups.fill(&config, &mut ruleset);
+    translate::isolation::around(&mut ruleset, &isolations.in_force());
     let starting = Engine::begin(ruleset, &options).context(CANNOT_START)?;
     // The verifier is at work meanwhile.
     let prepared = match beginning.draft {
@@ -337,7 +356,12 @@ fn start_with(
             "configuration chosen"
         );
     }
-    Ok((engine, config, groups))
+    Ok(Started {
+        engine,
+        config,
+        groups,
+        isolations,
+    })
 }
 
 /// Commits the file.

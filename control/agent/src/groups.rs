@@ -91,8 +91,11 @@ impl Source {
     }
 }
 
-/// Whether a group of the data plane is one of ours; a literal such as `10.0.0.0/8` is not.
+/// Whether a group of the data plane is one of ours, or of network policies; a literal such as `10.0.0.0/8` is not.
 pub fn is_hidden(group: &str) -> bool {
+    if group.starts_with("mnp/") {
+        return true;
+    }
     let last = group.rsplit_once('/').map(|(_, last)| last);
     Source::ALL.iter().any(|source| last == Some(source.name()))
 }

@@ -20,6 +20,15 @@ pub fn hint(reason: Reason, explained: &Explanation) -> Option<String> {
             "this is for the firewall itself; if zone {} may use it, name the service in the zone's hostInbound",
             explained.from_zone
         ),
+        Reason::PolicyDeny if explained.policy.as_deref() == Some(crate::live::UNKNOWN) => {
+            "nobody knows yet which MultiNetworkPolicies there are; the log and `/readyz` say why".to_owned()
+        }
+        // No policy of the document is called so, and none comes before it.
+        Reason::PolicyDeny if is_isolation(explained.policy.as_deref()) => {
+            "an end is isolated by MultiNetworkPolicies: a rule of one of those that the name lists must permit it, no policy of \
+             the document can"
+                .to_owned()
+        }
         Reason::PolicyDeny | Reason::PolicyReject => {
             "a policy further up would be asked first: the order is the order of the file".to_owned()
         }
@@ -63,6 +72,10 @@ pub fn way_back(reason: Reason, explained: &Explanation) -> Option<String> {
         "{source} would get no answer: {why}; give it one over {} in spec.routes",
         explained.ingress
     ))
+}
+
+fn is_isolation(policy: Option<&str>) -> bool {
+    policy.is_some_and(|name| name.starts_with("mnp/"))
 }
 
 /// The narrowest policy that would permit the conversation.
@@ -145,5 +158,17 @@ mod tests {
             assert!(shown.contains(part), "{shown}");
         }
         assert_eq!(hint(Reason::SessionCreated, &explained()), None);
+        let isolated = Explanation {
+            policy: Some("mnp/shop/db/ingress/isolation".to_owned()),
+            ..explained()
+        };
+        let shown = hint(Reason::PolicyDeny, &isolated).expect("a hint");
+        assert!(shown.contains("isolated by MultiNetworkPolicies"), "{shown}");
+        let unknown = Explanation {
+            policy: Some(crate::live::UNKNOWN.to_owned()),
+            ..explained()
+        };
+        let shown = hint(Reason::PolicyDeny, &unknown).expect("a hint");
+        assert!(shown.contains("nobody knows yet"), "{shown}");
     }
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bulkhead_config::PodSelection;
+use bulkhead_kube::mnp::Isolation;
 use bulkhead_kube::mounted::{self, Mounted};
 use bulkhead_kube::{
-    Agent, Document, FoundPods, InForce, Kubernetes, Origin, Place, Reason, Refusal, Settings,
+    Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, Origin, Place, Reason, Refusal, Settings,
 };
 use bulkhead_revisions::Source;
 use signal_hook::consts::SIGHUP;
@@ -39,6 +40,7 @@ pub fn follow(launch: &Launch) -> Result<Following> {
         place: launch.object.clone(),
         kubeconfig: launch.kubeconfig.clone(),
         instance: launch.instance.clone().unwrap_or_else(instance),
+        network_policies: launch.network_policies,
     };
     let link = Arc::new(Link::new(launch.terms.clone()));
     let kubernetes = Kubernetes::start(settings, link.clone()).context("cannot start a thread")?;
@@ -235,7 +237,12 @@ impl Agent for Link {
                 .collect(),
             Err(error) => vec![format!("the interfaces cannot be read: {error}")],
         };
-        let problems = [problems, firewall.sources().stale()].concat();
+        let problems = [
+            problems,
+            firewall.sources().stale(),
+            firewall.isolations().problems(),
+        ]
+        .concat();
         Some(InForce {
             revision: revision.number,
             generation: firewall.engine().generation(),
@@ -261,6 +268,25 @@ impl Agent for Link {
         let firewall = self.lock().firewall.upgrade();
         if let Some(firewall) = firewall {
             firewall.sources().pods_unknown(group, selection, error);
+        }
+    }
+
+    fn isolate(&self, isolation: &Isolation) -> Result<(), NotIsolated> {
+        let firewall = self.lock().firewall.upgrade().ok_or(NotIsolated::NotYet)?;
+        firewall.isolate(isolation).map_err(NotIsolated::Failed)
+    }
+
+    fn keep_snapshot(&self, snapshot: &[u8]) {
+        let firewall = self.lock().firewall.upgrade();
+        if let Some(firewall) = firewall {
+            firewall.isolations().keep(snapshot);
+        }
+    }
+
+    fn policies_unknown(&self, error: Option<&str>) {
+        let firewall = self.lock().firewall.upgrade();
+        if let Some(firewall) = firewall {
+            firewall.isolations().unknown(error);
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct Launch {
     pub kubeconfig: Option<PathBuf>,
     /// What this instance is called, if it was said.
     pub instance: Option<String>,
+    /// Whether MultiNetworkPolicies are enforced.
+    pub network_policies: bool,
     /// The state directory, if it was named.
     pub state: Option<PathBuf>,
     /// Revisions to keep.
@@ -167,6 +169,9 @@ pub fn resolve(
         object: config_map.or(firewall),
         kubeconfig: read.read(Key::Kubeconfig, path),
         instance: read.read(Key::Instance, values::instance),
+        network_policies: read
+            .read(Key::NetworkPolicies, values::switch)
+            .unwrap_or_default(),
         state: read.read(Key::State, path),
         revisions: read
             .read(Key::Revisions, values::revisions)

@@ -5,11 +5,13 @@
 //! threads in the engine's network namespace: all of the daemon's are.
 
 mod commits;
+mod isolation;
 mod nat;
 mod screens;
 mod tables;
 
 pub use self::commits::{CommitError, Commits, Proposal, log_error, now_ms};
+pub use self::isolation::{Isolations, UNKNOWN};
 use self::tables::Tables;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -18,6 +20,7 @@ use std::time::Duration;
 use bulkhead_config::{Config, GroupId, Selector, ServiceId, ZoneId};
 use bulkhead_dataplane::engine::{Engine, EngineError};
 use bulkhead_dataplane::ruleset::Prefix;
+use bulkhead_kube::mnp::Isolation;
 use bulkhead_revisions::Source;
 
 use crate::filter::SessionFilter;
@@ -43,12 +46,19 @@ pub struct LiveFirewall {
     /// The name that what is pinned goes by; `None`: nothing is.
     pinned: Option<String>,
     groups: Arc<groups::Groups>,
+    isolations: Isolations,
 }
 
 impl LiveFirewall {
-    /// Joins an engine, the configuration it was started with, the revisions, of which that is the current one, and the
-    /// sources of its groups.
-    pub fn new(engine: Engine, config: Config, commits: Commits, groups: Arc<groups::Groups>) -> Self {
+    /// Joins an engine, the configuration it was started with, the revisions, of which that is the current one, the
+    /// sources of its groups, and what was put around its policies.
+    pub fn new(
+        engine: Engine,
+        config: Config,
+        commits: Commits,
+        groups: Arc<groups::Groups>,
+        isolations: Isolations,
+    ) -> Self {
         Self {
             pinned: engine.is_pinned().then(|| config.name.clone()),
             engine,
@@ -56,6 +66,7 @@ impl LiveFirewall {
             config: RwLock::new(config),
             commits,
             groups,
+            isolations,
         }
     }
 
@@ -80,8 +91,14 @@ impl LiveFirewall {
     /// # Errors
     /// If the data plane refuses it; the old one stays in force.
     fn enforce(&self, config: &Config) -> Result<u32, EngineError> {
+        self.enforce_around(config, &self.isolations.in_force())
+    }
+
+    /// The same with another isolation than that in force.
+    fn enforce_around(&self, config: &Config, isolation: &Isolation) -> Result<u32, EngineError> {
         let mut ruleset = translate::ruleset(config);
         self.groups.fill(config, &mut ruleset);
+        translate::isolation::around(&mut ruleset, isolation);
         self.engine.commit(ruleset)
     }
 
@@ -120,6 +137,7 @@ impl Firewall for LiveFirewall {
         let counters = self.engine.counters().map_err(|error| failure(&error))?;
         Ok(policies(
             &config,
+            &self.isolations.in_force(),
             &hits,
             counters.get(DEFAULT_DENIED).copied().unwrap_or(0),
         ))
@@ -324,16 +342,26 @@ fn zones(config: &Config) -> Zones {
     }
 }
 
-/// `hits` goes by the place of the policy.
-fn policies(config: &Config, hits: &[u64], default_denied: u64) -> Policies {
+/// In the order in which they are asked; `hits` goes by the place of the policy in it.
+fn policies(config: &Config, isolation: &Isolation, hits: &[u64], default_denied: u64) -> Policies {
+    let denials = isolation.denials.len();
+    let documents = denials..denials + config.policies.len();
+    let groups = |index: usize, selector: &Selector<GroupId>| match documents.contains(&index) {
+        true => group_names(config, selector),
+        false => names(selector, |id| &isolation.groups[id.0 as usize].name),
+    };
+    let services = |index: usize, selector: &Selector<ServiceId>| match documents.contains(&index) {
+        true => service_names(config, selector),
+        false => names(selector, |id| &isolation.services[id.0 as usize].name),
+    };
     let policy = |(index, policy): (usize, &bulkhead_config::Policy)| Policy {
         number: index + 1,
         name: policy.name.clone(),
         from: zone_names(config, &policy.from),
         to: zone_names(config, &policy.to),
-        source: group_names(config, &policy.source),
-        destination: group_names(config, &policy.destination),
-        service: service_names(config, &policy.service),
+        source: groups(index, &policy.source),
+        destination: groups(index, &policy.destination),
+        service: services(index, &policy.service),
         action: match policy.action {
             bulkhead_config::Action::Permit => "permit",
             bulkhead_config::Action::Deny => "deny",
@@ -355,7 +383,10 @@ fn policies(config: &Config, hits: &[u64], default_denied: u64) -> Policies {
         hits: hits.get(index).copied().unwrap_or(0),
     };
     Policies {
-        policies: config.policies.iter().enumerate().map(policy).collect(),
+        policies: translate::isolation::in_order(config, isolation)
+            .enumerate()
+            .map(policy)
+            .collect(),
         default_denied,
     }
 }
@@ -387,7 +418,7 @@ mod tests {
 
     #[test]
     fn policies_are_numbered_named_and_counted() {
-        let policies = policies(&config(), &[5, 0, 7], 9);
+        let policies = policies(&config(), &Isolation::default(), &[5, 0, 7], 9);
         assert_eq!(policies.default_denied, 9);
         let visit = &policies.policies[2];
         assert_eq!(

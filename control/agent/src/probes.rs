@@ -136,6 +136,10 @@ impl Subject for Probes {
             Ok(firewall) => {
                 checks.push(check("started", None));
                 checks.extend(firewall.engine().readiness());
+                let isolations = firewall.isolations();
+                if isolations.are_followed() {
+                    checks.push(check("network-policies", isolations.waits()));
+                }
             }
             Err(why) => checks.push(check("started", Some(why))),
         }

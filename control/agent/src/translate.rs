@@ -4,6 +4,7 @@
 //! prefixes. Keeps the order and number of zones, named groups, services, policies, pools, screens and rules, so that an index
 //! means the same on both sides and the data plane's hit counts can be read against the configuration.
 
+pub mod isolation;
 mod nat;
 mod screens;
 

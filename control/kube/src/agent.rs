@@ -6,6 +6,7 @@
 use bulkhead_config::PodSelection;
 
 use crate::group::FoundPods;
+use crate::mnp::Isolation;
 
 /// Where a document comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,15 @@ pub struct InForce {
     pub problems: Vec<String>,
 }
 
+/// Why an isolation is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotIsolated {
+    /// The firewall is not up yet; it says so when it is ([`Kubernetes::changed`](crate::Kubernetes::changed)).
+    NotYet,
+    /// It cannot: what was in force still is. It may pass later.
+    Failed(String),
+}
+
 /// The running firewall. Called from the one thread of this crate; a call may take as long as a commit.
 pub trait Agent: Send + Sync + 'static {
     /// Puts a document in force and keeps it as a revision, or changes nothing. One that is in force already is accepted.
@@ -102,4 +112,18 @@ pub trait Agent: Send + Sync + 'static {
 
     /// Nobody can say which pods there are; those that were set last are the best that is known.
     fn pods_unknown(&self, group: &str, selection: &PodSelection, error: &str);
+
+    /// Puts what the MultiNetworkPolicies come to in force, around the document's policies. What is in force already costs
+    /// nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    fn isolate(&self, isolation: &Isolation) -> Result<(), NotIsolated>;
+
+    /// Keeps what the policies were compiled from, for a start without the API ([`Snapshot`](crate::mnp::Snapshot)).
+    fn keep_snapshot(&self, snapshot: &[u8]);
+
+    /// Nobody can say which policies, pods or namespaces there are; what was in force last still is. `None`: it is known
+    /// again.
+    fn policies_unknown(&self, error: Option<&str>);
 }

@@ -122,6 +122,11 @@ impl<K: Ord, V> Listed<K, V> {
         self.whole
     }
 
+    /// What is known, by its keys.
+    pub const fn known(&self) -> &BTreeMap<K, V> {
+        &self.known
+    }
+
     /// Everything, in order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.known.values()
@@ -216,7 +221,8 @@ async fn follow_group(client: Client, group: String, selection: PodSelection, ag
     }
 }
 
-type Space = PartialObjectMeta<k8s_openapi::api::core::v1::Namespace>;
+/// A namespace, of which its labels are all that is asked for.
+pub type Space = PartialObjectMeta<k8s_openapi::api::core::v1::Namespace>;
 
 /// Namespaces by their labels; nothing where none are asked for.
 fn namespaces_of(

@@ -12,7 +12,9 @@ pub mod crd;
 mod document;
 mod follow;
 mod group;
+pub mod mnp;
 pub mod mounted;
+mod network_policies;
 mod patience;
 mod place;
 mod pod;
@@ -21,7 +23,7 @@ mod report;
 mod status;
 mod thread;
 
-pub use agent::{Agent, Document, InForce, Origin, Reason, Refusal};
+pub use agent::{Agent, Document, InForce, NotIsolated, Origin, Reason, Refusal};
 pub use condition::Condition;
 pub use group::FoundPods;
 pub use place::{DEFAULT_KEY, Network, Place};

@@ -26,6 +26,8 @@ pub enum Need {
     Pods,
     /// Address groups with `namespaceSelector`.
     NamespaceSelector,
+    /// `--network-policies`
+    NetworkPolicies,
 }
 
 /// The permissions that some uses take together.
@@ -64,20 +66,28 @@ pub const PERMISSIONS: &[Permission] = &[
         resource: "pods",
         verbs: &["list", "watch"],
         one_object: false,
-        needs: &[Need::Pods],
+        needs: &[Need::Pods, Need::NetworkPolicies],
     },
     Permission {
         group: "",
         resource: "namespaces",
         verbs: &["list", "watch"],
         one_object: false,
-        needs: &[Need::NamespaceSelector],
+        needs: &[Need::NamespaceSelector, Need::NetworkPolicies],
+    },
+    Permission {
+        group: "k8s.cni.cncf.io",
+        resource: "multi-networkpolicies",
+        verbs: &["list", "watch"],
+        one_object: false,
+        needs: &[Need::NetworkPolicies],
     },
     Permission {
         group: "events.k8s.io",
         resource: "events",
         verbs: &["create"],
         one_object: false,
-        needs: &[Need::ConfigMap, Need::Firewall],
+        // Of network policies: in the namespaces they are in.
+        needs: &[Need::ConfigMap, Need::Firewall, Need::NetworkPolicies],
     },
 ];

@@ -221,7 +221,13 @@ impl Writer {
         note: &str,
     ) -> Result<(), Unwritten> {
         let about = object.object_ref(&self.place.resource());
-        publish(&self.client, &self.instance, about, bad, reason, note).await
+        let what = What {
+            bad,
+            action: "Commit",
+            reason,
+            note,
+        };
+        publish(&self.client, &self.instance, about, what).await
     }
 }
 
@@ -245,14 +251,28 @@ fn annotation(instance: &str) -> String {
     format!("{ANNOTATION}{name}")
 }
 
+/// What an event says.
+#[derive(Clone, Copy, Debug)]
+pub struct What<'w> {
+    /// Somebody should look.
+    pub bad: bool,
+    /// What was done, for programs.
+    pub action: &'w str,
+    /// What came of it, for programs.
+    pub reason: &'w str,
+    /// The same for people.
+    pub note: &'w str,
+}
+
 /// Writes an event about something.
-async fn publish(
+///
+/// # Errors
+/// If the API does not take it.
+pub async fn publish(
     client: &Client,
     instance: &str,
     about: ObjectReference,
-    bad: bool,
-    reason: &str,
-    note: &str,
+    what: What<'_>,
 ) -> Result<(), Unwritten> {
     let now = Timestamp::now();
     let name = about.name.as_deref().unwrap_or("bulkhead");
@@ -263,14 +283,14 @@ async fn publish(
             namespace: Some(namespace.clone()),
             ..ObjectMeta::default()
         },
-        action: Some("Commit".to_owned()),
+        action: Some(what.action.to_owned()),
         event_time: Some(MicroTime(now)),
-        note: Some(shortened(note)),
-        reason: Some(reason.to_owned()),
+        note: Some(shortened(what.note)),
+        reason: Some(what.reason.to_owned()),
         regarding: Some(about),
         reporting_controller: Some("bulkhead.dev/bulkhead".to_owned()),
         reporting_instance: Some(instance.to_owned()),
-        type_: Some(if bad { "Warning" } else { "Normal" }.to_owned()),
+        type_: Some(if what.bad { "Warning" } else { "Normal" }.to_owned()),
         ..Event::default()
     };
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);

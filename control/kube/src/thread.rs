@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::agent::Agent;
 use crate::follow::{describe, follow};
 use crate::group::follow_groups;
+use crate::network_policies::follow_network_policies;
 use crate::patience::Patience;
 use crate::place::Place;
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// What this instance is called.
     pub instance: String,
+    /// Whether MultiNetworkPolicies are enforced.
+    pub network_policies: bool,
 }
 
 /// What the daemon tells the thread.
@@ -108,7 +111,8 @@ impl Kubernetes {
 async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
     // Where nothing is to be followed the API is none of our business.
     let stop = signals.clone();
-    while settings.place.is_none() && agent.pod_groups().is_empty() {
+    let nothing = settings.place.is_none() && !settings.network_policies;
+    while nothing && agent.pod_groups().is_empty() {
         tokio::select! {
             () = stop.stop() => return,
             () = signals.changed() => {}
@@ -126,6 +130,11 @@ async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
             agent.clone(),
             signals.clone(),
         ));
+    }
+    if settings.network_policies {
+        let (client, agent) = (client.clone(), agent.clone());
+        let instance = settings.instance.clone();
+        tasks.spawn(follow_network_policies(client, instance, agent, signals.clone()));
     }
     tasks.spawn(follow_groups(client, agent, signals.clone()));
     signals.stop().await;
@@ -150,6 +159,9 @@ async fn connect(settings: &Settings, agent: &dyn Agent, signals: &Signals) -> O
         // Not a word from the API yet: what a restart has brought along may be old.
         for (group, selection) in agent.pod_groups() {
             agent.pods_unknown(&group, &selection, &said);
+        }
+        if settings.network_policies {
+            agent.policies_unknown(Some(&said));
         }
         let wait = patience.next().unwrap_or(FAREWELL);
         tokio::select! {

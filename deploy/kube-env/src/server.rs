@@ -6,6 +6,7 @@
 
 mod certificates;
 mod client;
+mod definition;
 mod supervised;
 
 use std::{
@@ -23,6 +24,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 pub use self::client::{Answer, Client, Watch};
+pub use self::definition::{definition, multi_network_policies};
 use self::{certificates::Certificates, supervised::Supervised};
 use crate::Parts;
 

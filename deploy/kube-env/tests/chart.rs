@@ -316,6 +316,31 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
             .with_context(|| format!("may read {path}"))?;
     }
     helm(&["uninstall", RELEASE])?;
+    // And what teams' own policies take, in force with the setting that asks for it.
+    upgrade(&values("multi-network-policies"), &[])?;
+    let setting = json!({ "name": "BULKHEAD_NETWORK_POLICIES", "value": "on" });
+    let made = admin.get(&deployment)?.expect(200)?;
+    let variables = &made["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert!(
+        variables.as_array().is_some_and(|all| all.contains(&setting)),
+        "{variables}"
+    );
+    let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "edge-bulkhead")?)?;
+    let policies = "/apis/k8s.cni.cncf.io/v1beta1/multi-networkpolicies";
+    for path in ["/api/v1/pods", "/api/v1/namespaces", policies] {
+        firewall.get(path)?.expect(200).with_context(|| path.to_owned())?;
+    }
+    let elsewhere = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let mut event = event;
+    event["regarding"]["namespace"] = json!("default");
+    firewall.post(elsewhere, &event)?.expect(201)?;
+    for path in ["/api/v1/secrets", "/api/v1/configmaps", elsewhere] {
+        firewall
+            .get(path)?
+            .expect(403)
+            .with_context(|| format!("may read {path}"))?;
+    }
+    helm(&["uninstall", RELEASE])?;
     upgrade(&values("minimal"), &[])?;
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "edge-bulkhead")?)?;
     firewall.get(&own)?.expect(403)?;
@@ -379,7 +404,7 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
         ("configMap", Some(Need::ConfigMap)),
         ("firewall", Some(Need::Firewall)),
     ];
-    let groups: [(&str, &[Need], &[&str]); 3] = [
+    let groups: [(&str, &[Need], &[&str]); 5] = [
         ("rbac.podGroups=false", &[], &[]),
         (
             "rbac.podGroups=true",
@@ -391,6 +416,13 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
             "rbac.podGroups=true,rbac.podGroupNamespaces={shop,payments}",
             &[Need::Pods],
             &["shop", "payments"],
+        ),
+        ("multiNetworkPolicies=true", &[Need::NetworkPolicies], &["*"]),
+        // They take more than the groups do.
+        (
+            "multiNetworkPolicies=true,rbac.podGroups=true,rbac.podGroupNamespaces={shop}",
+            &[Need::NetworkPolicies],
+            &["*"],
         ),
     ];
     for (source, of_source) in sources {
@@ -475,7 +507,7 @@ fn kube_chart_settings_are_those_of_the_launch_contract() -> Result<()> {
         "{arguments:?}"
     );
     // All of `launch`, and what the chart decides.
-    assert_eq!(given.len(), 16, "{given:?}");
+    assert_eq!(given.len(), 17, "{given:?}");
     Ok(())
 }
 

@@ -103,7 +103,7 @@ impl Machine {
     }
 
     /// Starts with this as the file's zone, and so many names that the disk takes.
-    fn start(&mut self, zone: &str, names: u32) -> Result<(Engine, Config, Arc<Groups>)> {
+    fn start(&mut self, zone: &str, names: u32) -> Result<Started> {
         let document = format!(
             "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: {{ name: edge }}\nspec:\n  size: small\n  \
              interfaces: [{{ name: net1, zone: {zone} }}]\n  zones: [{{ name: {zone} }}]\n"
@@ -139,7 +139,7 @@ fn machine(name: &str, test: impl FnOnce(Machine) + Send) {
 }
 
 #[track_caller]
-fn refused(outcome: Result<(Engine, Config, Arc<Groups>)>) -> String {
+fn refused(outcome: Result<Started>) -> String {
     match outcome {
         Ok(_) => panic!("it started"),
         Err(error) => format!("{error:#}"),
@@ -155,7 +155,7 @@ fn netns_a_first_start_that_cannot_be_kept_leaves_nothing_but_the_rules() {
         let rules = Netlink::connect().and_then(|mut netlink| netlink.blackhole_rules());
         assert_eq!(rules.expect("rules").len(), 2, "it fails closed");
         // With room on the disk it starts.
-        let (engine, ..) = machine.start("web", 1).expect("it starts");
+        let Started { engine, .. } = machine.start("web", 1).expect("it starts");
         assert!(machine.is_guarded() && machine.is_pinned());
         engine.stop();
     });
@@ -166,7 +166,7 @@ fn netns_a_changed_file_that_cannot_be_kept_gives_way_to_the_last_revision() {
     machine("bhrev-q", |mut machine| {
         drop(machine.start("web", 1).expect("it starts"));
         assert!(machine.is_guarded(), "it goes on by its pins");
-        let (engine, config, _) = machine.start("other", 0).expect("the last revision");
+        let Started { engine, config, .. } = machine.start("other", 0).expect("the last revision");
         assert_eq!(engine.ruleset().zones[0].name, "web");
         assert_eq!(config.zones[0].name, "web");
         assert!(machine.is_guarded());

@@ -25,6 +25,10 @@ pub struct RunArgs {
     /// What this instance is called in a status [env: BULKHEAD_INSTANCE] [default: $POD_NAME, else the host's name]
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
+    /// MultiNetworkPolicies of the cluster around the configuration's policies: on, or off [env: BULKHEAD_NETWORK_POLICIES]
+    /// [default: off]
+    #[arg(long, value_name = "WHAT")]
+    network_policies: Option<String>,
     /// Where to keep committed revisions and whatever else must outlive a restart [env: BULKHEAD_STATE] [default:
     /// /var/lib/bulkhead]
     #[arg(long, value_name = "DIRECTORY")]
@@ -117,6 +121,7 @@ impl RunArgs {
             Key::FirewallResource => &self.firewall_resource,
             Key::Kubeconfig => &self.kubeconfig,
             Key::Instance => &self.instance,
+            Key::NetworkPolicies => &self.network_policies,
             Key::State => &self.state,
             Key::Revisions => &self.revisions,
             Key::Socket => &self.socket,

@@ -19,6 +19,8 @@ pub enum Key {
     Kubeconfig,
     /// `--instance`
     Instance,
+    /// `--network-policies`
+    NetworkPolicies,
     /// `--state`
     State,
     /// `--revisions`
@@ -115,6 +117,7 @@ settings! {
     FirewallResource "firewall-resource" "BULKHEAD_FIREWALL_RESOURCE" "", None;
     Kubeconfig "kubeconfig" "BULKHEAD_KUBECONFIG" "", None;
     Instance "instance" "BULKHEAD_INSTANCE" "", None;
+    NetworkPolicies "network-policies" "BULKHEAD_NETWORK_POLICIES" "off", None;
     State "state" "BULKHEAD_STATE" "", None;
     Revisions "revisions" "BULKHEAD_REVISIONS" "50", None;
     Socket "socket" "BULKHEAD_SOCKET" crate::protocol::DEFAULT_SOCKET, None;

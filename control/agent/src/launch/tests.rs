@@ -48,6 +48,7 @@ const VALUES: &[(Key, [&str; 2], &str)] = &[
     (Key::FirewallResource, ["edge/a", "edge/b"], ""),
     (Key::Kubeconfig, ["/a", "/b"], ""),
     (Key::Instance, ["edge-0", "edge-1"], ""),
+    (Key::NetworkPolicies, ["on", "off"], ""),
     (Key::State, ["/a", "/b"], ""),
     (Key::Revisions, ["10", "20"], ""),
     (Key::Socket, ["/a.sock", "/b.sock"], ""),

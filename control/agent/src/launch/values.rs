@@ -126,6 +126,11 @@ pub fn instance(text: &str) -> Result<String, String> {
     }
 }
 
+/// `on` or `off`
+pub fn switch(text: &str) -> Result<bool, String> {
+    one_of(text, [("on", true), ("off", false)].into_iter())
+}
+
 /// A number of revisions.
 pub fn revisions(text: &str) -> Result<usize, String> {
     match text.parse() {

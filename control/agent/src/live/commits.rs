@@ -18,6 +18,7 @@ use bulkhead_revisions::{Draft, Revision, Source, Store, StoreError, digest};
 use self::refusal::conflict;
 pub use self::refusal::{CommitError, log_error};
 use super::LiveFirewall;
+use super::isolation::fits;
 use super::tables::judge_name;
 use crate::configuration::Configuration;
 use crate::firewall::{Answered, Asked};
@@ -66,8 +67,9 @@ impl Outcomes {
     }
 }
 
+/// What is on the disk, locked while it changes.
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Kept {
     store: Store,
     /// When the revision in force gives way unless it is confirmed.
     deadline: Option<Instant>,
@@ -93,7 +95,8 @@ impl Commits {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    /// One commit after the other.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Kept> {
         // The store is consistent between its calls, whoever panicked there.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,6 +186,13 @@ impl LiveFirewall {
             .collect();
         judge_name(self.pinned.as_deref(), &configuration.parsed.config)?;
         warnings.extend(self.tables.judge(&configuration.parsed.config)?);
+        // What would be in force with it has room beside it.
+        fits(
+            &configuration.parsed.config,
+            &self.isolations.in_force(),
+            self.tables.size(),
+        )
+        .map_err(CommitError::Impossible)?;
         let mut committed = Committed {
             revision: 0,
             generation: self.engine.generation(),
@@ -432,7 +442,8 @@ impl LiveFirewall {
     }
 }
 
-fn milliseconds(began: Instant) -> f64 {
+/// Since then, rounded for people.
+pub(super) fn milliseconds(began: Instant) -> f64 {
     (began.elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 

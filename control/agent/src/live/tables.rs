@@ -25,6 +25,11 @@ impl Tables {
         }
     }
 
+    /// How much there is room for.
+    pub const fn size(&self) -> &Size {
+        &self.size
+    }
+
     /// As the data plane makes them.
     pub fn sizes(&self) -> Sizes {
         translate::table_sizes(&self.size, self.sessions, self.half_open)

@@ -71,7 +71,7 @@ families! {
     SESSIONS_LIMIT = Gauge "sessions_limit" ["state"] "Sessions that there is room for";
     SESSIONS_CREATED = Counter "sessions_created" [] "Sessions that began";
     SESSIONS_ENDED = Counter "sessions_ended" [] "Sessions that ended";
-    POLICY_HITS = Counter "policy_hits" ["policy"] "Conversations that a policy decided about; of denying policies, packets. Begins anew with a commit that changes the policy";
+    POLICY_HITS = Counter "policy_hits" ["policy"] "Conversations that a policy decided about; of denying policies, packets. Begins anew with each generation";
     NAT_HITS = Counter "nat_rule_hits" ["rule", "kind"] "Conversations that a translation rule decided about";
     POOL_SESSIONS = Gauge "nat_pool_sessions" ["pool"] "Sessions with an address of a pool";
     POOL_USED = Gauge "nat_pool_used_ratio" ["pool"] "The same, of all that its addresses and ports allow";

@@ -19,6 +19,7 @@ use crate::firewall::{Answered, Firewall as _};
 use crate::live::LiveFirewall;
 use crate::protocol::{Failure, FailureCode};
 use crate::report::{self, CounterKind};
+use crate::translate;
 
 /// All there is to tell; without a firewall only what the daemon knows of itself.
 ///
@@ -101,8 +102,13 @@ fn rules(page: &mut Page, firewall: &LiveFirewall) -> Answered<()> {
     let engine = firewall.engine();
     let config = firewall.config();
     let hits = engine.policy_hits().map_err(|error| failed(&error))?;
-    let names = config.policies.iter().map(|policy| policy.name.as_str());
-    page.add_named(POLICY_HITS, names.zip(hits));
+    let isolation = firewall.isolations().in_force();
+    let names = translate::isolation::in_order(&config, &isolation).map(|policy| policy.name.as_str());
+    let mut named: Vec<(&str, u64)> = names.zip(hits).collect();
+    // Those of the document first: of more than have samples of their own, the others are added up.
+    let denials = isolation.denials.len().min(named.len());
+    named.rotate_left(denials);
+    page.add_named(POLICY_HITS, named.into_iter());
     let hits = engine.all_nat_hits().map_err(|error| failed(&error))?;
     let source = config.source_nat.iter().map(|rule| rule.name.as_str());
     let destination = config.destination_nat.iter().map(|rule| rule.name.as_str());

@@ -160,6 +160,11 @@ impl<'t> Daemon<'t> {
         self.process = spawn(self.namespace, &self.directory, &self.how);
     }
 
+    /// Removes a file of the state directory.
+    pub fn forget(&self, file: &str) {
+        fs::remove_file(self.directory.path().join("state").join(file)).expect("a file");
+    }
+
     pub fn id(&self) -> u32 {
         self.process.id()
     }

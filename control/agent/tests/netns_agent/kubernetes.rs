@@ -33,14 +33,14 @@ fn by_label() -> String {
 }
 
 /// The API as a cluster's owner sees it, from the firewall's namespace.
-struct Owner<'n> {
-    namespace: &'n Namespace,
-    client: Client,
+pub struct Owner<'n> {
+    pub namespace: &'n Namespace,
+    pub client: Client,
 }
 
 impl Owner<'_> {
     #[track_caller]
-    fn create(&self, path: &str, object: &Value) {
+    pub fn create(&self, path: &str, object: &Value) {
         let answer = self.namespace.run(|| self.client.post(path, object));
         answer
             .and_then(|answer| answer.expect(201))
@@ -48,7 +48,7 @@ impl Owner<'_> {
     }
 
     #[track_caller]
-    fn merge(&self, path: &str, change: &Value) {
+    pub fn merge(&self, path: &str, change: &Value) {
         let answer = self.namespace.run(|| self.client.merge(path, change));
         answer.and_then(|answer| answer.expect(200)).expect("a change");
     }
@@ -88,7 +88,7 @@ impl Owner<'_> {
 }
 
 #[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < DEADLINE, "it never came: {what}");
@@ -96,7 +96,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn reaches(host: &Host, to: SocketAddr) -> bool {
+pub fn reaches(host: &Host, to: SocketAddr) -> bool {
     brief(host).tcp(to).expect("a socket").map(drop).is_answered()
 }
 

@@ -8,6 +8,7 @@ mod feeds;
 mod kubernetes;
 mod lifecycle;
 mod load;
+mod network_policies;
 mod probes;
 mod restart;
 mod screens;

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bulkhead_config::PodSelection;
+use bulkhead_kube::mnp::Isolation;
 use bulkhead_kube::rbac::PERMISSIONS;
-use bulkhead_kube::{Agent, Document, FoundPods, InForce, Kubernetes, Place, Reason, Refusal, Settings, crd};
+use bulkhead_kube::{
+    Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, Place, Reason, Refusal, Settings, crd,
+};
 use bulkhead_kube_env::{Client, KubeEnv, Options, User};
 use serde_json::{Value, json};
 
@@ -29,6 +32,11 @@ struct Recorded {
     refusals: usize,
     selections: Vec<(String, PodSelection)>,
     found: BTreeMap<String, Found>,
+    isolations: Vec<Isolation>,
+    /// What the next isolations meet.
+    refuse: Option<NotIsolated>,
+    snapshot: Option<Vec<u8>>,
+    policies_unknown: Option<String>,
 }
 
 /// What was said of the pods of a group.
@@ -62,6 +70,29 @@ impl Recorder {
     pub fn found(&self, group: &str) -> Option<Found> {
         let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.found.get(group).cloned()
+    }
+
+    /// The isolations that were put in force.
+    pub fn isolations(&self) -> Vec<Isolation> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.isolations.clone()
+    }
+
+    /// What isolations meet from here on.
+    pub fn refuse(&self, with: Option<NotIsolated>) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).refuse = with;
+    }
+
+    /// What was kept of the policies for another start.
+    pub fn snapshot(&self) -> Option<Vec<u8>> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.snapshot.clone()
+    }
+
+    /// Why nobody can say which policies there are.
+    pub fn policies_unknown(&self) -> Option<String> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.policies_unknown.clone()
     }
 
     /// How many documents were refused.
@@ -128,6 +159,27 @@ impl Agent for Recorder {
     fn pods_unknown(&self, group: &str, _selection: &PodSelection, error: &str) {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.found.entry(group.to_owned()).or_default().unknown = Some(error.to_owned());
+    }
+
+    fn isolate(&self, isolation: &Isolation) -> Result<(), NotIsolated> {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match &recorded.refuse {
+            Some(refusal) => Err(refusal.clone()),
+            None => {
+                recorded.isolations.push(isolation.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn keep_snapshot(&self, snapshot: &[u8]) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.snapshot = Some(snapshot.to_vec());
+    }
+
+    fn policies_unknown(&self, error: Option<&str>) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.policies_unknown = error.map(str::to_owned);
     }
 }
 
@@ -213,12 +265,24 @@ pub fn start(
     name: &str,
     recorder: &Arc<Recorder>,
 ) -> Result<Kubernetes> {
+    start_with(config, place, name, false, recorder)
+}
+
+/// One that may follow network policies too.
+pub fn start_with(
+    config: PathBuf,
+    place: Option<Place>,
+    name: &str,
+    network_policies: bool,
+    recorder: &Arc<Recorder>,
+) -> Result<Kubernetes> {
     // The second time there is one.
     let _ = tracing_subscriber::fmt().with_test_writer().try_init();
     let settings = Settings {
         place,
         kubeconfig: Some(config),
         instance: name.to_owned(),
+        network_policies,
     };
     Ok(Kubernetes::start(settings, recorder.clone())?)
 }

@@ -2,4 +2,5 @@
 
 mod common;
 mod follow;
+mod network_policies;
 mod pods;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use bulkhead_kube_env::{Client, KubeEnv, chart};
+use bulkhead_kube_env::{Client, KubeEnv, chart, definition, multi_network_policies};
 use serde_json::{Value, json};
 
 /// The repository.
@@ -187,25 +187,9 @@ pub fn define(env: &KubeEnv) -> Result<()> {
         ),
     ];
     for (group, version, kind, plural, spec) in definitions {
-        let definition = json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{plural}.{group}")},
-            "spec": {
-                "group": group, "scope": "Namespaced",
-                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
-                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                    "type": "object", "properties": {"spec": spec},
-                }}}],
-            },
-        });
-        admin
-            .post(
-                "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-                &definition,
-            )?
-            .expect(201)?;
-        served(&admin, &format!("/apis/{group}/{version}/{plural}"))?;
+        admin.define(&definition(group, version, kind, plural, &spec))?;
     }
+    admin.define(&multi_network_policies())?;
     Ok(())
 }
 

@@ -1,0 +1,466 @@
+//! The isolation in force beside the configuration: what MultiNetworkPolicies come to.
+//!
+//! Owns how one follows another. Members of its groups change like those of any dynamic group, without a commit. Other
+//! policies are a generation with the same document: no revision, since the document did not change, and a rollback must not
+//! bring old pods back. A commit of a document takes the isolation along as it is.
+//!
+//! Fails closed. An address that goes from one group to another is added there before it is removed here, and before a commit of
+//! which that is part: in between it is isolated for both. Before anybody knows which policies there are, after a start without
+//! the API and without a snapshot, everything is denied ([`unknown`]). What does not fit changes nothing.
+//! Lock order: the revisions, then the configuration, then the isolation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bulkhead_config::{Action, Config, Extent, Policy, Selector, Size};
+use bulkhead_dataplane::engine::EngineError;
+use bulkhead_dataplane::ruleset::Prefix;
+use bulkhead_feeds::store;
+use bulkhead_kube::mnp::{Isolation, Snapshot};
+
+use super::LiveFirewall;
+use super::commits::milliseconds;
+use crate::translate;
+
+/// Below the state directory: what the policies were compiled from.
+const FILE: &str = "network-policies.json";
+/// The denial of everything, while nobody knows what is isolated. No policy of an object has such a name: those have two slashes.
+pub const UNKNOWN: &str = "mnp/unknown";
+
+/// The isolation of a firewall, and where it outlives the daemon.
+#[derive(Debug)]
+pub struct Isolations {
+    /// `None`: MultiNetworkPolicies are not enforced.
+    followed: Option<Followed>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    /// `None`: it ends with the daemon.
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    isolation: Arc<Isolation>,
+    /// The data plane has these members, as far as we know.
+    settled: bool,
+    /// What stands in the way of the one that should be in force.
+    refused: Option<String>,
+    /// Why nobody can say which policies there are.
+    unknown: Option<String>,
+}
+
+/// Denies everything: what is isolated is not known.
+fn unknown() -> Isolation {
+    Isolation {
+        denials: vec![Policy {
+            name: UNKNOWN.to_owned(),
+            from: Selector::Any,
+            to: Selector::Any,
+            source: Selector::Any,
+            destination: Selector::Any,
+            service: Selector::Any,
+            action: Action::Deny,
+            log: Vec::new(),
+            line: 0,
+        }],
+        ..Isolation::default()
+    }
+}
+
+impl Isolations {
+    /// Where there are none: nothing is read, and nothing of what was is kept, so that it is not old when they are enforced again.
+    pub fn none(state: Option<&Path>) -> Self {
+        if let Some(file) = state.map(|state| state.join(FILE))
+            && let Err(error) = fs::remove_file(&file)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %file.display(), %error, "network policies of an earlier start cannot be removed");
+        }
+        Self {
+            followed: None,
+            state: Mutex::default(),
+        }
+    }
+
+    /// What the last snapshot below the state directory comes to; without one, a denial of everything. `config` is what it
+    /// will be put around.
+    pub fn load(state: Option<&Path>, config: &Config) -> Self {
+        let file = state.map(|state| state.join(FILE));
+        let kept = file.as_ref().and_then(|file| match fs::read(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => {
+                let isolation = read
+                    .map_err(|error| error.to_string())
+                    .and_then(|bytes| Snapshot::isolation(&bytes))
+                    .and_then(|isolation| {
+                        fits(config, &isolation, &config.size)?;
+                        Ok(isolation)
+                    });
+                isolation
+                    .inspect_err(|error| {
+                        tracing::error!(file = %file.display(), error, "the last network policies cannot be used");
+                    })
+                    .ok()
+            }
+        });
+        if kept.is_none() {
+            tracing::warn!(
+                "no network policies are known yet: everything is denied until the API says which there are"
+            );
+        }
+        Self {
+            followed: Some(Followed { file }),
+            state: Mutex::new(State {
+                isolation: Arc::new(kept.unwrap_or_else(unknown)),
+                // The data plane begins with it.
+                settled: true,
+                ..State::default()
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is complete before anything that may panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The isolation in force.
+    pub fn in_force(&self) -> Arc<Isolation> {
+        self.lock().isolation.clone()
+    }
+
+    /// Why everything is denied, if it is for want of knowledge.
+    pub fn waits(&self) -> Option<String> {
+        let state = self.lock();
+        let denied = state.isolation.denials.first()?;
+        (denied.name == UNKNOWN).then(|| {
+            let why = state.refused.as_deref().or(state.unknown.as_deref());
+            let why = why.unwrap_or("the API has not said yet");
+            format!("everything is denied until the MultiNetworkPolicies are known: {why}")
+        })
+    }
+
+    /// Whether MultiNetworkPolicies are enforced.
+    pub const fn are_followed(&self) -> bool {
+        self.followed.is_some()
+    }
+
+    /// What is wrong, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let state = self.lock();
+        let refused = state.refused.as_ref();
+        let refused = refused.map(|error| format!("the MultiNetworkPolicies cannot be enforced: {error}"));
+        let unknown = state.unknown.as_ref();
+        let unknown = unknown.map(|error| format!("the MultiNetworkPolicies are not known: {error}"));
+        refused.into_iter().chain(unknown).collect()
+    }
+
+    /// Nobody can say which policies there are; `None`: it is known again.
+    pub fn unknown(&self, error: Option<&str>) {
+        self.lock().unknown = error.map(str::to_owned);
+    }
+
+    /// Keeps what it was compiled from. What is in force stays in force whatever the disk says.
+    pub fn keep(&self, snapshot: &[u8]) {
+        let file = self.followed.as_ref().and_then(|followed| followed.file.as_ref());
+        if let Some(file) = file
+            && let Err(error) = store::replace(file, |out| out.write_all(snapshot))
+        {
+            tracing::error!(file = %file.display(), %error, "network policies will not survive a restart");
+        }
+    }
+}
+
+/// Whether both have room together. An address that both name counts twice: what is accepted here is never refused later.
+pub(super) fn fits(config: &Config, isolation: &Isolation, size: &Size) -> Result<(), String> {
+    let members = || {
+        isolation
+            .groups
+            .iter()
+            .flat_map(|group| group.members.iter().chain(&group.except))
+    };
+    let v4 = members().filter(|member| member.range().first.is_ipv4()).count();
+    let both = Extent {
+        policies: config.extent.policies + isolation.denials.len() + isolation.permits.len(),
+        addresses_v4: config.extent.addresses_v4 + v4,
+        addresses_v6: config.extent.addresses_v6 + members().count() - v4,
+        inbound: config.extent.inbound,
+    };
+    match both.excess(size).first() {
+        None => Ok(()),
+        Some(excess) => Err(format!(
+            "{} {} of the document and of MultiNetworkPolicies together do not fit the tables, which were made for {}; raise \
+             spec.size.{} and start the daemon again",
+            excess.number, excess.what, excess.room, excess.field
+        )),
+    }
+}
+
+/// Members of groups that both isolations have.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Steps {
+    add: Vec<(String, Vec<Prefix>)>,
+    remove: Vec<(String, Vec<Prefix>)>,
+}
+
+impl Steps {
+    fn between(before: &Isolation, next: &Isolation) -> Self {
+        let was: BTreeMap<&str, BTreeSet<Prefix>> = translate::isolation::members(before)
+            .map(|(group, members)| (group, members.into_iter().collect()))
+            .collect();
+        let mut steps = Self::default();
+        for (group, members) in translate::isolation::members(next) {
+            let Some(was) = was.get(group) else { continue };
+            let is: BTreeSet<Prefix> = members.into_iter().collect();
+            let (add, remove): (Vec<_>, Vec<_>) = (
+                is.difference(was).copied().collect(),
+                was.difference(&is).copied().collect(),
+            );
+            for (all, step) in [(&mut steps.add, add), (&mut steps.remove, remove)] {
+                if !step.is_empty() {
+                    all.push((group.to_owned(), step));
+                }
+            }
+        }
+        steps
+    }
+
+    fn count(steps: &[(String, Vec<Prefix>)]) -> usize {
+        steps.iter().map(|(_, members)| members.len()).sum()
+    }
+}
+
+impl LiveFirewall {
+    /// The isolation, and what is known of it.
+    pub const fn isolations(&self) -> &Isolations {
+        &self.isolations
+    }
+
+    /// Puts an isolation in force. The one that is in force already costs nothing.
+    ///
+    /// # Errors
+    /// Why not; the one before is in force.
+    pub fn isolate(&self, next: &Isolation) -> Result<(), String> {
+        // One commit after the other.
+        let kept = self.commits.lock();
+        let before = self.isolations.in_force();
+        let settled = self.isolations.lock().settled;
+        let began = Instant::now();
+        let outcome = match *before == *next && settled {
+            true => Ok(()),
+            false => self.follow_isolation(&before, next, settled, began),
+        };
+        drop(kept);
+        let mut state = self.isolations.lock();
+        state.refused = outcome.as_ref().err().cloned();
+        outcome
+    }
+
+    fn follow_isolation(
+        &self,
+        before: &Isolation,
+        next: &Isolation,
+        settled: bool,
+        began: Instant,
+    ) -> Result<(), String> {
+        fits(&self.config(), next, self.tables.size())?;
+        let steps = Steps::between(before, next);
+        // Whatever fails from here on, nobody knows which members the data plane has.
+        self.isolations.lock().settled = false;
+        self.change(&steps.add, |group, members| {
+            self.engine.update_members(group, members, &[])
+        })?;
+        let same_policies = before.differs_in_members_only(next);
+        if !same_policies {
+            self.commit_isolation(next)?;
+        }
+        self.change(&steps.remove, |group, members| {
+            self.engine.update_members(group, &[], members)
+        })?;
+        if !settled {
+            let all: Vec<_> = translate::isolation::members(next)
+                .map(|(group, members)| (group.to_owned(), members))
+                .collect();
+            self.change(&all, |group, members| {
+                self.engine.set_members(group, members.to_vec())
+            })?;
+        }
+        let mut state = self.isolations.lock();
+        state.isolation = Arc::new(next.clone());
+        state.settled = true;
+        drop(state);
+        let (denials, permits) = (next.denials.len(), next.permits.len());
+        let (added, removed) = (Steps::count(&steps.add), Steps::count(&steps.remove));
+        let generation = self.engine.generation();
+        let milliseconds = milliseconds(began);
+        match same_policies {
+            true => tracing::info!(added, removed, milliseconds, "pods of network policies in force"),
+            false => tracing::info!(
+                denials,
+                permits,
+                pod_groups = next.pod_groups,
+                generation,
+                milliseconds,
+                "network policies in force"
+            ),
+        }
+        Ok(())
+    }
+
+    /// A generation of the configuration in force with another isolation around it.
+    fn commit_isolation(&self, next: &Isolation) -> Result<(), String> {
+        // Whoever reads names and hits reads those of one generation.
+        let config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        let committed = self.enforce_around(&config, next);
+        if committed.is_ok() {
+            self.isolations.lock().isolation = Arc::new(next.clone());
+        }
+        // Whatever became of it: the sources of groups must know.
+        self.groups.follow(&config, self);
+        committed.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn change<T>(
+        &self,
+        steps: &[(String, Vec<Prefix>)],
+        one: impl Fn(&str, &[Prefix]) -> Result<T, EngineError>,
+    ) -> Result<(), String> {
+        for (group, members) in steps {
+            one(group, members).map_err(|error| format!("members of {group}: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let text = "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: x }\nspec:\n  size: { policies: 4 }\n  \
+                    interfaces: [{ name: net1, zone: a }]\n  zones: [{ name: a }]\n  policies:\n    - { name: p, from: a, to: a, \
+                    action: deny }\n";
+        match bulkhead_config::parse("x.yaml", text) {
+            Ok(parsed) => parsed.config,
+            Err(refused) => panic!("{refused}"),
+        }
+    }
+
+    /// A policy that isolates every pod, and the pods with their labels and addresses.
+    fn snapshot(pods: &[(&str, &str)]) -> Vec<u8> {
+        let pods: Vec<String> = pods
+            .iter()
+            .map(|(app, address)| {
+                format!(
+                    r#"{{ "namespace": "shop", "labels": {{ "app": "{app}" }}, "attached": [["net", "a", ["{address}"]]], "ports": [] }}"#
+                )
+            })
+            .collect();
+        format!(
+            r#"{{ "version": 1, "namespaces": {{}}, "pods": [{}], "policies": [{{
+                "metadata": {{ "namespace": "shop", "name": "all", "annotations": {{ "k8s.v1.cni.cncf.io/policy-for": "net/a" }} }},
+                "spec": {{ "podSelector": {{}}, "ingress": [{{ "from": [{{ "podSelector": {{ "matchLabels": {{ "app": "web" }} }} }}] }}] }}
+            }}] }}"#,
+            pods.join(", ")
+        )
+        .into_bytes()
+    }
+
+    fn isolation(pods: &[(&str, &str)]) -> Isolation {
+        Snapshot::isolation(&snapshot(pods)).expect("an isolation")
+    }
+
+    #[test]
+    fn a_start_has_the_last_policies_or_denies_everything() {
+        let roof = tempfile::tempdir().expect("a directory");
+        let state = Some(roof.path());
+        let first = Isolations::load(state, &config());
+        assert_eq!(*first.in_force(), unknown());
+        assert!(
+            first
+                .waits()
+                .is_some_and(|why| why.contains("the API has not said yet"))
+        );
+        first.unknown(Some("connection refused"));
+        assert!(
+            first
+                .waits()
+                .is_some_and(|why| why.contains("connection refused"))
+        );
+        assert_eq!(first.problems().len(), 1);
+
+        let pods = [("web", "10.0.0.1"), ("db", "10.0.0.2")];
+        first.keep(&snapshot(&pods));
+        let next = Isolations::load(state, &config());
+        assert_eq!(*next.in_force(), isolation(&pods));
+        assert_eq!((next.waits(), next.problems()), (None, Vec::new()));
+
+        let file = roof.path().join(FILE);
+        fs::write(&file, &snapshot(&pods)[..100]).expect("a file");
+        assert!(Isolations::load(state, &config()).waits().is_some(), "half of it");
+        first.keep(&snapshot(&pods));
+        let small = Config {
+            size: bulkhead_config::Size {
+                policies: 1,
+                ..config().size
+            },
+            ..config()
+        };
+        assert!(
+            Isolations::load(state, &small).waits().is_some(),
+            "there is no room"
+        );
+
+        let none = Isolations::none(state);
+        assert!(!file.exists(), "it would be old when it is asked for again");
+        assert_eq!((none.waits(), none.are_followed()), (None, false));
+        assert_eq!(*none.in_force(), Isolation::default());
+        assert!(
+            Isolations::load(None, &config()).waits().is_some(),
+            "nothing outlives it"
+        );
+    }
+
+    #[test]
+    fn who_goes_from_one_group_to_another_is_added_there_and_removed_here() {
+        let before = isolation(&[("web", "10.0.0.1"), ("web", "10.0.0.3"), ("db", "10.0.0.2")]);
+        let after = isolation(&[("web", "10.0.0.1"), ("db", "10.0.0.3"), ("db", "10.0.0.2")]);
+        assert!(before.differs_in_members_only(&after));
+        let steps = Steps::between(&before, &after);
+        let ([added], [removed]) = (&steps.add[..], &steps.remove[..]) else {
+            panic!("{steps:?}")
+        };
+        assert_ne!(added.0, removed.0);
+        assert_eq!(added.1, removed.1);
+        assert_eq!(added.1[0].address.to_string(), "10.0.0.3");
+        assert_eq!(Steps::between(&before, &before), Steps::default());
+        // Groups that come with a commit come with their members.
+        assert_eq!(Steps::between(&Isolation::default(), &after), Steps::default());
+    }
+
+    #[test]
+    fn what_does_not_fit_says_what_would() {
+        let isolation = isolation(&[("web", "10.0.0.1"), ("db", "10.0.0.2")]);
+        let own = isolation.denials.len() + isolation.permits.len();
+        let room = |policies: usize, addresses: u32| Size {
+            policies: policies as u32,
+            addresses,
+            ..config().size
+        };
+        fits(&config(), &isolation, &room(own + 1, 100)).expect("room for both");
+        let error = fits(&config(), &isolation, &room(own, 100)).expect_err("no room");
+        assert!(
+            error.contains(&format!("{} policies", own + 1)) && error.contains("raise spec.size.policies"),
+            "{error}"
+        );
+        let error = fits(&config(), &isolation, &room(own + 1, 2)).expect_err("no room");
+        assert!(error.contains("raise spec.size.addresses"), "{error}");
+    }
+}
