@@ -266,6 +266,15 @@ fn kube_agent_puts_network_policies_around_the_document_and_keeps_them_without_t
     assert_eq!(get(&topology, "/readyz").0, 200);
 }
 
+/// Ends the sender, whatever becomes of the test.
+struct Stopping<'s>(&'s AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A pod that goes from one set of alike pods to another is never in neither, whether that is a step of members or takes a commit.
 #[test]
 fn kube_agent_lets_nothing_through_while_an_isolated_pod_changes_its_labels() {
@@ -323,6 +332,7 @@ fn kube_agent_lets_nothing_through_while_an_isolated_pod_changes_its_labels() {
                 thread::sleep(Duration::from_micros(50));
             }
         });
+        let stopping = Stopping(&stop);
         // With others of either color it is a step of members, alone it takes a commit: groups come and go.
         let mut steps = 0;
         for others in [false, true] {
@@ -355,7 +365,7 @@ fn kube_agent_lets_nothing_through_while_an_isolated_pod_changes_its_labels() {
         // That is not for want of a way: one that is not isolated takes them.
         owner.merge(WEB, &json!({ "metadata": { "labels": { "app": "green" } } }));
         until("packets arrive", || arrived() > 0);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
     });
 
     // Room is counted for both together: what does not fit changes nothing, whoever asks.
