@@ -89,8 +89,8 @@ pub enum EngineError {
         via: std::net::IpAddr,
         /// The interface.
         interface: String,
-        /// What the kernel said.
-        error: crate::netlink::Error,
+        /// What the kernel said. Boxed: every result carries room for the largest error.
+        error: Box<netlink::Error>,
     },
     /// An interface cannot be hooked as configured.
     #[error("interface {interface}: {reason}")]

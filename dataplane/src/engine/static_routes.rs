@@ -37,7 +37,7 @@ impl Wanted<'_> {
                 to: format!("{to}/{length}"),
                 via: self.route.via,
                 interface: self.interface.to_owned(),
-                error,
+                error: Box::new(error),
             })
     }
 }
