@@ -11,22 +11,19 @@ use bulkhead_config::PodSelection;
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, SelectAll};
 use kube::api::{Api, ApiResource, PartialObjectMeta};
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt};
 use tokio::task::AbortHandle;
 
 use crate::agent::Agent;
 use crate::follow::describe;
-use crate::patience::Patience;
 use crate::place::Network;
 use crate::pod::{Addresses, ApiPod, Pod};
 use crate::thread::Signals;
+use crate::watch::watch;
 
 /// Changes that are told of together, so that a thousand pods are not a thousand steps.
 const TOGETHER: usize = 512;
-/// As for the configuration: see [`crate::follow`].
-pub const WATCH_SECONDS: u32 = 60;
 
 /// The pods of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,8 +132,7 @@ fn numbered<T>(number: usize, api: Api<T>, config: watcher::Config) -> BoxStream
 where
     T: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let events = watcher::watcher(api, config).backoff(Patience::default());
-    events.map(move |event| (number, event)).boxed()
+    watch(api, config).map(move |event| (number, event)).boxed()
 }
 
 /// The API's pods, of which only what [`Pod`] keeps is decoded.
@@ -150,9 +146,7 @@ pub fn pods_of(client: &Client, namespace: Option<&str>) -> Api<ApiPod> {
 
 /// A watch of pods that have not ended.
 pub fn running() -> watcher::Config {
-    watcher::Config::default()
-        .fields("status.phase!=Succeeded,status.phase!=Failed")
-        .timeout(WATCH_SECONDS)
+    watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed")
 }
 
 /// What tells pods apart while they exist.
@@ -226,9 +220,8 @@ fn namespaces_of(
     match selector {
         None => futures_util::stream::pending().boxed(),
         Some(selector) => {
-            let config = watcher::Config::default().labels(selector).timeout(WATCH_SECONDS);
             let api: Api<Space> = Api::all(client.clone());
-            watcher::watcher(api, config).backoff(Patience::default()).boxed()
+            watch(api, watcher::Config::default().labels(selector)).boxed()
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod rbac;
 mod report;
 mod status;
 mod thread;
+mod watch;
 
 pub use agent::{Agent, Document, InForce, Origin, Reason, Refusal};
 pub use condition::Condition;

@@ -4,6 +4,7 @@
 //! prints the ends of their logs first. Each environment has its own ports, certificates and users: any number run side by side.
 //! Refuses to be ready before the API server says it is, its bootstrap roles included.
 
+mod audit;
 mod certificates;
 mod client;
 mod supervised;
@@ -22,6 +23,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
+pub use self::audit::Asked;
 pub use self::client::{Answer, Client, Watch};
 use self::{certificates::Certificates, supervised::Supervised};
 use crate::Parts;
@@ -101,6 +103,7 @@ impl KubeEnv {
             .context("cannot make a temporary directory")?;
         let certificates = Certificates::write(directory.path(), options.address)?;
         write_users(&directory.path().join("users.csv"), &options.users)?;
+        audit::write_policy(directory.path())?;
 
         let etcd_address = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
         let peers = format!("http://{}", free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?);
@@ -163,6 +166,10 @@ impl KubeEnv {
             ))
             .arg(format!("--token-auth-file={}", file("users.csv")))
             .arg("--authorization-mode=RBAC")
+            .arg(format!("--audit-policy-file={}", file(audit::POLICY)))
+            .arg(format!("--audit-log-path={}", file(audit::LOG)))
+            // What is asked is in the log before the answer is on its way.
+            .arg("--audit-log-mode=blocking")
             .arg(format!(
                 "--service-account-key-file={}",
                 file(certificates::ACCOUNTS)
@@ -287,6 +294,11 @@ impl KubeEnv {
             .join(format!("kubeconfig-{}", user.replace('/', "-")));
         write_private(&path, &self.kubeconfig(&self.token(user)?))?;
         Ok(path)
+    }
+
+    /// What a user has asked so far, in the order of the answers; a watch is there from its beginning.
+    pub fn asked(&self, user: &str) -> Result<Vec<Asked>> {
+        audit::asked(self.directory.path(), user)
     }
 
     /// The ends of both logs.

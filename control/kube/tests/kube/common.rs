@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use bulkhead_config::PodSelection;
 use bulkhead_kube::rbac::PERMISSIONS;
 use bulkhead_kube::{Agent, Document, FoundPods, InForce, Kubernetes, Place, Reason, Refusal, Settings, crd};
-use bulkhead_kube_env::{Client, KubeEnv, Options, User};
+use bulkhead_kube_env::{Asked, Client, KubeEnv, Options, User};
 use serde_json::{Value, json};
 
 /// How long anything may take on a busy machine.
@@ -38,6 +38,8 @@ pub struct Found {
     pub pods: FoundPods,
     /// How often there were others.
     pub times: usize,
+    /// All of them in their order, the last one too.
+    pub history: Vec<FoundPods>,
     /// Why they may be others by now.
     pub unknown: Option<String>,
 }
@@ -123,6 +125,7 @@ impl Agent for Recorder {
         let entry = recorded.found.entry(group.to_owned()).or_default();
         (entry.pods, entry.unknown) = (found.clone(), None);
         entry.times += 1;
+        entry.history.push(found.clone());
     }
 
     fn pods_unknown(&self, group: &str, _selection: &PodSelection, error: &str) {
@@ -131,8 +134,38 @@ impl Agent for Recorder {
     }
 }
 
-/// An API server with [`USER`], who may do what [`PERMISSIONS`] says in the namespace `default`, to objects named `edge`.
-pub fn server() -> Result<KubeEnv> {
+/// An API server whose end is the end of a test: [`USER`] must have asked for nothing that a role does not grant.
+#[derive(Debug)]
+pub struct Server(KubeEnv);
+
+impl std::ops::Deref for Server {
+    type Target = KubeEnv;
+
+    fn deref(&self) -> &KubeEnv {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut KubeEnv {
+        &mut self.0
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let asked = self.0.asked(USER).expect("the audit log");
+        assert!(!asked.is_empty(), "nothing was asked at all");
+        let beyond: Vec<&Asked> = asked.iter().filter(|asked| asked.code == 403).collect();
+        assert!(beyond.is_empty(), "beyond what the role grants: {beyond:#?}");
+    }
+}
+
+/// An API server with [`USER`], who may do what [`PERMISSIONS`] says, to objects named `edge` where a role names one.
+pub fn server() -> Result<Server> {
     let env = KubeEnv::with(Options {
         users: vec![User {
             name: USER.to_owned(),
@@ -171,7 +204,7 @@ pub fn server() -> Result<KubeEnv> {
     admin
         .post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)?
         .expect(201)?;
-    Ok(env)
+    Ok(Server(env))
 }
 
 /// Makes the custom resource known, and waits until it is served.

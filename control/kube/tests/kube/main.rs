@@ -1,5 +1,8 @@
 //! Against a real API server, with the permissions that this crate says it needs and no other.
 
 mod common;
+mod expiry;
 mod follow;
 mod pods;
+mod reconnect;
+mod relay;
