@@ -22,6 +22,7 @@ use crate::configuration::{Configuration, Refused};
 use crate::firewall::{Asked, Firewall as _};
 use crate::launch::{Launch, Terms};
 use crate::live::{CommitError, LiveFirewall, Proposal};
+use crate::own_file::{self, Teller};
 use crate::probes::Probes;
 use crate::startup::First;
 
@@ -39,12 +40,16 @@ pub fn follow(launch: &Launch) -> Result<Following> {
         place: launch.object.clone(),
         kubeconfig: launch.kubeconfig.clone(),
         instance: launch.instance.clone().unwrap_or_else(instance),
+        pod: own_file::pod(launch),
     };
+    let name = settings.instance.clone();
     let link = Arc::new(Link::new(launch.terms.clone()));
     let kubernetes = Kubernetes::start(settings, link.clone()).context("cannot start a thread")?;
+    let kubernetes = Arc::new(kubernetes);
     Ok(Following {
         link,
-        kubernetes: Arc::new(kubernetes),
+        teller: Teller::new(kubernetes.clone(), name),
+        kubernetes,
     })
 }
 
@@ -63,10 +68,16 @@ fn instance() -> String {
 #[derive(Debug)]
 pub struct Following {
     link: Arc<Link>,
+    teller: Teller,
     kubernetes: Arc<Kubernetes>,
 }
 
 impl Following {
+    /// Who tells what became of the daemon's own file.
+    pub fn teller(&self) -> Teller {
+        self.teller.clone()
+    }
+
     /// Waits for the first sound document; `None`: a signal to stop came first.
     pub fn first(&self, place: &Place, signals: &mut Signals, probes: &Probes) -> Option<First> {
         tracing::info!(object = %place, "nothing was committed yet, the first document is waited for");
@@ -203,7 +214,7 @@ impl Agent for Link {
                 ..Asked::default()
             },
         });
-        match committed {
+        let outcome = match committed {
             Ok(committed) => {
                 for warning in &committed.warnings {
                     tracing::warn!(problem = warning, "configuration warning");
@@ -220,7 +231,12 @@ impl Agent for Link {
             }
             Err(error @ CommitError::Impossible(_)) => Err(refusal(Reason::Invalid, &error.to_string())),
             Err(error) => Err(refusal(Reason::Failed, &error.to_string())),
+        };
+        match &outcome {
+            Ok(()) => drop(firewall.note_accepted(&document.name)),
+            Err(refusal) => firewall.note_refused(&document.name, refusal.reason.name(), &refusal.message),
         }
+        outcome
     }
 
     fn in_force(&self) -> Option<InForce> {
@@ -292,7 +308,7 @@ fn judge(document: &Document, terms: &Terms) -> Result<Configuration, Refusal> {
 }
 
 /// The first findings, each on one line.
-fn findings(refused: &Refused) -> String {
+pub fn findings(refused: &Refused) -> String {
     let mut findings: Vec<String> = refused
         .diagnostics
         .iter()

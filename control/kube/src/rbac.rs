@@ -22,6 +22,8 @@ pub enum Need {
     ConfigMap,
     /// `--firewall-resource`
     Firewall,
+    /// A mounted file: events about the pod.
+    Mounted,
     /// Address groups with `pods`.
     Pods,
     /// Address groups with `namespaceSelector`.
@@ -78,6 +80,6 @@ pub const PERMISSIONS: &[Permission] = &[
         resource: "events",
         verbs: &["create"],
         one_object: false,
-        needs: &[Need::ConfigMap, Need::Firewall],
+        needs: &[Need::ConfigMap, Need::Firewall, Need::Mounted],
     },
 ];

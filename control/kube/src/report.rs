@@ -246,7 +246,10 @@ fn annotation(instance: &str) -> String {
 }
 
 /// Writes an event about something.
-async fn publish(
+///
+/// # Errors
+/// If the API does not take it.
+pub async fn publish(
     client: &Client,
     instance: &str,
     about: ObjectReference,

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::agent::Agent;
 use crate::follow::{describe, follow};
 use crate::group::follow_groups;
+use crate::notice::{Notice, OwnPod, tell};
 use crate::patience::Patience;
 use crate::place::Place;
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// What this instance is called.
     pub instance: String,
+    /// The pod that it runs in, if it may write events about it.
+    pub pod: Option<OwnPod>,
 }
 
 /// What the daemon tells the thread.
@@ -66,6 +69,7 @@ impl Signals {
 #[derive(Debug)]
 pub struct Kubernetes {
     told: watch::Sender<Told>,
+    notices: watch::Sender<Option<Notice>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -76,18 +80,20 @@ impl Kubernetes {
     /// If there can be none.
     pub fn start(settings: Settings, agent: Arc<dyn Agent>) -> io::Result<Self> {
         let (told, heard) = watch::channel(Told::default());
+        let (notices, said) = watch::channel(None);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let thread = thread::Builder::new()
             .name("bulkhead-kube".to_owned())
             .spawn(move || {
-                runtime.block_on(run(settings, agent, Signals(heard)));
+                runtime.block_on(run(settings, agent, Signals(heard), said));
                 // Whatever hangs in a name lookup does not keep the daemon.
                 runtime.shutdown_background();
             })?;
         Ok(Self {
             told,
+            notices,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -95,6 +101,11 @@ impl Kubernetes {
     /// Says that another configuration is in force, or that something else about the firewall has changed.
     pub fn changed(&self) {
         self.told.send_modify(|told| told.changes += 1);
+    }
+
+    /// Writes an event about the firewall's own pod, if that is known: in a while, or not at all if the API does not take it.
+    pub fn notice(&self, notice: Notice) {
+        self.notices.send_replace(Some(notice));
     }
 
     /// Ends the thread, after the status that it has written is taken away. Whether it ended well.
@@ -105,13 +116,22 @@ impl Kubernetes {
     }
 }
 
-async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
-    // Where nothing is to be followed the API is none of our business.
+async fn run(
+    settings: Settings,
+    agent: Arc<dyn Agent>,
+    mut signals: Signals,
+    mut notices: watch::Receiver<Option<Notice>>,
+) {
+    // Where nothing is to be followed and nothing to be said, the API is none of our business.
     let stop = signals.clone();
-    while settings.place.is_none() && agent.pod_groups().is_empty() {
+    let silent =
+        |notices: &watch::Receiver<Option<Notice>>| settings.pod.is_none() || notices.borrow().is_none();
+    while settings.place.is_none() && agent.pod_groups().is_empty() && silent(&notices) {
         tokio::select! {
             () = stop.stop() => return,
             () = signals.changed() => {}
+            // An error: the daemon is gone, and `stop` says so.
+            Ok(()) = notices.changed(), if settings.pod.is_some() => {}
         }
     }
     let Some(client) = connect(&settings, &*agent, &signals).await else {
@@ -126,6 +146,10 @@ async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
             agent.clone(),
             signals.clone(),
         ));
+    }
+    if let Some(pod) = settings.pod.clone() {
+        let instance = settings.instance.clone();
+        tasks.spawn(tell(client.clone(), pod, instance, notices, signals.clone()));
     }
     tasks.spawn(follow_groups(client, agent, signals.clone()));
     signals.stop().await;

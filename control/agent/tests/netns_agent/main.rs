@@ -1,13 +1,16 @@
 //! `bulkhead run` as a user starts it, in a namespace with real hosts around it, and its command line as a user
 //! types it.
 
+mod cluster;
 mod commits;
 mod contract;
 mod daemon;
 mod feeds;
 mod kubernetes;
+mod latency;
 mod lifecycle;
 mod load;
+mod mounted;
 mod probes;
 mod restart;
 mod screens;

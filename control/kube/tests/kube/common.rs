@@ -1,6 +1,6 @@
 //! A firewall that is a list, and an API server that is a real one. Each test binary uses its own part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -159,9 +159,27 @@ impl Drop for Server {
         }
         let asked = self.0.asked(USER).expect("the audit log");
         assert!(!asked.is_empty(), "nothing was asked at all");
-        let beyond: Vec<&Asked> = asked.iter().filter(|asked| asked.code == 403).collect();
+        // An API server that has just started does not know its own roles yet; what is granted is granted a moment later.
+        let granted: BTreeSet<(&str, String)> = asked
+            .iter()
+            .filter(|asked| asked.code < 400)
+            .map(request)
+            .collect();
+        let beyond: Vec<&Asked> = asked
+            .iter()
+            .filter(|asked| asked.code == 403 && !granted.contains(&request(asked)))
+            .collect();
         assert!(beyond.is_empty(), "beyond what the role grants: {beyond:#?}");
     }
+}
+
+/// What was asked, whenever: without the version from which a watch goes on.
+fn request(asked: &Asked) -> (&str, String) {
+    let parts = asked.uri.split('&');
+    let parts: Vec<&str> = parts
+        .filter(|part| !part.starts_with("resourceVersion="))
+        .collect();
+    (&asked.verb, parts.join("&"))
 }
 
 /// An API server with [`USER`], who may do what [`PERMISSIONS`] says, to objects named `edge` where a role names one.
@@ -252,6 +270,7 @@ pub fn start(
         place,
         kubeconfig: Some(config),
         instance: name.to_owned(),
+        pod: None,
     };
     Ok(Kubernetes::start(settings, recorder.clone())?)
 }

@@ -3,6 +3,7 @@
 mod common;
 mod expiry;
 mod follow;
+mod notices;
 mod pods;
 mod reconnect;
 mod relay;
