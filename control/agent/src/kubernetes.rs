@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use bulkhead_config::PodSelection;
 use bulkhead_kube::mounted::{self, Mounted};
 use bulkhead_kube::{
-    Agent, Document, FoundPods, InForce, Kubernetes, Origin, Place, Reason, Refusal, Settings,
+    Agent, Document, FoundPods, InForce, Kubernetes, ObjectMembers, Origin, Place, Reason, Refusal, Settings,
 };
 use bulkhead_revisions::Source;
 use signal_hook::consts::SIGHUP;
@@ -277,6 +277,24 @@ impl Agent for Link {
         let firewall = self.lock().firewall.upgrade();
         if let Some(firewall) = firewall {
             firewall.sources().pods_unknown(group, selection, error);
+        }
+    }
+
+    fn address_groups(&self) -> Vec<String> {
+        let firewall = self.lock().firewall.upgrade();
+        firewall.map_or_else(Vec::new, |firewall| firewall.sources().address_groups())
+    }
+
+    fn set_address_group(&self, object: &str, members: &ObjectMembers) -> Result<(), String> {
+        let firewall = self.lock().firewall.upgrade();
+        let firewall = firewall.ok_or("the firewall is not up")?;
+        firewall.sources().set_address_group(object, members, &*firewall)
+    }
+
+    fn address_group_unknown(&self, object: &str, error: &str) {
+        let firewall = self.lock().firewall.upgrade();
+        if let Some(firewall) = firewall {
+            firewall.sources().address_group_unknown(object, error);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! takes a configuration out of force: while it is away, the last one stays.
 #![forbid(unsafe_code)]
 
+mod address_group;
 mod agent;
 mod condition;
 pub mod crd;
@@ -23,6 +24,7 @@ mod status;
 mod thread;
 mod watch;
 
+pub use address_group::ObjectMembers;
 pub use agent::{Agent, Document, InForce, Origin, Reason, Refusal};
 pub use condition::Condition;
 pub use group::FoundPods;

@@ -28,6 +28,8 @@ pub enum Need {
     Pods,
     /// Address groups with `namespaceSelector`.
     NamespaceSelector,
+    /// Address groups with `addressGroup`.
+    AddressGroups,
 }
 
 /// The permissions that some uses take together.
@@ -74,6 +76,20 @@ pub const PERMISSIONS: &[Permission] = &[
         verbs: &["list", "watch"],
         one_object: false,
         needs: &[Need::NamespaceSelector],
+    },
+    Permission {
+        group: "bulkhead.dev",
+        resource: "addressgroups",
+        verbs: &["list", "watch"],
+        one_object: false,
+        needs: &[Need::AddressGroups],
+    },
+    Permission {
+        group: "bulkhead.dev",
+        resource: "addressgroups/status",
+        verbs: &["patch"],
+        one_object: false,
+        needs: &[Need::AddressGroups],
     },
     Permission {
         group: "events.k8s.io",

@@ -14,6 +14,7 @@ use kube::{Client, Config};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::address_group::follow_address_groups;
 use crate::agent::Agent;
 use crate::follow::{describe, follow};
 use crate::group::follow_groups;
@@ -126,7 +127,9 @@ async fn run(
     let stop = signals.clone();
     let silent =
         |notices: &watch::Receiver<Option<Notice>>| settings.pod.is_none() || notices.borrow().is_none();
-    while settings.place.is_none() && agent.pod_groups().is_empty() && silent(&notices) {
+    let nothing =
+        || settings.place.is_none() && agent.pod_groups().is_empty() && agent.address_groups().is_empty();
+    while nothing() && silent(&notices) {
         tokio::select! {
             () = stop.stop() => return,
             () = signals.changed() => {}
@@ -151,6 +154,13 @@ async fn run(
         let instance = settings.instance.clone();
         tasks.spawn(tell(client.clone(), pod, instance, notices, signals.clone()));
     }
+    let instance = settings.instance.clone();
+    tasks.spawn(follow_address_groups(
+        client.clone(),
+        agent.clone(),
+        instance,
+        signals.clone(),
+    ));
     tasks.spawn(follow_groups(client, agent, signals.clone()));
     signals.stop().await;
     let ended = async { while tasks.join_next().await.is_some() {} };
@@ -174,6 +184,9 @@ async fn connect(settings: &Settings, agent: &dyn Agent, signals: &Signals) -> O
         // Not a word from the API yet: what a restart has brought along may be old.
         for (group, selection) in agent.pod_groups() {
             agent.pods_unknown(&group, &selection, &said);
+        }
+        for object in agent.address_groups() {
+            agent.address_group_unknown(&object, &said);
         }
         let wait = patience.next().unwrap_or(FAREWELL);
         tokio::select! {

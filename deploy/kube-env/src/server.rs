@@ -301,6 +301,11 @@ impl KubeEnv {
         audit::asked(self.directory.path(), user)
     }
 
+    /// What a user has asked and no role grants.
+    pub fn refused(&self, user: &str) -> Result<Vec<Asked>> {
+        Ok(audit::refused(self.asked(user)?))
+    }
+
     /// The ends of both logs.
     pub fn logs(&self) -> String {
         let mut text = self.etcd.log_tail();

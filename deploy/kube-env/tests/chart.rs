@@ -384,13 +384,18 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
         ("configMap", Some(Need::ConfigMap)),
         ("firewall", Some(Need::Firewall)),
     ];
-    let groups: [(&str, &[Need], &[&str]); 4] = [
+    let groups: [(&str, &[Need], &[&str]); 5] = [
         ("rbac.podGroups=false", &[], &[]),
         ("rbac.events=false", &[], &[]),
         (
             "rbac.podGroups=true",
             &[Need::Pods, Need::NamespaceSelector],
             &["*"],
+        ),
+        (
+            "rbac.addressGroupNamespaces={shop,payments}",
+            &[Need::AddressGroups],
+            &["shop", "payments"],
         ),
         // Their names are in the configuration, so namespaces are not asked for.
         (

@@ -4,11 +4,15 @@
 //! of the API server.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use bulkhead_kube::crd;
 use bulkhead_kube::rbac::PERMISSIONS;
-use bulkhead_kube_env::{Answer, Asked, Client, KubeEnv, Options, User};
+use bulkhead_kube_env::{Answer, Client, KubeEnv, Options, User};
 use bulkhead_testkit::Namespace;
 use serde_json::{Value, json};
+
+use crate::daemon::DEADLINE;
 
 const USER: &str = "firewall";
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -69,6 +73,25 @@ impl<'n> Cluster<'n> {
         cluster
     }
 
+    /// Makes our own kinds known, as their definitions are in the repository, and waits until they are served.
+    #[track_caller]
+    pub fn define(&self) {
+        for definition in [crd::firewall(), crd::address_group()] {
+            self.create(
+                "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+                &definition,
+            );
+            let plural = definition["spec"]["names"]["plural"].as_str().expect("a name");
+            let path = format!("/apis/bulkhead.dev/v1alpha1/{plural}");
+            let began = Instant::now();
+            let served = || self.namespace.run(|| self.client.get(&path));
+            while served().expect("an answer").status != 200 {
+                assert!(began.elapsed() < DEADLINE, "{plural} are not served");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+
     /// What the daemon reaches the API with.
     #[track_caller]
     pub fn kubeconfig(&self) -> PathBuf {
@@ -94,6 +117,11 @@ impl<'n> Cluster<'n> {
     }
 
     #[track_caller]
+    pub fn delete(&self, path: &str) {
+        self.ask(200, |client| client.delete(path));
+    }
+
+    #[track_caller]
     pub fn read(&self, path: &str) -> Value {
         self.ask(200, |client| client.get(path))
     }
@@ -106,7 +134,7 @@ impl Drop for Cluster<'_> {
         }
         let asked = self.env.asked(USER).expect("the audit log");
         assert!(!asked.is_empty(), "the daemon has asked for nothing");
-        let beyond: Vec<&Asked> = asked.iter().filter(|asked| asked.code == 403).collect();
+        let beyond = self.env.refused(USER).expect("the audit log");
         assert!(beyond.is_empty(), "beyond what the role grants: {beyond:#?}");
     }
 }

@@ -1,6 +1,7 @@
 //! `bulkhead run` as a user starts it, in a namespace with real hosts around it, and its command line as a user
 //! types it.
 
+mod address_groups;
 mod cluster;
 mod commits;
 mod contract;

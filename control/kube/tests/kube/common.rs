@@ -1,6 +1,6 @@
 //! A firewall that is a list, and an API server that is a real one. Each test binary uses its own part.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bulkhead_config::PodSelection;
 use bulkhead_kube::rbac::PERMISSIONS;
-use bulkhead_kube::{Agent, Document, FoundPods, InForce, Kubernetes, Place, Reason, Refusal, Settings, crd};
-use bulkhead_kube_env::{Asked, Client, KubeEnv, Options, User};
+use bulkhead_kube::{
+    Agent, Document, FoundPods, InForce, Kubernetes, ObjectMembers, Place, Reason, Refusal, Settings, crd,
+};
+use bulkhead_kube_env::{Client, KubeEnv, Options, User};
 use serde_json::{Value, json};
 
 /// How long anything may take on a busy machine.
@@ -28,6 +30,11 @@ struct Recorded {
     commits: Vec<(Document, Instant)>,
     refusals: usize,
     selections: Vec<(String, PodSelection)>,
+    objects: Vec<String>,
+    /// What objects come to, and why that may be old.
+    members: BTreeMap<String, (Option<ObjectMembers>, Option<String>)>,
+    /// Why members are not taken.
+    full: Option<String>,
     found: BTreeMap<String, Found>,
 }
 
@@ -58,6 +65,23 @@ impl Recorder {
     pub fn select(&self, group: &str, selection: PodSelection) {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.selections.push((group.to_owned(), selection));
+    }
+
+    /// Follows objects `AddressGroup`.
+    pub fn refer(&self, objects: &[&str]) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.objects = objects.iter().map(|object| (*object).to_owned()).collect();
+    }
+
+    /// What an object comes to, and why that may be old.
+    pub fn members(&self, object: &str) -> (Option<ObjectMembers>, Option<String>) {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.members.get(object).cloned().unwrap_or_default()
+    }
+
+    /// Takes no members of objects from here on, or takes them again.
+    pub fn fill_up(&self, why: Option<&str>) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).full = why.map(str::to_owned);
     }
 
     /// What was said of a group; `None`: nothing.
@@ -132,6 +156,26 @@ impl Agent for Recorder {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.found.entry(group.to_owned()).or_default().unknown = Some(error.to_owned());
     }
+
+    fn address_groups(&self) -> Vec<String> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.objects.clone()
+    }
+
+    fn set_address_group(&self, object: &str, members: &ObjectMembers) -> Result<(), String> {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = &recorded.full {
+            return Err(why.clone());
+        }
+        let said = (Some(members.clone()), None);
+        recorded.members.insert(object.to_owned(), said);
+        Ok(())
+    }
+
+    fn address_group_unknown(&self, object: &str, error: &str) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.members.entry(object.to_owned()).or_default().1 = Some(error.to_owned());
+    }
 }
 
 /// An API server whose end is the end of a test: [`USER`] must have asked for nothing that a role does not grant.
@@ -159,27 +203,9 @@ impl Drop for Server {
         }
         let asked = self.0.asked(USER).expect("the audit log");
         assert!(!asked.is_empty(), "nothing was asked at all");
-        // An API server that has just started does not know its own roles yet; what is granted is granted a moment later.
-        let granted: BTreeSet<(&str, String)> = asked
-            .iter()
-            .filter(|asked| asked.code < 400)
-            .map(request)
-            .collect();
-        let beyond: Vec<&Asked> = asked
-            .iter()
-            .filter(|asked| asked.code == 403 && !granted.contains(&request(asked)))
-            .collect();
+        let beyond = self.0.refused(USER).expect("the audit log");
         assert!(beyond.is_empty(), "beyond what the role grants: {beyond:#?}");
     }
-}
-
-/// What was asked, whenever: without the version from which a watch goes on.
-fn request(asked: &Asked) -> (&str, String) {
-    let parts = asked.uri.split('&');
-    let parts: Vec<&str> = parts
-        .filter(|part| !part.starts_with("resourceVersion="))
-        .collect();
-    (&asked.verb, parts.join("&"))
 }
 
 /// An API server with [`USER`], who may do what [`PERMISSIONS`] says, to objects named `edge` where a role names one.
@@ -225,30 +251,33 @@ pub fn server() -> Result<Server> {
     Ok(Server(env))
 }
 
-/// Makes the custom resource known, and waits until it is served.
+/// Makes the custom resources known, and waits until they are served.
 pub fn define(admin: &Client) -> Result<()> {
-    admin
-        .post(
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-            &crd::firewall(),
-        )?
-        .expect(201)?;
-    eventually("the API server takes the definition", || {
-        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/firewalls.bulkhead.dev";
-        let definition = admin.get(path)?.expect(200)?;
-        let conditions = definition["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        if let Some(wrong) = conditions
-            .iter()
-            .find(|condition| condition["type"] == "NonStructuralSchema" && condition["status"] == "True")
-        {
-            bail!("the schema is not structural: {wrong}");
-        }
-        let path = "/apis/bulkhead.dev/v1alpha1/namespaces/default/firewalls";
-        Ok((admin.get(path)?.status == 200).then_some(()))
-    })
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    for definition in [crd::firewall(), crd::address_group()] {
+        let plural = definition["spec"]["names"]["plural"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        admin.post(DEFINITIONS, &definition)?.expect(201)?;
+        eventually("the API server takes the definition", || {
+            let path = format!("{DEFINITIONS}/{plural}.bulkhead.dev");
+            let definition = admin.get(&path)?.expect(200)?;
+            let conditions = definition["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            if let Some(wrong) = conditions
+                .iter()
+                .find(|condition| condition["type"] == "NonStructuralSchema" && condition["status"] == "True")
+            {
+                bail!("the schema is not structural: {wrong}");
+            }
+            let path = format!("/apis/bulkhead.dev/v1alpha1/namespaces/default/{plural}");
+            Ok((admin.get(&path)?.status == 200).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 /// An instance that follows an object with the permissions of [`USER`].

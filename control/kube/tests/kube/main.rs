@@ -1,5 +1,6 @@
 //! Against a real API server, with the permissions that this crate says it needs and no other.
 
+mod address_groups;
 mod common;
 mod expiry;
 mod follow;

@@ -3,7 +3,7 @@
 //! Owns the policy, which notes every request of a user once, and the reading of the log. Knows nothing of bodies: what was
 //! asked and how it was answered is enough to tell a call that nobody granted, or a list that came again.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -52,6 +52,25 @@ pub(super) fn asked(directory: &Path, user: &str) -> Result<Vec<Asked>> {
     Ok(events.filter_map(|event| read(&event, user)).collect())
 }
 
+/// What was refused for good: what is granted is refused too, for a moment, by an API server that has just started and does not know
+/// its own roles yet.
+pub(super) fn refused(asked: Vec<Asked>) -> Vec<Asked> {
+    let of = |asked: &Asked| (asked.verb.clone(), without_version(&asked.uri));
+    let granted: BTreeSet<(String, String)> = asked.iter().filter(|asked| asked.code < 400).map(of).collect();
+    let mut refused = asked;
+    refused.retain(|asked| asked.code == 403 && !granted.contains(&of(asked)));
+    refused
+}
+
+/// A path without the version from which a watch goes on.
+fn without_version(uri: &str) -> String {
+    let parts = uri.split('&');
+    let parts: Vec<&str> = parts
+        .filter(|part| !part.starts_with("resourceVersion="))
+        .collect();
+    parts.join("&")
+}
+
 /// `None`: somebody else's, or the end of a watch.
 fn read(event: &Value, user: &str) -> Option<Asked> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -80,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_is_read_once_and_a_refused_one_too() {
+    fn a_watch_is_read_once_and_what_is_granted_later_is_not_refused() {
         let event = |stage: &str, code: u64| {
             json!({
                 "stage": stage, "verb": "watch", "requestURI": "/api/v1/pods?watch=1", "user": { "username": "fw" },
@@ -93,6 +112,23 @@ mod tests {
             let asked = read(&event(stage, code), "fw").expect("a request");
             assert_eq!((asked.code, asked.resource.as_str()), (code, "pods"), "{stage}");
         }
+        let list = |code: u64, uri: &str| Asked {
+            verb: "list".to_owned(),
+            resource: "pods".to_owned(),
+            uri: uri.to_owned(),
+            code,
+        };
+        let (early, late) = (
+            list(403, "/pods?a=1&resourceVersion=7"),
+            list(200, "/pods?a=1&resourceVersion=9"),
+        );
+        let other = list(403, "/pods?a=2");
+        assert_eq!(
+            refused(vec![early.clone(), late, other.clone()]),
+            [other],
+            "granted a moment later"
+        );
+        assert_eq!(refused(vec![early.clone()]), [early]);
         let mut status = event("ResponseComplete", 200);
         status["verb"] = json!("patch");
         status["objectRef"]["subresource"] = json!("status");
