@@ -7,6 +7,7 @@
 mod audit;
 mod certificates;
 mod client;
+mod store;
 mod supervised;
 
 use std::{
@@ -21,7 +22,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use self::audit::Asked;
 pub use self::client::{Answer, Client, Watch};
@@ -215,6 +216,12 @@ impl KubeEnv {
             .with_context(|| format!("etcd did not tell its revision: {range}"))?;
         Client::plain(&url("compaction")).post_json(&json!({"revision": revision, "physical": true}))?;
         Ok(revision)
+    }
+
+    /// Writes objects of a namespaced core resource (`pods`) straight into the store, as the API server would have stored them: many
+    /// at once. Whoever watches is told of them.
+    pub fn store(&self, resource: &str, objects: &[Value]) -> Result<()> {
+        store::put(&format!("http://{}", self.etcd_address), resource, objects)
     }
 
     /// Where the API server is: `https://ADDRESS:PORT`.

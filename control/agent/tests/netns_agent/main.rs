@@ -11,6 +11,7 @@ mod kubernetes;
 mod latency;
 mod lifecycle;
 mod load;
+mod many_pods;
 mod mounted;
 mod probes;
 mod restart;
