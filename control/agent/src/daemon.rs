@@ -35,6 +35,7 @@ use crate::launch::{self, Launch, Listen, ManagementInterface, RunArgs};
 use crate::live::{CommitError, Commits, Isolations, LiveFirewall, Proposal, log_error, now_ms};
 use crate::log::{self, LogFormat};
 use crate::output::{self, Format};
+use crate::own_file::Teller;
 use crate::pins::{self, OnExit};
 use crate::probes::{Probes, http};
 use crate::report::Committed;
@@ -142,9 +143,15 @@ fn enforce(mut launch: Launch) -> Result<()> {
     let firewall = Arc::new(LiveFirewall::new(engine, config, commits, groups, isolations));
     log_interfaces(&firewall);
     following.attach(&firewall);
+    let teller = following.teller();
+    if let Some((file, current)) = launch.config.as_deref().zip(firewall.current_revision())
+        && let Some(refused) = startup::refused(file, &current, &launch.terms)
+    {
+        teller.refused_at_start(&firewall, file, &refused);
+    }
     let mounted = kubernetes::watch_mounted(launch.config.as_deref(), &firewall, {
-        let user = user.clone();
-        move |file, firewall| reload(Some(file), &user, firewall)
+        let (user, teller) = (user.clone(), teller.clone());
+        move |file, firewall| reload(Some(file), &user, firewall, &teller)
     });
     let deadline = watch_deadline(&firewall, probes.pulse("bulkhead-confirm"))?;
     let sources = keep_groups(&firewall, probes.pulse("bulkhead-groups"))?;
@@ -170,7 +177,7 @@ fn enforce(mut launch: Launch) -> Result<()> {
 
     for signal in signals.forever() {
         if signal == SIGHUP {
-            reload(launch.config.as_deref(), &user, &firewall);
+            reload(launch.config.as_deref(), &user, &firewall, &teller);
         } else {
             tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");
             break;
@@ -178,7 +185,7 @@ fn enforce(mut launch: Launch) -> Result<()> {
     }
     notify::stopping();
     waiting::drain(launch.drain, &mut signals, &probes);
-    drop((mounted, following));
+    drop((mounted, teller, following));
     // Nobody asks any more, so nobody holds the firewall; with the engine go the event channel and its thread.
     drop(served);
     drop(server);
@@ -365,7 +372,7 @@ fn start_with(
 }
 
 /// Commits the file.
-fn reload(path: Option<&Path>, user: &str, firewall: &LiveFirewall) {
+fn reload(path: Option<&Path>, user: &str, firewall: &LiveFirewall, teller: &Teller) {
     let Some(path) = path else {
         tracing::warn!("there is no file to read again: the daemon was started without --config");
         return;
@@ -395,11 +402,14 @@ fn reload(path: Option<&Path>, user: &str, firewall: &LiveFirewall) {
             } = committed;
             tracing::info!(revision, generation, changed, "configuration reloaded");
             log_interfaces(firewall);
+            teller.accepted(firewall, path, revision, changed);
         }
-        Err(CommitError::Engine(error)) => {
+        Err(error @ CommitError::Engine(_)) => {
+            teller.refused(firewall, path, &error);
             tracing::error!(%error, generation, "reload failed, the configuration stays as it was");
         }
         Err(error) => {
+            teller.refused(firewall, path, &error);
             log_error(error);
             tracing::error!(generation, "reload refused, the configuration stays as it was");
         }

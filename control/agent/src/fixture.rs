@@ -14,8 +14,8 @@ use crate::protocol::{Failure, FailureCode};
 use crate::report::{
     self, Cleared, Committed, Confirmed, Counter, CounterKind, Counters, Explanation, Flow, FlowKind, Group,
     GroupChanged, GroupMember, GroupSource, Groups, History, HistoryEntry, Interface, Interfaces, Memory,
-    Nat, Policies, Policy, Question, RevisionState, Screen, ScreenEvent, Screens, Sessions, ShownConfig,
-    SourceRule, TableMemory, Verdict, Zone, Zones,
+    Nat, Policies, Policy, Question, RefusedDocument, RevisionState, Screen, ScreenEvent, Screens, Sessions,
+    ShownConfig, SourceRule, TableMemory, Verdict, Zone, Zones,
 };
 
 fn texts(words: &[&str]) -> Vec<String> {
@@ -595,6 +595,12 @@ impl Firewall for Fixture {
         Ok(History {
             kept: true,
             revisions: vec![confirmed, revision(1, RevisionState::Past)],
+            refused: Some(RefusedDocument {
+                document: "/etc/bulkhead/firewall.yaml".into(),
+                time: "2026-11-22T15:40:00.5Z".into(),
+                reason: "Invalid".into(),
+                message: "firewall.yaml:7:3: first\nfirewall.yaml:9:3: \u{1b}second".into(),
+            }),
         })
     }
 

@@ -1,7 +1,7 @@
-//! Address groups that change while the firewall runs: by feeds, by DNS, by pods and by hand.
+//! Address groups that change while the firewall runs: by feeds, by DNS, by pods, by objects of the Kubernetes API and by hand.
 //!
 //! Owns where members come from; the engine owns what is in force. Each source of a named group is a hidden dynamic group of the data
-//! plane, `NAME/feed`, `NAME/dns`, `NAME/pods` and `NAME/manual`, nested in the static group `NAME`, so that `except` and nesting hold for
+//! plane, `NAME/feed`, `NAME/dns`, `NAME/pods`, `NAME/addressgroup` and `NAME/manual`, nested in the static group `NAME`, so that `except` and nesting hold for
 //! all of them alike. One thread keeps the time table; fetches and lookups run in threads of their own, since a server may
 //! take its time. A change is in force first and on the disk second; a start takes what the disk has, so that a quarantine is not
 //! empty while its server is away. Assumes that nobody else changes the hidden groups. Lock order: the configuration, then
@@ -10,6 +10,7 @@
 mod feeds;
 mod manual;
 mod names;
+mod objects;
 mod pods;
 mod show;
 
@@ -31,6 +32,7 @@ use bulkhead_feeds::store::{self, Saved};
 use self::feeds::FeedState;
 use self::manual::Manual;
 use self::names::NamesState;
+use self::objects::ObjectState;
 use self::pods::PodsState;
 
 pub use self::show::redacted;
@@ -55,12 +57,20 @@ pub enum Source {
     Dns,
     /// Pods.
     Pods,
+    /// An object `AddressGroup`.
+    AddressGroup,
     /// By hand.
     Manual,
 }
 
 impl Source {
-    const ALL: [Self; 4] = [Self::Feed, Self::Dns, Self::Pods, Self::Manual];
+    const ALL: [Self; 5] = [
+        Self::Feed,
+        Self::Dns,
+        Self::Pods,
+        Self::AddressGroup,
+        Self::Manual,
+    ];
 
     /// As users see it.
     pub const fn name(self) -> &'static str {
@@ -68,6 +78,7 @@ impl Source {
             Self::Feed => "feed",
             Self::Dns => "dns",
             Self::Pods => "pods",
+            Self::AddressGroup => "addressgroup",
             Self::Manual => "manual",
         }
     }
@@ -83,6 +94,7 @@ impl Source {
             Self::Feed => group.feed.is_some(),
             Self::Dns => !group.dns.is_empty(),
             Self::Pods => group.pods.is_some(),
+            Self::AddressGroup => group.address_group.is_some(),
             Self::Manual => true,
         };
         Self::ALL
@@ -138,6 +150,7 @@ struct State {
     feeds: BTreeMap<String, FeedState>,
     names: BTreeMap<String, NamesState>,
     pods: BTreeMap<String, PodsState>,
+    objects: BTreeMap<String, ObjectState>,
     manual: BTreeMap<String, Manual>,
     /// Counts the sources that ever were, so that a worker knows its own.
     tickets: u64,
@@ -353,7 +366,7 @@ impl State {
     /// Takes over the sources of a configuration; members stay where the source does.
     fn follow(&mut self, groups: &Groups, config: &Config, others: Others) {
         let (mut feeds, mut names, mut manual) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut pods = BTreeMap::new();
+        let (mut pods, mut objects) = (BTreeMap::new(), BTreeMap::new());
         for group in named(config) {
             let name = &group.name;
             if let Some(feed) = &group.feed {
@@ -376,6 +389,11 @@ impl State {
                 let saved = || groups.kept(name, Source::Pods);
                 pods.insert(name.clone(), PodsState::follow(before, selection, saved));
             }
+            if let Some(object) = &group.address_group {
+                let before = self.objects.remove(name);
+                let saved = || groups.kept(name, Source::AddressGroup);
+                objects.insert(name.clone(), ObjectState::follow(before, object, saved));
+            }
             let entries = self.manual.remove(name);
             let entries = entries.unwrap_or_else(|| Manual::new(groups.kept(name, Source::Manual).members));
             manual.insert(name.clone(), entries);
@@ -384,19 +402,22 @@ impl State {
             feeds.append(&mut self.feeds);
             names.append(&mut self.names);
             pods.append(&mut self.pods);
+            objects.append(&mut self.objects);
             manual.append(&mut self.manual);
         }
         (self.feeds, self.names, self.manual) = (feeds, names, manual);
-        self.pods = pods;
+        (self.pods, self.objects) = (pods, objects);
     }
 
     fn in_force(&self) -> impl Iterator<Item = &InForce> {
         let feeds = self.feeds.values().map(|feed| &feed.in_force);
         let names = self.names.values().map(|names| &names.in_force);
         let pods = self.pods.values().map(|pods| &pods.in_force);
+        let objects = self.objects.values().map(|object| &object.in_force);
         feeds
             .chain(names)
             .chain(pods)
+            .chain(objects)
             .chain(self.manual.values().map(|manual| &manual.in_force))
     }
 
@@ -416,6 +437,10 @@ impl State {
                 let pods = self.pods.get(group).filter(|pods| unknown(&pods.in_force));
                 pods.map(|pods| pods.members.clone())
             }
+            "addressgroup" => {
+                let object = self.objects.get(group).filter(|object| unknown(&object.in_force));
+                object.map(|object| object.members.clone())
+            }
             _ => {
                 let manual = self.manual.get(group).filter(|manual| unknown(&manual.in_force));
                 manual.map(Manual::members)
@@ -431,12 +456,17 @@ impl State {
         let names = self.names.iter().filter(|(_, names)| !names.in_force.get());
         let manual = self.manual.iter().filter(|(_, manual)| !manual.in_force.get());
         let pods = self.pods.iter().filter(|(_, pods)| !pods.in_force.get());
+        let objects = self.objects.iter().filter(|(_, object)| !object.in_force.get());
         let all = feeds
             .map(|(group, feed)| (hidden(group, Source::Feed), feed.members.all(), &feed.in_force))
             .chain(names.map(|(group, names)| (hidden(group, Source::Dns), names.members(), &names.in_force)))
             .chain(
                 pods.map(|(group, pods)| (hidden(group, Source::Pods), pods.members.clone(), &pods.in_force)),
             )
+            .chain(objects.map(|(group, object)| {
+                let hidden = hidden(group, Source::AddressGroup);
+                (hidden, object.members.clone(), &object.in_force)
+            }))
             .chain(
                 manual.map(|(group, manual)| {
                     (hidden(group, Source::Manual), manual.members(), &manual.in_force)

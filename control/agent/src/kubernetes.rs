@@ -13,7 +13,8 @@ use bulkhead_config::PodSelection;
 use bulkhead_kube::mnp::Isolation;
 use bulkhead_kube::mounted::{self, Mounted};
 use bulkhead_kube::{
-    Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, Origin, Place, Reason, Refusal, Settings,
+    Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, ObjectMembers, Origin, Place, Reason,
+    Refusal, Settings,
 };
 use bulkhead_revisions::Source;
 use signal_hook::consts::SIGHUP;
@@ -23,6 +24,7 @@ use crate::configuration::{Configuration, Refused};
 use crate::firewall::{Asked, Firewall as _};
 use crate::launch::{Launch, Terms};
 use crate::live::{CommitError, LiveFirewall, Proposal};
+use crate::own_file::{self, Teller};
 use crate::probes::Probes;
 use crate::startup::First;
 
@@ -41,12 +43,16 @@ pub fn follow(launch: &Launch) -> Result<Following> {
         kubeconfig: launch.kubeconfig.clone(),
         instance: launch.instance.clone().unwrap_or_else(instance),
         network_policies: launch.network_policies,
+        pod: own_file::pod(launch),
     };
+    let name = settings.instance.clone();
     let link = Arc::new(Link::new(launch.terms.clone()));
     let kubernetes = Kubernetes::start(settings, link.clone()).context("cannot start a thread")?;
+    let kubernetes = Arc::new(kubernetes);
     Ok(Following {
         link,
-        kubernetes: Arc::new(kubernetes),
+        teller: Teller::new(kubernetes.clone(), name),
+        kubernetes,
     })
 }
 
@@ -65,10 +71,16 @@ fn instance() -> String {
 #[derive(Debug)]
 pub struct Following {
     link: Arc<Link>,
+    teller: Teller,
     kubernetes: Arc<Kubernetes>,
 }
 
 impl Following {
+    /// Who tells what became of the daemon's own file.
+    pub fn teller(&self) -> Teller {
+        self.teller.clone()
+    }
+
     /// Waits for the first sound document; `None`: a signal to stop came first.
     pub fn first(&self, place: &Place, signals: &mut Signals, probes: &Probes) -> Option<First> {
         tracing::info!(object = %place, "nothing was committed yet, the first document is waited for");
@@ -205,7 +217,7 @@ impl Agent for Link {
                 ..Asked::default()
             },
         });
-        match committed {
+        let outcome = match committed {
             Ok(committed) => {
                 for warning in &committed.warnings {
                     tracing::warn!(problem = warning, "configuration warning");
@@ -222,7 +234,12 @@ impl Agent for Link {
             }
             Err(error @ CommitError::Impossible(_)) => Err(refusal(Reason::Invalid, &error.to_string())),
             Err(error) => Err(refusal(Reason::Failed, &error.to_string())),
+        };
+        match &outcome {
+            Ok(()) => drop(firewall.note_accepted(&document.name)),
+            Err(refusal) => firewall.note_refused(&document.name, refusal.reason.name(), &refusal.message),
         }
+        outcome
     }
 
     fn in_force(&self) -> Option<InForce> {
@@ -289,6 +306,24 @@ impl Agent for Link {
             firewall.isolations().unknown(error);
         }
     }
+
+    fn address_groups(&self) -> Vec<String> {
+        let firewall = self.lock().firewall.upgrade();
+        firewall.map_or_else(Vec::new, |firewall| firewall.sources().address_groups())
+    }
+
+    fn set_address_group(&self, object: &str, members: &ObjectMembers) -> Result<(), String> {
+        let firewall = self.lock().firewall.upgrade();
+        let firewall = firewall.ok_or("the firewall is not up")?;
+        firewall.sources().set_address_group(object, members, &*firewall)
+    }
+
+    fn address_group_unknown(&self, object: &str, error: &str) {
+        let firewall = self.lock().firewall.upgrade();
+        if let Some(firewall) = firewall {
+            firewall.sources().address_group_unknown(object, error);
+        }
+    }
 }
 
 const fn source(origin: Origin) -> Source {
@@ -318,7 +353,7 @@ fn judge(document: &Document, terms: &Terms) -> Result<Configuration, Refusal> {
 }
 
 /// The first findings, each on one line.
-fn findings(refused: &Refused) -> String {
+pub fn findings(refused: &Refused) -> String {
     let mut findings: Vec<String> = refused
         .diagnostics
         .iter()

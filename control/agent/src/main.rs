@@ -26,6 +26,7 @@ mod live;
 mod log;
 mod notify;
 mod output;
+mod own_file;
 mod pins;
 mod probes;
 mod protocol;

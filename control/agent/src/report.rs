@@ -22,7 +22,7 @@ pub use self::memory::TableMemory;
 pub use self::memory::{Memory, resident_bytes};
 pub use self::nat::{DestinationRule, Mapping, Nat, Pool, SHOWN_MAPPINGS, SourceRule, StaticRule};
 pub use self::revisions::{
-    Committed, Confirmed, Differences, History, HistoryEntry, RevisionState, ShownConfig,
+    Committed, Confirmed, Differences, History, HistoryEntry, RefusedDocument, RevisionState, ShownConfig,
 };
 pub use self::screens::{Screen, ScreenEvent, Screens};
 

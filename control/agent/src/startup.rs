@@ -118,6 +118,11 @@ pub fn last(store: &Store, terms: &Terms, reason: &str) -> Result<Beginning> {
     })
 }
 
+/// What is wrong with the file of a start that went on with the last revision for that.
+pub fn refused(file: &Path, current: &Revision, terms: &Terms) -> Option<Refused> {
+    changed(file, current, terms).err()?.downcast().ok()
+}
+
 /// The file, if it is another than the one that was taken last.
 fn changed(file: &Path, current: &Revision, terms: &Terms) -> Result<Option<Box<Configuration>>> {
     let content = Configuration::bytes(file)?;

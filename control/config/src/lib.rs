@@ -27,6 +27,7 @@ mod diff;
 mod document;
 mod fault;
 mod node;
+mod object;
 mod one_or_many;
 mod overrides;
 mod ranges;
@@ -57,6 +58,7 @@ pub use document::{
     SizeName, SizeNumbers, SourceNat, Spec, StaticNat, SynFloodEntry, TcpEntry, TcpScreens, TimeoutEntries,
     Translation, UdpScreens, Window, WireEntry, ZoneEntry,
 };
+pub use object::ObjectGroup;
 pub use one_or_many::{NumberOrText, OneOrMany};
 pub use overrides::Overrides;
 pub use reference::reference;

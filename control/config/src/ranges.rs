@@ -62,19 +62,57 @@ pub(crate) fn merged(members: &[Member]) -> (Vec<IpRange>, Vec<IpRange>) {
     merged.into_iter().partition(|range| range.first.is_ipv4())
 }
 
+/// What is in `members` and not in `except`, as the fewest ranges in ascending order, IPv4 before IPv6.
+pub(crate) fn difference(members: &[Member], except: &[Member]) -> Vec<IpRange> {
+    let ((ipv4, ipv6), (not_ipv4, not_ipv6)) = (merged(members), merged(except));
+    let except: Vec<IpRange> = not_ipv4.into_iter().chain(not_ipv6).collect();
+    let mut left = Vec::new();
+    // Both ascend, so each exception is passed once, but for one that reaches into the next range.
+    let mut next = 0;
+    for range in ipv4.into_iter().chain(ipv6) {
+        while except.get(next).is_some_and(|out| out.last < range.first) {
+            next += 1;
+        }
+        let mut rest = Some(range);
+        for out in except[next..].iter().take_while(|out| out.first <= range.last) {
+            let Some(whole) = rest else { break };
+            if let Some(last) = before(out.first).filter(|last| whole.first <= *last) {
+                left.push(IpRange { last, ..whole });
+            }
+            rest = after(out.last)
+                .filter(|first| *first <= whole.last)
+                .map(|first| IpRange { first, ..whole });
+        }
+        left.extend(rest);
+    }
+    left
+}
+
+/// The address before one of the same family.
+fn before(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => Some(Ipv4Addr::from_bits(address.to_bits().checked_sub(1)?).into()),
+        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits().checked_sub(1)?).into()),
+    }
+}
+
+/// The address after one of the same family.
+fn after(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => Some(Ipv4Addr::from_bits(address.to_bits().checked_add(1)?).into()),
+        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits().checked_add(1)?).into()),
+    }
+}
+
 /// Whether `second` is the address after `first`.
 fn follows(first: IpAddr, second: IpAddr) -> bool {
-    match (first, second) {
-        (IpAddr::V4(first), IpAddr::V4(second)) => first.to_bits().checked_add(1) == Some(second.to_bits()),
-        (IpAddr::V6(first), IpAddr::V6(second)) => first.to_bits().checked_add(1) == Some(second.to_bits()),
-        _ => false,
-    }
+    after(first) == Some(second)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{merged, unusable};
-    use crate::address::parse_member;
+    use super::{difference, merged, unusable};
+    use crate::address::{Member, parse_member};
 
     fn show(members: &str) -> String {
         let members: Vec<_> = members
@@ -109,6 +147,40 @@ mod tests {
             ),
         ] {
             assert_eq!(show(members), expected, "{members}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_splits_shortens_and_removes() {
+        let members = |text: &str| -> Vec<Member> {
+            let words = text.split_whitespace();
+            words.map(|word| parse_member(word).unwrap()).collect()
+        };
+        for (has, except, left) in [
+            ("10.0.0.0-10.0.0.9", "", "10.0.0.0-10.0.0.9"),
+            (
+                "10.0.0.0-10.0.0.9",
+                "10.0.0.3 10.0.0.5-10.0.0.6",
+                "10.0.0.0-10.0.0.2 10.0.0.4 10.0.0.7-10.0.0.9",
+            ),
+            (
+                "10.0.0.0-10.0.0.9",
+                "10.0.0.0-10.0.0.3 10.0.0.9-10.0.0.20",
+                "10.0.0.4-10.0.0.8",
+            ),
+            ("10.0.0.1 10.0.0.3 10.0.0.5", "10.0.0.0-10.0.0.4", "10.0.0.5"),
+            ("10.0.0.1", "::/0", "10.0.0.1"),
+            ("::1-::3 10.0.0.1", "0.0.0.0/0 ::2", "::1 ::3"),
+            (
+                "0.0.0.0/0 ::/0",
+                "0.0.0.0 255.255.255.255",
+                "0.0.0.1-255.255.255.254 ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            ),
+            ("0.0.0.0/0", "0.0.0.0/0", ""),
+        ] {
+            let ranges = difference(&members(has), &members(except));
+            let shown: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            assert_eq!(shown.join(" "), left, "{has} without {except}");
         }
     }
 

@@ -200,6 +200,28 @@ fn feeds_that_make_no_sense() {
 }
 
 #[test]
+fn an_object_is_named_by_its_namespace_and_its_name() {
+    let text = spec(
+        "  addresses:\n    - { name: a, addressGroup: shop/partners.eu }\n    - { name: b, members: [10.0.0.1], addressGroup: shop/b }\n",
+    );
+    let config = parse("f", text).expect("a sound configuration").config;
+    let objects: Vec<Option<&str>> = config
+        .groups
+        .iter()
+        .map(|group| group.address_group.as_deref())
+        .collect();
+    assert_eq!(objects, [Some("shop/partners.eu"), Some("shop/b")]);
+    check(&[Case::spec(
+        "no namespace",
+        "  addresses:\n    - { name: a, addressGroup: partners }\n    - { name: b, addressGroup: Shop/b }\n",
+        &[
+            "6:32: \"partners\" is not an object AddressGroup; write its namespace and name: default/partners",
+            "7:32: \"Shop/b\" is not an object AddressGroup; write its namespace and name: default/partners",
+        ],
+    )]);
+}
+
+#[test]
 fn pods_are_selected_and_what_the_api_would_refuse_is_refused_with_its_place() {
     let text = spec(
         "  addresses:\n    - { name: pay, pods: { selector: app=pay, namespaces: [b, a, b], network: default/app-net } }\n    - { name: web, members: [10.0.0.1], pods: { selector: \"tier in (web)\", namespaceSelector: team=x } }\n",

@@ -5,6 +5,7 @@
 
 use bulkhead_config::PodSelection;
 
+use crate::address_group::ObjectMembers;
 use crate::group::FoundPods;
 use crate::mnp::Isolation;
 
@@ -126,4 +127,16 @@ pub trait Agent: Send + Sync + 'static {
     /// Nobody can say which policies, pods or namespaces there are; what was in force last still is. `None`: it is known
     /// again.
     fn policies_unknown(&self, error: Option<&str>);
+
+    /// The objects `AddressGroup` that address groups refer to, as namespace/name.
+    fn address_groups(&self) -> Vec<String>;
+
+    /// What an object comes to, for every group that refers to it.
+    ///
+    /// # Errors
+    /// If that is not in force.
+    fn set_address_group(&self, object: &str, members: &ObjectMembers) -> Result<(), String>;
+
+    /// Nobody can say what an object comes to, and why; what was said last is the best that is known.
+    fn address_group_unknown(&self, object: &str, error: &str);
 }

@@ -1,4 +1,4 @@
-//! The custom resource `Firewall`: its definition, generated from the types that the parser reads.
+//! The custom resources `Firewall` and `AddressGroup`: their definitions, generated from the types that the parser reads.
 //!
 //! Owns the way from JSON Schema to the structural schema that the API server takes: references are written out, variants
 //! that differ in type become fields that the API server passes through, and unknown fields are kept everywhere. That is on
@@ -24,6 +24,15 @@ pub(crate) fn firewall_resource() -> ApiResource {
     }
 }
 
+/// Where the API has address groups.
+pub(crate) fn address_group_resource() -> ApiResource {
+    ApiResource {
+        kind: "AddressGroup".to_owned(),
+        plural: "addressgroups".to_owned(),
+        ..firewall_resource()
+    }
+}
+
 /// The definition of the custom resource `Firewall`.
 ///
 /// # Panics
@@ -32,42 +41,141 @@ pub fn firewall() -> Value {
     let root = bulkhead_config::json_schema();
     let mut spec = structural(&root, &root["properties"]["spec"]);
     spec["description"] = root["$defs"]["Spec"]["description"].clone();
+    definition(
+        &firewall_resource(),
+        "fw",
+        &json!([
+            column(
+                "Ready",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].status",
+                "Whether every instance enforces"
+            ),
+            column(
+                "Applied",
+                "string",
+                ".status.applied",
+                "Instances that have this in force, of how many"
+            ),
+            column(
+                "Degraded",
+                "string",
+                ".status.conditions[?(@.type==\"Degraded\")].status",
+                "Whether an instance differs from what is wanted"
+            ),
+            column(
+                "Reason",
+                "string",
+                ".status.conditions[?(@.type==\"Degraded\")].reason",
+                "Why"
+            ),
+            column(
+                "Age",
+                "date",
+                ".metadata.creationTimestamp",
+                "Since when it exists"
+            ),
+        ]),
+        &root["description"],
+        &spec,
+        &status(),
+    )
+}
+
+/// The definition of the custom resource `AddressGroup`: one group of a document, without what is fetched
+/// ([`bulkhead_config::ObjectGroup`]).
+///
+/// # Panics
+/// As [`firewall`].
+pub fn address_group() -> Value {
+    let root = bulkhead_config::json_schema();
+    let group = &root["$defs"]["AddressGroup"];
+    let mut spec = structural(&root, group);
+    spec["description"] =
+        json!("The members of the group; `feed`, `dns` and other groups are for the document of a firewall.");
+    if let Some(rules) = spec.as_object_mut() {
+        rules.remove("required");
+    }
+    if let Some(fields) = spec["properties"].as_object_mut() {
+        fields.retain(|name, _| bulkhead_config::ObjectGroup::FIELDS.contains(&&**name));
+    }
+    definition(
+        &address_group_resource(),
+        "ag",
+        &json!([
+            column(
+                "Ready",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].status",
+                "Whether every firewall that follows it has it in force"
+            ),
+            column("Members", "integer", ".status.members", "Prefixes in force"),
+            column(
+                "Firewalls",
+                "string",
+                ".status.inForce",
+                "Firewalls that have it in force, of how many that follow it"
+            ),
+            column(
+                "Reason",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].reason",
+                "Why"
+            ),
+            column(
+                "Age",
+                "date",
+                ".metadata.creationTimestamp",
+                "Since when it exists"
+            ),
+        ]),
+        &json!(
+            "Members of an address group, for firewalls whose documents refer to it: `addressGroup: NAMESPACE/NAME`."
+        ),
+        &spec,
+        &address_group_status(),
+    )
+}
+
+fn definition(
+    resource: &ApiResource,
+    short: &str,
+    columns: &Value,
+    description: &Value,
+    spec: &Value,
+    status: &Value,
+) -> Value {
+    let ApiResource { kind, plural, .. } = resource;
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("firewalls.{GROUP}") },
+        "metadata": { "name": format!("{plural}.{GROUP}") },
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": bulkhead_config::KIND,
-                "listKind": "FirewallList",
-                "plural": "firewalls",
-                "singular": "firewall",
-                "shortNames": ["fw"],
+                "kind": kind,
+                "listKind": format!("{kind}List"),
+                "plural": plural,
+                "singular": kind.to_lowercase(),
+                "shortNames": [short],
             },
             "versions": [{
                 "name": VERSION,
                 "served": true,
                 "storage": true,
                 "subresources": { "status": {} },
-                "additionalPrinterColumns": [
-                    column("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status", "Whether every instance enforces"),
-                    column("Applied", "string", ".status.applied", "Instances that have this in force, of how many"),
-                    column("Degraded", "string", ".status.conditions[?(@.type==\"Degraded\")].status", "Whether an instance differs from what is wanted"),
-                    column("Reason", "string", ".status.conditions[?(@.type==\"Degraded\")].reason", "Why"),
-                    column("Age", "date", ".metadata.creationTimestamp", "Since when it exists"),
-                ],
+                "additionalPrinterColumns": columns,
                 "schema": { "openAPIV3Schema": {
                     "type": "object",
-                    "description": root["description"],
+                    "description": description,
                     "required": ["spec"],
                     "properties": {
                         "apiVersion": { "type": "string" },
                         "kind": { "type": "string" },
                         "metadata": { "type": "object" },
                         "spec": spec,
-                        "status": status(),
+                        "status": status,
                     },
                 } },
             }],
@@ -79,30 +187,57 @@ fn column(name: &str, kind: &str, path: &str, description: &str) -> Value {
     json!({ "name": name, "type": kind, "jsonPath": path, "description": description })
 }
 
-/// `status`: see [`crate::status`].
-fn status() -> Value {
-    let text = |description: &str| json!({ "type": "string", "description": description });
-    let number =
-        |description: &str| json!({ "type": "integer", "format": "int64", "description": description });
-    let conditions = |description: &str| {
-        json!({
-            "type": "array",
-            "description": description,
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-            "items": {
-                "type": "object",
-                "required": ["type", "status", "reason", "lastTransitionTime"],
-                "properties": {
-                    "type": text("`Ready`, `Applied` or `Degraded`."),
-                    "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds." },
-                    "reason": text("Why, for programs."),
-                    "message": text("Why, for people."),
-                    "lastTransitionTime": { "type": "string", "format": "date-time", "description": "Since when." },
-                },
+fn text(description: &str) -> Value {
+    json!({ "type": "string", "description": description })
+}
+
+fn number(description: &str) -> Value {
+    json!({ "type": "integer", "format": "int64", "description": description })
+}
+
+fn conditions(kinds: &str, description: &str) -> Value {
+    json!({
+        "type": "array",
+        "description": description,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "reason", "lastTransitionTime"],
+            "properties": {
+                "type": text(kinds),
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds." },
+                "reason": text("Why, for programs."),
+                "message": text("Why, for people."),
+                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "Since when." },
             },
-        })
-    };
+        },
+    })
+}
+
+/// An entry for each instance, with these fields besides those that every entry has.
+fn instances(kinds: &str, fields: &Value) -> Value {
+    let mut properties = json!({
+        "name": text("Name of the instance: its pod's."),
+        "observedGeneration": number("The generation of this object that it has judged."),
+        "conditions": conditions(kinds, "What holds for this instance."),
+        "renewed": { "type": "string", "format": "date-time", "description": "When this entry was last written." },
+    });
+    for (name, field) in fields.as_object().into_iter().flatten() {
+        properties[name] = field.clone();
+    }
+    json!({
+        "type": "array",
+        "description": "An entry for each instance, which nobody else writes.",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "items": { "type": "object", "required": ["name"], "properties": properties },
+    })
+}
+
+/// `status` of a `Firewall`: see [`crate::status`].
+fn status() -> Value {
+    const KINDS: &str = "`Ready`, `Applied` or `Degraded`.";
     json!({
         "type": "object",
         "description": "What the firewalls that follow this object say.",
@@ -110,26 +245,31 @@ fn status() -> Value {
             "observedGeneration": number("The generation of this object that every instance has judged."),
             "hash": text("SHA-256 of the document in force; empty while instances differ."),
             "applied": text("How many instances have this object in force, of how many."),
-            "conditions": conditions("What holds for all instances together."),
-            "instances": {
-                "type": "array",
-                "description": "An entry for each instance, which nobody else writes.",
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["name"],
-                "items": {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {
-                        "name": text("Name of the instance: its pod's."),
-                        "observedGeneration": number("The generation of this object that it has judged."),
-                        "hash": text("SHA-256 of the document it has in force."),
-                        "revision": number("Its revision."),
-                        "generation": number("The generation of its data plane."),
-                        "conditions": conditions("What holds for this instance."),
-                        "renewed": { "type": "string", "format": "date-time", "description": "When this entry was last written." },
-                    },
-                },
-            },
+            "conditions": conditions(KINDS, "What holds for all instances together."),
+            "instances": instances(KINDS, &json!({
+                "hash": text("SHA-256 of the document it has in force."),
+                "revision": number("Its revision."),
+                "generation": number("The generation of its data plane."),
+            })),
+        },
+    })
+}
+
+/// `status` of an `AddressGroup`: see [`crate::address_group`].
+fn address_group_status() -> Value {
+    json!({
+        "type": "object",
+        "description": "What the firewalls that follow this object say.",
+        "properties": {
+            "observedGeneration": number("The generation of this object that every instance has judged."),
+            "members": number("How many prefixes are in force, with the instance that has the fewest."),
+            "inForce": text("How many instances have this object in force, of how many that follow it."),
+            "conditions": conditions("`Ready`.", "What holds for all instances together."),
+            "instances": instances("`Ready`.", &json!({
+                "members": number("How many prefixes it has in force."),
+                "pods": number("How many pods these are of."),
+                "pending": number("How many pods have no address yet."),
+            })),
         },
     })
 }
@@ -259,10 +399,12 @@ fn anything(description: Option<&Value>) -> Value {
 /// # Errors
 /// If they cannot be written as YAML.
 pub fn yaml() -> Result<String, String> {
-    let firewall = serde_saphyr::to_string(&firewall()).map_err(|error| error.to_string())?;
-    Ok(format!(
-        "# Generated by `bulkhead crds`; a test holds it equal.\n{firewall}"
-    ))
+    let mut text = "# Generated by `bulkhead crds`; a test holds it equal.\n".to_owned();
+    for definition in [firewall(), address_group()] {
+        text += "---\n";
+        text += &serde_saphyr::to_string(&definition).map_err(|error| error.to_string())?;
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -323,6 +465,24 @@ mod tests {
     }
 
     #[test]
+    fn an_address_group_has_what_an_object_may_have() {
+        let definition = address_group();
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        judge(schema, "", &mut 0);
+        let spec = &schema["properties"]["spec"];
+        let fields = spec["properties"]
+            .as_object()
+            .map(|fields| fields.keys().map(String::as_str).collect());
+        assert_eq!(fields, Some(vec!["except", "members", "pods"]));
+        assert_eq!(spec["properties"]["pods"]["required"], json!(["selector"]));
+        assert_eq!(spec["required"], Value::Null);
+        assert_eq!(
+            spec["x-kubernetes-preserve-unknown-fields"], true,
+            "a typing error arrives"
+        );
+    }
+
+    #[test]
     fn typing_errors_reach_the_firewall() {
         fn keeps(schema: &Value, path: &str) {
             if schema.get("properties").is_some() {
@@ -345,12 +505,12 @@ mod tests {
     #[test]
     fn the_copy_in_the_tree_is_the_one_that_is_generated() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../deploy/kubernetes/crds/firewalls.yaml");
+            .join("../../deploy/kubernetes/crds/bulkhead.yaml");
         let copy = std::fs::read_to_string(&path).unwrap_or_default();
         let generated = yaml().expect("YAML");
         assert!(
             copy == generated,
-            "{} differs: `bulkhead crds > deploy/kubernetes/crds/firewalls.yaml`",
+            "{} differs: `bulkhead crds > deploy/kubernetes/crds/bulkhead.yaml`",
             path.display()
         );
     }

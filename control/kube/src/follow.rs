@@ -1,8 +1,8 @@
 //! Follows the object that has the configuration: commits what it says, and writes back what became of it.
 //!
 //! Owns the order: a document is committed once, a refused one again only if it may pass later, and every turn ends with a
-//! status that is written if it says something new. While the API is away everything stays as it is; the watch comes back by itself
-//! with [`Patience`]. An object that is deleted leaves its last document in force: who wants nothing to pass commits that.
+//! status that is written if it says something new. While the API is away everything stays as it is; the watch comes back by
+//! itself ([`watch`]). An object that is deleted leaves its last document in force: who wants nothing to pass commits that.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,17 +12,16 @@ use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::core::DynamicObject;
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use crate::agent::{Agent, Document, Origin, Refusal};
 use crate::document;
-use crate::patience::Patience;
 use crate::place::Place;
 use crate::report::{Reported, Unwritten, Writer};
 use crate::status::{Instance, Known, Summary};
 use crate::thread::Signals;
+use crate::watch;
 
 /// How often the firewall is looked at where nothing happens.
 const LOOK: Duration = Duration::from_secs(5);
@@ -32,8 +31,6 @@ const AGAIN: Duration = Duration::from_secs(10);
 const FAREWELLS: usize = 3;
 /// How long what was written is not written again, whatever the object says: the API may take it and keep it to itself.
 const INSIST: Duration = Duration::from_secs(60);
-/// A watch that the server does not end is dead. Noticed so much later at most, and five seconds.
-const WATCH_SECONDS: u32 = 60;
 
 /// Follows an object until told to stop.
 pub async fn follow(
@@ -45,7 +42,7 @@ pub async fn follow(
 ) {
     let stop = signals.clone();
     let writer = Writer::new(client, &place, &instance);
-    let mut objects = pin!(watch(&writer, &place));
+    let mut objects = pin!(objects(&writer, &place));
     let mut looks = interval_at(Instant::now() + LOOK, LOOK);
     let mut follower = Follower {
         agent,
@@ -80,32 +77,28 @@ pub async fn follow(
 }
 
 /// The object whenever it changes; `None`: there is none.
-fn watch(
+fn objects(
     writer: &Writer,
     place: &Place,
 ) -> impl Stream<Item = Result<Option<DynamicObject>, watcher::Error>> + use<> {
-    let config = watcher::Config::default()
-        .fields(&format!("metadata.name={}", place.name))
-        .timeout(WATCH_SECONDS);
+    let config = watcher::Config::default().fields(&format!("metadata.name={}", place.name));
     let mut found = false;
-    watcher::watcher(writer.api(), config)
-        .backoff(Patience::default())
-        .filter_map(move |event| {
-            let object = match event {
-                Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                    found = true;
-                    Some(Ok(Some(object)))
-                }
-                Ok(Event::Delete(_)) => Some(Ok(None)),
-                Ok(Event::Init) => {
-                    found = false;
-                    None
-                }
-                Ok(Event::InitDone) => (!found).then_some(Ok(None)),
-                Err(error) => Some(Err(error)),
-            };
-            std::future::ready(object)
-        })
+    watch::watch(writer.api(), config).filter_map(move |event| {
+        let object = match event {
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                found = true;
+                Some(Ok(Some(object)))
+            }
+            Ok(Event::Delete(_)) => Some(Ok(None)),
+            Ok(Event::Init) => {
+                found = false;
+                None
+            }
+            Ok(Event::InitDone) => (!found).then_some(Ok(None)),
+            Err(error) => Some(Err(error)),
+        };
+        std::future::ready(object)
+    })
 }
 
 /// A document and what became of it.

@@ -8,25 +8,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulkhead_config::PodSelection;
-use futures_util::StreamExt as _;
-use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::stream::{BoxStream, ReadyChunks, SelectAll};
+use futures_util::{Stream, StreamExt as _};
 use kube::api::{Api, ApiResource, PartialObjectMeta};
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt};
 use tokio::task::AbortHandle;
 
 use crate::agent::Agent;
 use crate::follow::describe;
-use crate::patience::Patience;
 use crate::place::Network;
 use crate::pod::{Addresses, ApiPod, Pod};
 use crate::thread::Signals;
+use crate::watch::watch;
 
 /// Changes that are told of together, so that a thousand pods are not a thousand steps.
 const TOGETHER: usize = 512;
-/// As for the configuration: see [`crate::follow`].
-pub const WATCH_SECONDS: u32 = 60;
 
 /// The pods of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,8 +137,7 @@ fn numbered<T>(number: usize, api: Api<T>, config: watcher::Config) -> BoxStream
 where
     T: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let events = watcher::watcher(api, config).backoff(Patience::default());
-    events.map(move |event| (number, event)).boxed()
+    watch(api, config).map(move |event| (number, event)).boxed()
 }
 
 /// The API's pods, of which only what [`Pod`] keeps is decoded.
@@ -155,9 +151,7 @@ pub fn pods_of(client: &Client, namespace: Option<&str>) -> Api<ApiPod> {
 
 /// A watch of pods that have not ended.
 pub fn running() -> watcher::Config {
-    watcher::Config::default()
-        .fields("status.phase!=Succeeded,status.phase!=Failed")
-        .timeout(WATCH_SECONDS)
+    watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed")
 }
 
 /// What tells pods apart while they exist.
@@ -166,57 +160,100 @@ pub fn key(pod: &ApiPod) -> (String, String) {
 }
 
 async fn follow_group(client: Client, group: String, selection: PodSelection, agent: Arc<dyn Agent>) {
-    let network: Option<Network> = selection.network.as_ref().and_then(|text| text.parse().ok());
-    let scopes: Vec<Option<&str>> = match &selection.namespaces[..] {
-        [] => vec![None],
-        named => named.iter().map(|name| Some(&**name)).collect(),
-    };
-    let watches = scopes.iter().enumerate().map(|(number, scope)| {
-        numbered(
-            number,
-            pods_of(&client, *scope),
-            running().labels(&selection.selector),
-        )
-    });
-    let mut pods: Vec<Listed<(String, String), Pod>> = scopes.iter().map(|_| Listed::default()).collect();
-    let mut events = watches.collect::<SelectAll<_>>().ready_chunks(TOGETHER);
-    let mut namespaces = Listed::default();
-    let mut spaces = namespaces_of(&client, selection.namespace_selector.as_deref());
-    let mut told = None;
+    let mut pods = GroupPods::new(&client, selection.clone());
     loop {
-        let mut error = None;
-        tokio::select! {
-            Some(chunk) = events.next() => for (number, event) in chunk {
-                match event {
-                    Ok(event) => pods[number].apply(event, key, |pod, before| Pod::new(pod).remembering(before)),
+        match pods.next().await {
+            Ok(found) => agent.set_pods(&group, &selection, &found),
+            Err(error) => agent.pods_unknown(&group, &selection, &error),
+        }
+    }
+}
+
+/// What a selection comes to, whenever it comes to something else, and whenever nobody knows.
+pub fn pods_of_group(
+    client: &Client,
+    selection: PodSelection,
+) -> impl Stream<Item = Result<FoundPods, String>> + Send + use<> {
+    let pods = GroupPods::new(client, selection);
+    futures_util::stream::unfold(pods, |mut pods| async move {
+        let found = pods.next().await;
+        Some((found, pods))
+    })
+}
+
+/// The watches of a selection, and what they have said so far.
+struct GroupPods {
+    network: Option<Network>,
+    /// Whether any namespace will do.
+    any: bool,
+    events: ReadyChunks<SelectAll<BoxStream<'static, Numbered<ApiPod>>>>,
+    spaces: BoxStream<'static, Result<Event<Space>, watcher::Error>>,
+    /// Of each watch.
+    pods: Vec<Listed<(String, String), Pod>>,
+    namespaces: Listed<String, String>,
+    told: Option<FoundPods>,
+}
+
+impl GroupPods {
+    fn new(client: &Client, selection: PodSelection) -> Self {
+        let scopes: Vec<Option<&str>> = match &selection.namespaces[..] {
+            [] => vec![None],
+            named => named.iter().map(|name| Some(&**name)).collect(),
+        };
+        let watches = scopes.iter().enumerate().map(|(number, scope)| {
+            numbered(
+                number,
+                pods_of(client, *scope),
+                running().labels(&selection.selector),
+            )
+        });
+        Self {
+            network: selection.network.as_ref().and_then(|text| text.parse().ok()),
+            any: selection.namespace_selector.is_none(),
+            events: watches.collect::<SelectAll<_>>().ready_chunks(TOGETHER),
+            spaces: namespaces_of(client, selection.namespace_selector.as_deref()),
+            pods: scopes.iter().map(|_| Listed::default()).collect(),
+            namespaces: Listed::default(),
+            told: None,
+        }
+    }
+
+    /// What is known next: these pods, all of them, or why nobody can say. Whoever stops waiting loses nothing.
+    async fn next(&mut self) -> Result<FoundPods, String> {
+        loop {
+            let mut error = None;
+            tokio::select! {
+                Some(chunk) = self.events.next() => for (number, event) in chunk {
+                    match event {
+                        Ok(event) => self.pods[number]
+                            .apply(event, key, |pod, before| Pod::new(pod).remembering(before)),
+                        Err(failure) => error = Some(failure),
+                    }
+                },
+                Some(event) = self.spaces.next() => match event {
+                    Ok(event) => self.namespaces.apply(event, ResourceExt::name_any, |space, _| space.name_any()),
                     Err(failure) => error = Some(failure),
-                }
-            },
-            Some(event) = spaces.next() => match event {
-                Ok(event) => namespaces.apply(event, ResourceExt::name_any, |space, _| space.name_any()),
-                Err(failure) => error = Some(failure),
-            },
-            else => return,
-        }
-        if let Some(error) = error {
-            agent.pods_unknown(&group, &selection, &describe(&error));
-            // Whatever comes next is news.
-            told = None;
-            continue;
-        }
-        let any = selection.namespace_selector.is_none();
-        if !pods.iter().all(Listed::is_whole) || !(any || namespaces.is_whole()) {
-            continue;
-        }
-        let within: BTreeSet<&String> = namespaces.values().collect();
-        let selected = pods
-            .iter()
-            .flat_map(Listed::values)
-            .filter(|pod| any || within.contains(&pod.namespace));
-        let found = found(selected, network.as_ref());
-        if told.as_ref() != Some(&found) {
-            agent.set_pods(&group, &selection, &found);
-            told = Some(found);
+                },
+            }
+            if let Some(error) = error {
+                // Whatever comes next is news.
+                self.told = None;
+                return Err(describe(&error));
+            }
+            if !self.pods.iter().all(Listed::is_whole) || !(self.any || self.namespaces.is_whole()) {
+                continue;
+            }
+            let within: BTreeSet<&String> = self.namespaces.values().collect();
+            let selected = self
+                .pods
+                .iter()
+                .flat_map(Listed::values)
+                .filter(|pod| self.any || within.contains(&pod.namespace));
+            let found = found(selected, self.network.as_ref());
+            if self.told.as_ref() != Some(&found) {
+                self.told = Some(found.clone());
+                return Ok(found);
+            }
         }
     }
 }
@@ -232,9 +269,8 @@ fn namespaces_of(
     match selector {
         None => futures_util::stream::pending().boxed(),
         Some(selector) => {
-            let config = watcher::Config::default().labels(selector).timeout(WATCH_SECONDS);
             let api: Api<Space> = Api::all(client.clone());
-            watcher::watcher(api, config).backoff(Patience::default()).boxed()
+            watch(api, watcher::Config::default().labels(selector)).boxed()
         }
     }
 }

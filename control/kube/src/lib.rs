@@ -6,6 +6,7 @@
 //! takes a configuration out of force: while it is away, the last one stays.
 #![forbid(unsafe_code)]
 
+mod address_group;
 mod agent;
 mod condition;
 pub mod crd;
@@ -15,6 +16,7 @@ mod group;
 pub mod mnp;
 pub mod mounted;
 mod network_policies;
+mod notice;
 mod patience;
 mod place;
 mod pod;
@@ -22,10 +24,13 @@ pub mod rbac;
 mod report;
 mod status;
 mod thread;
+mod watch;
 
+pub use address_group::ObjectMembers;
 pub use agent::{Agent, Document, InForce, NotIsolated, Origin, Reason, Refusal};
 pub use condition::Condition;
 pub use group::FoundPods;
+pub use notice::{Notice, OwnPod};
 pub use place::{DEFAULT_KEY, Network, Place};
 pub use pod::NETWORK_STATUS;
 pub use report::ANNOTATION;

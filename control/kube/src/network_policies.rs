@@ -12,19 +12,18 @@ use futures_util::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
 use kube::core::DynamicObject;
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::time::{Instant, sleep_until};
 
 use crate::agent::{Agent, NotIsolated};
 use crate::follow::describe;
-use crate::group::{self, Listed, Space, WATCH_SECONDS, pods_of, running};
+use crate::group::{self, Listed, Space, pods_of, running};
 use crate::mnp::{Isolation, Labels, POLICY_FOR, Policy, Snapshot, World, resource};
-use crate::patience::Patience;
 use crate::pod::Pod;
 use crate::report::{What, publish};
 use crate::thread::Signals;
+use crate::watch::watch;
 
 /// Changes that are taken in together.
 const TOGETHER: usize = 512;
@@ -57,17 +56,13 @@ pub async fn follow_network_policies(
     let stop = signals.clone();
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource());
     let spaces: Api<Space> = Api::all(client.clone());
-    let all = || watcher::Config::default().timeout(WATCH_SECONDS);
-    let mut policies = watcher::watcher(api, all())
-        .backoff(Patience::default())
+    let mut policies = watch(api, watcher::Config::default())
         .ready_chunks(TOGETHER)
         .boxed();
-    let mut pods = watcher::watcher(pods_of(&client, None), running())
-        .backoff(Patience::default())
+    let mut pods = watch(pods_of(&client, None), running())
         .ready_chunks(TOGETHER)
         .boxed();
-    let mut spaces = watcher::watcher(spaces, all())
-        .backoff(Patience::default())
+    let mut spaces = watch(spaces, watcher::Config::default())
         .ready_chunks(TOGETHER)
         .boxed();
     let mut follower = Follower {

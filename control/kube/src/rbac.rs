@@ -22,12 +22,16 @@ pub enum Need {
     ConfigMap,
     /// `--firewall-resource`
     Firewall,
+    /// A mounted file: events about the pod.
+    Mounted,
     /// Address groups with `pods`.
     Pods,
     /// Address groups with `namespaceSelector`.
     NamespaceSelector,
     /// `--network-policies`
     NetworkPolicies,
+    /// Address groups with `addressGroup`.
+    AddressGroups,
 }
 
 /// The permissions that some uses take together.
@@ -83,11 +87,30 @@ pub const PERMISSIONS: &[Permission] = &[
         needs: &[Need::NetworkPolicies],
     },
     Permission {
+        group: "bulkhead.dev",
+        resource: "addressgroups",
+        verbs: &["list", "watch"],
+        one_object: false,
+        needs: &[Need::AddressGroups],
+    },
+    Permission {
+        group: "bulkhead.dev",
+        resource: "addressgroups/status",
+        verbs: &["patch"],
+        one_object: false,
+        needs: &[Need::AddressGroups],
+    },
+    Permission {
         group: "events.k8s.io",
         resource: "events",
         verbs: &["create"],
         one_object: false,
         // Of network policies: in the namespaces they are in.
-        needs: &[Need::ConfigMap, Need::Firewall, Need::NetworkPolicies],
+        needs: &[
+            Need::ConfigMap,
+            Need::Firewall,
+            Need::Mounted,
+            Need::NetworkPolicies,
+        ],
     },
 ];

@@ -21,7 +21,7 @@ use crate::place::Place;
 use crate::status::{Instance, Summary};
 
 /// The field manager that all instances share.
-const EVERYBODY: &str = "bulkhead";
+pub const EVERYBODY: &str = "bulkhead";
 /// The prefix of the annotations of a ConfigMap; the instance's name follows.
 pub const ANNOTATION: &str = "status.bulkhead.dev/";
 /// The longest that a write may take.
@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub type Unwritten = String;
 
 /// The field manager of an instance.
-fn manager(instance: &str) -> String {
+pub fn manager(instance: &str) -> String {
     // The API takes 128 bytes.
     format!("bulkhead/{}", &instance[..instance.len().min(110)])
 }
@@ -298,7 +298,10 @@ pub async fn publish(
 }
 
 /// Waits for an answer, but not for ever.
-async fn within<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, Unwritten> {
+///
+/// # Errors
+/// What the API says, or that it says nothing.
+pub async fn within<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T, Unwritten> {
     match tokio::time::timeout(LONGEST, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(said(&error)),

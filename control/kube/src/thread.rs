@@ -14,10 +14,12 @@ use kube::{Client, Config};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::address_group::follow_address_groups;
 use crate::agent::Agent;
 use crate::follow::{describe, follow};
 use crate::group::follow_groups;
 use crate::network_policies::follow_network_policies;
+use crate::notice::{Notice, OwnPod, tell};
 use crate::patience::Patience;
 use crate::place::Place;
 
@@ -35,6 +37,8 @@ pub struct Settings {
     pub instance: String,
     /// Whether MultiNetworkPolicies are enforced.
     pub network_policies: bool,
+    /// The pod that it runs in, if it may write events about it.
+    pub pod: Option<OwnPod>,
 }
 
 /// What the daemon tells the thread.
@@ -69,6 +73,7 @@ impl Signals {
 #[derive(Debug)]
 pub struct Kubernetes {
     told: watch::Sender<Told>,
+    notices: watch::Sender<Option<Notice>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -79,18 +84,20 @@ impl Kubernetes {
     /// If there can be none.
     pub fn start(settings: Settings, agent: Arc<dyn Agent>) -> io::Result<Self> {
         let (told, heard) = watch::channel(Told::default());
+        let (notices, said) = watch::channel(None);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let thread = thread::Builder::new()
             .name("bulkhead-kube".to_owned())
             .spawn(move || {
-                runtime.block_on(run(settings, agent, Signals(heard)));
+                runtime.block_on(run(settings, agent, Signals(heard), said));
                 // Whatever hangs in a name lookup does not keep the daemon.
                 runtime.shutdown_background();
             })?;
         Ok(Self {
             told,
+            notices,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -98,6 +105,11 @@ impl Kubernetes {
     /// Says that another configuration is in force, or that something else about the firewall has changed.
     pub fn changed(&self) {
         self.told.send_modify(|told| told.changes += 1);
+    }
+
+    /// Writes an event about the firewall's own pod, if that is known: in a while, or not at all if the API does not take it.
+    pub fn notice(&self, notice: Notice) {
+        self.notices.send_replace(Some(notice));
     }
 
     /// Ends the thread, after the status that it has written is taken away. Whether it ended well.
@@ -108,14 +120,28 @@ impl Kubernetes {
     }
 }
 
-async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
-    // Where nothing is to be followed the API is none of our business.
+async fn run(
+    settings: Settings,
+    agent: Arc<dyn Agent>,
+    mut signals: Signals,
+    mut notices: watch::Receiver<Option<Notice>>,
+) {
+    // Where nothing is to be followed and nothing to be said, the API is none of our business.
     let stop = signals.clone();
-    let nothing = settings.place.is_none() && !settings.network_policies;
-    while nothing && agent.pod_groups().is_empty() {
+    let silent =
+        |notices: &watch::Receiver<Option<Notice>>| settings.pod.is_none() || notices.borrow().is_none();
+    let nothing = || {
+        settings.place.is_none()
+            && !settings.network_policies
+            && agent.pod_groups().is_empty()
+            && agent.address_groups().is_empty()
+    };
+    while nothing() && silent(&notices) {
         tokio::select! {
             () = stop.stop() => return,
             () = signals.changed() => {}
+            // An error: the daemon is gone, and `stop` says so.
+            Ok(()) = notices.changed(), if settings.pod.is_some() => {}
         }
     }
     let Some(client) = connect(&settings, &*agent, &signals).await else {
@@ -136,6 +162,17 @@ async fn run(settings: Settings, agent: Arc<dyn Agent>, mut signals: Signals) {
         let instance = settings.instance.clone();
         tasks.spawn(follow_network_policies(client, instance, agent, signals.clone()));
     }
+    if let Some(pod) = settings.pod.clone() {
+        let instance = settings.instance.clone();
+        tasks.spawn(tell(client.clone(), pod, instance, notices, signals.clone()));
+    }
+    let instance = settings.instance.clone();
+    tasks.spawn(follow_address_groups(
+        client.clone(),
+        agent.clone(),
+        instance,
+        signals.clone(),
+    ));
     tasks.spawn(follow_groups(client, agent, signals.clone()));
     signals.stop().await;
     let ended = async { while tasks.join_next().await.is_some() {} };
@@ -162,6 +199,9 @@ async fn connect(settings: &Settings, agent: &dyn Agent, signals: &Signals) -> O
         }
         if settings.network_policies {
             agent.policies_unknown(Some(&said));
+        }
+        for object in agent.address_groups() {
+            agent.address_group_unknown(&object, &said);
         }
         let wait = patience.next().unwrap_or(FAREWELL);
         tokio::select! {

@@ -13,4 +13,4 @@ mod server;
 
 pub use parts::{GO_VERSION, KUBERNETES_VERSION, Parts, REQUIREMENTS, cache_directory};
 #[cfg(feature = "server")]
-pub use server::{Answer, Client, KubeEnv, Options, User, Watch, definition, multi_network_policies};
+pub use server::{Answer, Asked, Client, KubeEnv, Options, User, Watch, definition, multi_network_policies};

@@ -4,9 +4,11 @@
 //! prints the ends of their logs first. Each environment has its own ports, certificates and users: any number run side by side.
 //! Refuses to be ready before the API server says it is, its bootstrap roles included.
 
+mod audit;
 mod certificates;
 mod client;
 mod definition;
+mod store;
 mod supervised;
 
 use std::{
@@ -21,8 +23,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
+pub use self::audit::Asked;
 pub use self::client::{Answer, Client, Watch};
 pub use self::definition::{definition, multi_network_policies};
 use self::{certificates::Certificates, supervised::Supervised};
@@ -103,6 +106,7 @@ impl KubeEnv {
             .context("cannot make a temporary directory")?;
         let certificates = Certificates::write(directory.path(), options.address)?;
         write_users(&directory.path().join("users.csv"), &options.users)?;
+        audit::write_policy(directory.path())?;
 
         let etcd_address = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
         let peers = format!("http://{}", free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?);
@@ -165,6 +169,10 @@ impl KubeEnv {
             ))
             .arg(format!("--token-auth-file={}", file("users.csv")))
             .arg("--authorization-mode=RBAC")
+            .arg(format!("--audit-policy-file={}", file(audit::POLICY)))
+            .arg(format!("--audit-log-path={}", file(audit::LOG)))
+            // What is asked is in the log before the answer is on its way.
+            .arg("--audit-log-mode=blocking")
             .arg(format!(
                 "--service-account-key-file={}",
                 file(certificates::ACCOUNTS)
@@ -210,6 +218,12 @@ impl KubeEnv {
             .with_context(|| format!("etcd did not tell its revision: {range}"))?;
         Client::plain(&url("compaction")).post_json(&json!({"revision": revision, "physical": true}))?;
         Ok(revision)
+    }
+
+    /// Writes objects of a namespaced core resource (`pods`) straight into the store, as the API server would have stored them: many
+    /// at once. Whoever watches is told of them.
+    pub fn store(&self, resource: &str, objects: &[Value]) -> Result<()> {
+        store::put(&format!("http://{}", self.etcd_address), resource, objects)
     }
 
     /// Where the API server is: `https://ADDRESS:PORT`.
@@ -289,6 +303,16 @@ impl KubeEnv {
             .join(format!("kubeconfig-{}", user.replace('/', "-")));
         write_private(&path, &self.kubeconfig(&self.token(user)?))?;
         Ok(path)
+    }
+
+    /// What a user has asked so far, in the order of the answers; a watch is there from its beginning.
+    pub fn asked(&self, user: &str) -> Result<Vec<Asked>> {
+        audit::asked(self.directory.path(), user)
+    }
+
+    /// What a user has asked and no role grants.
+    pub fn refused(&self, user: &str) -> Result<Vec<Asked>> {
+        Ok(audit::refused(self.asked(user)?))
     }
 
     /// The ends of both logs.

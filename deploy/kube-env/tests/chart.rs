@@ -298,7 +298,7 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     assert_eq!(admin.get(&deployment)?.status, 404);
 
     // The other end of the rights: everything that groups of pods need, of the whole cluster, and still nothing else. And a
-    // configuration that is only mounted needs no rights at all.
+    // configuration that is only mounted needs to write events, and reads nothing.
     upgrade(&values("existing-configuration"), &[])?;
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "tenants")?)?;
     for path in ["/api/v1/pods", "/api/v1/namespaces"] {
@@ -344,6 +344,12 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     upgrade(&values("minimal"), &[])?;
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "edge-bulkhead")?)?;
     firewall.get(&own)?.expect(403)?;
+    let mut another = event;
+    another["metadata"]["name"] = json!("edge.2");
+    firewall.post(&events, &another)?.expect(201)?;
+    upgrade(&values("minimal"), &["--set", "rbac.events=false"])?;
+    another["metadata"]["name"] = json!("edge.3");
+    firewall.post(&events, &another)?.expect(403)?;
     Ok(())
 }
 
@@ -400,16 +406,22 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
         chart::template(env.parts(), &root, &minimal, &show)
     };
     let sources = [
-        ("mounted", None),
+        ("mounted", Some(Need::Mounted)),
         ("configMap", Some(Need::ConfigMap)),
         ("firewall", Some(Need::Firewall)),
     ];
-    let groups: [(&str, &[Need], &[&str]); 5] = [
+    let groups: [(&str, &[Need], &[&str]); 7] = [
         ("rbac.podGroups=false", &[], &[]),
+        ("rbac.events=false", &[], &[]),
         (
             "rbac.podGroups=true",
             &[Need::Pods, Need::NamespaceSelector],
             &["*"],
+        ),
+        (
+            "rbac.addressGroupNamespaces={shop,payments}",
+            &[Need::AddressGroups],
+            &["shop", "payments"],
         ),
         // Their names are in the configuration, so namespaces are not asked for.
         (
@@ -438,7 +450,10 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
                     permission.one_object,
                 )
             };
-            let of_source: Vec<Need> = of_source.into_iter().collect();
+            // Whoever has a status has events; of a mounted file they are a matter of choice.
+            let silent = set.contains("rbac.events=false");
+            let said = |need: &Need| !(silent && *need == Need::Mounted);
+            let of_source: Vec<Need> = of_source.into_iter().filter(said).collect();
             let mut asked: BTreeSet<Right> = permissions(&of_source)
                 .map(|permission| right(NAMESPACE, permission))
                 .collect();

@@ -168,11 +168,16 @@ impl Groups {
     /// What is wrong with sources whose members may be old, a sentence each.
     pub fn stale(&self) -> Vec<String> {
         let state = self.lock();
-        let pods = state.pods.iter();
-        pods.filter_map(|(group, pods)| {
+        let pods = state.pods.iter().filter_map(|(group, pods)| {
             let error = pods.error.as_ref()?;
             Some(format!("the pods of group {group} are not known: {error}"))
-        })
-        .collect()
+        });
+        let objects = state.objects.iter().filter_map(|(group, object)| {
+            let (error, object) = (object.error.as_ref()?, &object.object);
+            Some(format!(
+                "the address group {object} of group {group} is not known: {error}"
+            ))
+        });
+        pods.chain(objects).collect()
     }
 }

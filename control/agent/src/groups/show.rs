@@ -168,6 +168,32 @@ impl State {
                 skipped_entries: 0,
             });
         }
+        if let Some(state) = self.objects.get(&group.name) {
+            sources.push(GroupSource {
+                kind: Source::AddressGroup.name().to_owned(),
+                location: Some(state.location()),
+                prefixes: state.members.len(),
+                held: 0,
+                pending: Some(state.pending),
+                members: state
+                    .members
+                    .iter()
+                    .take(limit)
+                    .map(|prefix| member(*prefix, None))
+                    .collect(),
+                in_force: state.in_force.get(),
+                age_seconds: match state.watched {
+                    true => Some(0.0),
+                    false => age(state.known),
+                },
+                last_fetch: state.known.map(words::timestamp),
+                last_error: state.error.clone(),
+                next_in_seconds: None,
+                bad_entries: 0,
+                bad_examples: Vec::new(),
+                skipped_entries: 0,
+            });
+        }
         if let Some(state) = self
             .manual
             .get(&group.name)

@@ -556,6 +556,73 @@ fn pods_are_members_while_they_are_named_and_stay_while_nobody_knows() {
 }
 
 #[test]
+fn every_group_that_refers_to_an_object_has_its_members() {
+    use bulkhead_kube::ObjectMembers;
+    let state = tempfile::tempdir().expect("a directory");
+    let both = config(
+        "    - { name: a, addressGroup: shop/partners }\n    - { name: b, members: [10.9.0.1], addressGroup: shop/partners }\n",
+    );
+    let members = |prefixes: &[(&str, u8)], pending| ObjectMembers {
+        prefixes: prefixes
+            .iter()
+            .map(|(address, length)| IpPrefix {
+                address: address.parse().expect("an address"),
+                length: *length,
+            })
+            .collect(),
+        pods: 0,
+        pending,
+    };
+    let running = Running::start(Some(state.path()), &both);
+    assert_eq!(running.groups.address_groups(), ["shop/partners"], "once");
+    let set = |running: &Running, object: &str, members: &ObjectMembers| {
+        let set = running
+            .groups
+            .set_address_group(object, members, &*running.tables);
+        set.expect("in force");
+    };
+    set(
+        &running,
+        "shop/partners",
+        &members(&[("10.0.0.0", 24), ("2001:db8::1", 128)], 1),
+    );
+    for group in ["a/addressgroup", "b/addressgroup"] {
+        assert_eq!(running.tables.shown(group), "10.0.0.0 2001:db8::1", "{group}");
+    }
+    let source = running.source(&both, "addressgroup");
+    assert_eq!(
+        (source.location.as_deref(), source.pending, source.age_seconds),
+        (Some("shop/partners (1 pending)"), Some(1), Some(0.0))
+    );
+    // Nobody knows: the members stay, and everybody can see that they are old.
+    running
+        .groups
+        .address_group_unknown("shop/partners", "spec.members[0]: no");
+    assert_eq!(running.tables.shown("a/addressgroup"), "10.0.0.0 2001:db8::1");
+    assert_eq!(
+        running.source(&both, "addressgroup").last_error.as_deref(),
+        Some("spec.members[0]: no")
+    );
+    assert_eq!(
+        running.groups.stale(),
+        ["a", "b"].map(|group| format!(
+            "the address group shop/partners of group {group} is not known: spec.members[0]: no"
+        ))
+    );
+    // An object that nobody refers to any more is nobody's.
+    running.commit(&config("    - { name: a, addressGroup: shop/other }\n"));
+    set(&running, "shop/partners", &members(&[("10.0.0.3", 32)], 0));
+    assert_eq!(running.tables.shown("a/addressgroup"), "10.0.0.0 2001:db8::1");
+    drop(running);
+    // A restart without an API begins with them.
+    let again = Running::start(Some(state.path()), &both);
+    assert_eq!(again.tables.shown("b/addressgroup"), "10.0.0.0 2001:db8::1");
+    set(&again, "shop/partners", &members(&[], 0));
+    assert_eq!(again.tables.shown("a/addressgroup"), "");
+    assert!(again.groups.stale().is_empty());
+}
+
+#[test]
 fn a_commit_is_told_to_whoever_follows_the_groups() {
     use std::sync::atomic::AtomicUsize;
     let first = config("    - { name: a, members: [] }\n");

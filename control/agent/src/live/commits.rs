@@ -6,6 +6,7 @@
 //! engine refuses is never one that a restart would find. If the name cannot be given, the engine goes back.
 
 mod refusal;
+mod refused;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use bulkhead_revisions::{Draft, Revision, Source, Store, StoreError, digest};
 
 use self::refusal::conflict;
 pub use self::refusal::{CommitError, log_error};
+use self::refused::LastRefused;
 use super::LiveFirewall;
 use super::isolation::fits;
 use super::tables::judge_name;
@@ -42,6 +44,7 @@ pub struct Commits {
     /// What documents are judged by.
     terms: Terms,
     outcomes: Outcomes,
+    refused: LastRefused,
 }
 
 /// What became of attempts to commit.
@@ -92,6 +95,7 @@ impl Commits {
             file,
             terms,
             outcomes: Outcomes::default(),
+            refused: LastRefused::default(),
         }
     }
 
@@ -346,6 +350,7 @@ impl LiveFirewall {
             revisions: revisions
                 .map(|revision| HistoryEntry::new(revision, Some(revision.number) == current))
                 .collect(),
+            refused: self.commits.refused.get(),
         }
     }
 

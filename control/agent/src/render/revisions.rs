@@ -67,7 +67,19 @@ pub fn history(report: &History) -> String {
     } else {
         "\nThere is no state directory: these are forgotten when the daemon ends.\n"
     };
-    format!("{}{remark}", table.render())
+    let mut text = format!("{}{remark}", table.render());
+    if let Some(refused) = &report.refused {
+        text += &format!(
+            "\n{} is not in force ({}, {}Z):\n",
+            printable(&refused.document),
+            refused.reason,
+            refused.time.split('.').next().unwrap_or_default()
+        );
+        for line in refused.message.lines() {
+            text += &format!("  {}\n", printable(line));
+        }
+    }
+    text
 }
 
 /// Who says so, and who the kernel says it was if that is another.
@@ -184,6 +196,10 @@ mod tests {
                 "REVISION  TIME                  AUTHOR       SOURCE         STATE                                             COMMENT",
                 "       2  2026-11-22T15:32:32Z  anna (root)  rollback to 1  in force, confirm by 2026-11-22T15:37:32.123000Z  let them\\nin",
                 "       1  2026-11-22T15:32:32Z  anna (root)  cli            -                                                 let them\\nin",
+                "",
+                "/etc/bulkhead/firewall.yaml is not in force (Invalid, 2026-11-22T15:40:00Z):",
+                "  firewall.yaml:7:3: first",
+                "  firewall.yaml:9:3: \\u{1b}second",
             ]
         );
     }

@@ -31,15 +31,15 @@ pub struct Group {
 /// Where members come from while the firewall runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupSource {
-    /// `feed`, `dns`, `pods` or `manual`.
+    /// `feed`, `dns`, `pods`, `addressgroup` or `manual`.
     pub kind: String,
-    /// Its address without the query, its names, or what selects its pods.
+    /// Its address without the query, its names, what selects its pods, or its object.
     pub location: Option<String>,
     /// How many prefixes it has.
     pub prefixes: usize,
     /// How many of them left the list and stay for now.
     pub held: usize,
-    /// How many pods will have addresses and have none yet; of pods alone.
+    /// How many pods will have addresses and have none yet; of pods and objects alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<usize>,
     /// Its members: the first few unless all were asked for.

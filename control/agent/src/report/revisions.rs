@@ -41,6 +41,22 @@ pub struct History {
     pub kept: bool,
     /// Newest first; the first one is in force.
     pub revisions: Vec<HistoryEntry>,
+    /// The document in the daemon's own file or object, if that is not in force because it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedDocument>,
+}
+
+/// A document that is not in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusedDocument {
+    /// Where it is: a file's name, `configmap default/edge/firewall.yaml`.
+    pub document: String,
+    /// Since when it is known to be wrong.
+    pub time: String,
+    /// Why, for programs: `Invalid`, `AwaitingConfirmation`, `Failed`.
+    pub reason: String,
+    /// Why, for people: the first findings, a line each.
+    pub message: String,
 }
 
 /// What is known of a revision.

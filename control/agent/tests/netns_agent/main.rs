@@ -1,13 +1,18 @@
 //! `bulkhead run` as a user starts it, in a namespace with real hosts around it, and its command line as a user
 //! types it.
 
+mod address_groups;
+mod cluster;
 mod commits;
 mod contract;
 mod daemon;
 mod feeds;
 mod kubernetes;
+mod latency;
 mod lifecycle;
 mod load;
+mod many_pods;
+mod mounted;
 mod network_policies;
 mod probes;
 mod restart;

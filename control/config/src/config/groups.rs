@@ -7,7 +7,7 @@ use super::GroupId;
 use crate::address::Member;
 use crate::document::ListFormat;
 
-/// One set of addresses: `members`, `groups`, `feed`, `dns` and `pods` together, without `except` and `except_groups`.
+/// One set of addresses: `members`, `groups`, `feed`, `dns`, `pods` and `address_group` together, without `except` and `except_groups`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
     /// Its name; for a literal, the literal in its canonical form.
@@ -28,6 +28,8 @@ pub struct Group {
     pub dns: Vec<String>,
     /// Pods whose addresses belong to it.
     pub pods: Option<Box<PodSelection>>,
+    /// The object `AddressGroup` whose addresses belong to it, as namespace/name.
+    pub address_group: Option<String>,
     /// Line of the name, or of the first use of a literal.
     pub line: u32,
 }

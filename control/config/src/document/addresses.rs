@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::one_or_many::{NumberOrText, OneOrMany};
 
-/// One named set of addresses: those of `members`, `feed`, `dns` and `pods` together, without those of `except`. `bulkhead group add` adds to it while the firewall runs.
+/// One named set of addresses: those of `members`, `feed`, `dns`, `pods` and `addressGroup` together, without those of `except`. `bulkhead group add` adds to it while the firewall runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     rename_all = "camelCase",
@@ -31,6 +31,9 @@ pub struct AddressGroup {
     /// Members by label: the addresses of pods, for as long as they run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<Pods>,
+    /// Members from an object `AddressGroup` of the Kubernetes API, as namespace/name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_group: Option<String>,
 }
 
 /// Where a group fetches members, and how. The last good list stays in force over failures and restarts.

@@ -34,7 +34,10 @@ impl Checker<'_, '_> {
                 let help = "choose a name that cannot be mistaken".to_owned();
                 self.error(&at("name"), (message, Some(help)));
             }
-            let elsewhere = entry.feed.is_some() || entry.dns.is_some() || entry.pods.is_some();
+            let elsewhere = entry.feed.is_some()
+                || entry.dns.is_some()
+                || entry.pods.is_some()
+                || entry.address_group.is_some();
             if entry.members.is_none() && !elsewhere {
                 let message = format!("address group \"{name}\" has no members");
                 let help = "write `members: [10.4.0.0/24]`, or `members: []` if it is to be empty";
@@ -45,6 +48,9 @@ impl Checker<'_, '_> {
             let feed = entry.feed.as_ref().map(|feed| self.feed(name, feed, &at("feed")));
             let dns = entry.dns.as_deref().map(|dns| self.dns(name, dns, &at("dns")));
             let pods = entry.pods.as_ref().map(|pods| self.pods(name, pods, &at("pods")));
+            if let Some(object) = &entry.address_group {
+                self.object_name(object, &at("addressGroup"));
+            }
             let edge = |field| move |&(group, place): &(GroupId, usize)| (group.0 as usize, field, place);
             let contained = members.groups.iter().map(edge("members"));
             edges.push(
@@ -63,6 +69,7 @@ impl Checker<'_, '_> {
                 feed: feed.flatten().map(Box::new),
                 dns: dns.unwrap_or_default(),
                 pods: pods.map(Box::new),
+                address_group: entry.address_group.clone(),
                 line: self.line(&steps!["spec", "addresses"], index),
             });
         }

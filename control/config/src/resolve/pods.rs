@@ -48,10 +48,7 @@ impl Checker<'_, '_> {
             }
         }
         if let Some(network) = &entry.network {
-            let sound = network.split_once('/').is_some_and(|(namespace, name)| {
-                is_label_name(namespace) && name.len() <= 253 && name.split('.').all(is_label_name)
-            });
-            if !sound {
+            if !is_object(network) {
                 let message = format!("\"{network}\" is not a network attachment");
                 let help = "write its namespace and name: default/app-net".to_owned();
                 self.error(&at("network"), (message, Some(help)));
@@ -64,6 +61,23 @@ impl Checker<'_, '_> {
             network: entry.network.clone(),
         }
     }
+}
+
+impl Checker<'_, '_> {
+    pub(super) fn object_name(&mut self, object: &str, path: &[Segment]) {
+        if !is_object(object) {
+            let message = format!("\"{object}\" is not an object AddressGroup");
+            let help = "write its namespace and name: default/partners".to_owned();
+            self.error(path, (message, Some(help)));
+        }
+    }
+}
+
+/// A namespace and a name of an object in it.
+fn is_object(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(namespace, name)| {
+        is_label_name(namespace) && name.len() <= 253 && name.split('.').all(is_label_name)
+    })
 }
 
 /// RFC 1123: lower case letters and digits, hyphens within.

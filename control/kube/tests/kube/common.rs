@@ -10,7 +10,8 @@ use bulkhead_config::PodSelection;
 use bulkhead_kube::mnp::Isolation;
 use bulkhead_kube::rbac::PERMISSIONS;
 use bulkhead_kube::{
-    Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, Place, Reason, Refusal, Settings, crd,
+    Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, ObjectMembers, Place, Reason, Refusal,
+    Settings, crd,
 };
 use bulkhead_kube_env::{Client, KubeEnv, Options, User};
 use serde_json::{Value, json};
@@ -31,6 +32,11 @@ struct Recorded {
     commits: Vec<(Document, Instant)>,
     refusals: usize,
     selections: Vec<(String, PodSelection)>,
+    objects: Vec<String>,
+    /// What objects come to, and why that may be old.
+    members: BTreeMap<String, (Option<ObjectMembers>, Option<String>)>,
+    /// Why members are not taken.
+    full: Option<String>,
     found: BTreeMap<String, Found>,
     isolations: Vec<Isolation>,
     /// What the next isolations meet.
@@ -46,6 +52,8 @@ pub struct Found {
     pub pods: FoundPods,
     /// How often there were others.
     pub times: usize,
+    /// All of them in their order, the last one too.
+    pub history: Vec<FoundPods>,
     /// Why they may be others by now.
     pub unknown: Option<String>,
 }
@@ -64,6 +72,23 @@ impl Recorder {
     pub fn select(&self, group: &str, selection: PodSelection) {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.selections.push((group.to_owned(), selection));
+    }
+
+    /// Follows objects `AddressGroup`.
+    pub fn refer(&self, objects: &[&str]) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.objects = objects.iter().map(|object| (*object).to_owned()).collect();
+    }
+
+    /// What an object comes to, and why that may be old.
+    pub fn members(&self, object: &str) -> (Option<ObjectMembers>, Option<String>) {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.members.get(object).cloned().unwrap_or_default()
+    }
+
+    /// Takes no members of objects from here on, or takes them again.
+    pub fn fill_up(&self, why: Option<&str>) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).full = why.map(str::to_owned);
     }
 
     /// What was said of a group; `None`: nothing.
@@ -154,6 +179,7 @@ impl Agent for Recorder {
         let entry = recorded.found.entry(group.to_owned()).or_default();
         (entry.pods, entry.unknown) = (found.clone(), None);
         entry.times += 1;
+        entry.history.push(found.clone());
     }
 
     fn pods_unknown(&self, group: &str, _selection: &PodSelection, error: &str) {
@@ -181,10 +207,60 @@ impl Agent for Recorder {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.policies_unknown = error.map(str::to_owned);
     }
+
+    fn address_groups(&self) -> Vec<String> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.objects.clone()
+    }
+
+    fn set_address_group(&self, object: &str, members: &ObjectMembers) -> Result<(), String> {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = &recorded.full {
+            return Err(why.clone());
+        }
+        let said = (Some(members.clone()), None);
+        recorded.members.insert(object.to_owned(), said);
+        Ok(())
+    }
+
+    fn address_group_unknown(&self, object: &str, error: &str) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.members.entry(object.to_owned()).or_default().1 = Some(error.to_owned());
+    }
 }
 
-/// An API server with [`USER`], who may do what [`PERMISSIONS`] says in the namespace `default`, to objects named `edge`.
-pub fn server() -> Result<KubeEnv> {
+/// An API server whose end is the end of a test: [`USER`] must have asked for nothing that a role does not grant.
+#[derive(Debug)]
+pub struct Server(KubeEnv);
+
+impl std::ops::Deref for Server {
+    type Target = KubeEnv;
+
+    fn deref(&self) -> &KubeEnv {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut KubeEnv {
+        &mut self.0
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let asked = self.0.asked(USER).expect("the audit log");
+        assert!(!asked.is_empty(), "nothing was asked at all");
+        let beyond = self.0.refused(USER).expect("the audit log");
+        assert!(beyond.is_empty(), "beyond what the role grants: {beyond:#?}");
+    }
+}
+
+/// An API server with [`USER`], who may do what [`PERMISSIONS`] says, to objects named `edge` where a role names one.
+pub fn server() -> Result<Server> {
     let env = KubeEnv::with(Options {
         users: vec![User {
             name: USER.to_owned(),
@@ -223,33 +299,36 @@ pub fn server() -> Result<KubeEnv> {
     admin
         .post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)?
         .expect(201)?;
-    Ok(env)
+    Ok(Server(env))
 }
 
-/// Makes the custom resource known, and waits until it is served.
+/// Makes the custom resources known, and waits until they are served.
 pub fn define(admin: &Client) -> Result<()> {
-    admin
-        .post(
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-            &crd::firewall(),
-        )?
-        .expect(201)?;
-    eventually("the API server takes the definition", || {
-        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/firewalls.bulkhead.dev";
-        let definition = admin.get(path)?.expect(200)?;
-        let conditions = definition["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        if let Some(wrong) = conditions
-            .iter()
-            .find(|condition| condition["type"] == "NonStructuralSchema" && condition["status"] == "True")
-        {
-            bail!("the schema is not structural: {wrong}");
-        }
-        let path = "/apis/bulkhead.dev/v1alpha1/namespaces/default/firewalls";
-        Ok((admin.get(path)?.status == 200).then_some(()))
-    })
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    for definition in [crd::firewall(), crd::address_group()] {
+        let plural = definition["spec"]["names"]["plural"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        admin.post(DEFINITIONS, &definition)?.expect(201)?;
+        eventually("the API server takes the definition", || {
+            let path = format!("{DEFINITIONS}/{plural}.bulkhead.dev");
+            let definition = admin.get(&path)?.expect(200)?;
+            let conditions = definition["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            if let Some(wrong) = conditions
+                .iter()
+                .find(|condition| condition["type"] == "NonStructuralSchema" && condition["status"] == "True")
+            {
+                bail!("the schema is not structural: {wrong}");
+            }
+            let path = format!("/apis/bulkhead.dev/v1alpha1/namespaces/default/{plural}");
+            Ok((admin.get(&path)?.status == 200).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 /// An instance that follows an object with the permissions of [`USER`].
@@ -283,6 +362,7 @@ pub fn start_with(
         kubeconfig: Some(config),
         instance: name.to_owned(),
         network_policies,
+        pod: None,
     };
     Ok(Kubernetes::start(settings, recorder.clone())?)
 }

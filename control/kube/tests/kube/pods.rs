@@ -13,7 +13,8 @@ use crate::common::{Recorder, USER, eventually, server, start};
 
 const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
-fn selection(selector: &str, namespace_selector: Option<&str>) -> PodSelection {
+/// Pods by label on one network.
+pub fn selection(selector: &str, namespace_selector: Option<&str>) -> PodSelection {
     PodSelection {
         selector: selector.to_owned(),
         namespaces: Vec::new(),
@@ -22,11 +23,13 @@ fn selection(selector: &str, namespace_selector: Option<&str>) -> PodSelection {
     }
 }
 
-fn path(namespace: &str, name: &str) -> String {
+/// Where the API has a pod.
+pub fn path(namespace: &str, name: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/pods/{name}")
 }
 
-fn network_status(addresses: &[&str]) -> String {
+/// What the CNI plug-in writes.
+pub fn network_status(addresses: &[&str]) -> String {
     json!([
         { "name": "cbr0", "interface": "eth0", "ips": ["10.244.0.9"], "default": true },
         { "name": "default/app-net", "interface": "net1", "ips": addresses },
@@ -34,7 +37,8 @@ fn network_status(addresses: &[&str]) -> String {
     .to_string()
 }
 
-fn create(admin: &Client, namespace: &str, name: &str, app: &str, status: Option<&str>) -> Result<()> {
+/// A pod; `status`: its addresses, as the CNI plug-in writes them.
+pub fn create(admin: &Client, namespace: &str, name: &str, app: &str, status: Option<&str>) -> Result<()> {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": name, "labels": { "app": app }, "annotations": { NETWORKS: "default/app-net" } },
@@ -49,14 +53,15 @@ fn create(admin: &Client, namespace: &str, name: &str, app: &str, status: Option
     Ok(())
 }
 
-fn namespace(admin: &Client, name: &str, team: &str) -> Result<()> {
+/// A namespace with one label.
+pub fn namespace(admin: &Client, name: &str, team: &str) -> Result<()> {
     let space = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": { "team": team } } });
     admin.post("/api/v1/namespaces", &space)?.expect(201)?;
     Ok(())
 }
 
 /// Waits until a group has these addresses and so many pending pods.
-fn expect(firewall: &Recorder, group: &str, addresses: &[&str], pending: usize) -> Result<FoundPods> {
+pub fn expect(firewall: &Recorder, group: &str, addresses: &[&str], pending: usize) -> Result<FoundPods> {
     let mut wanted: Vec<std::net::IpAddr> = addresses
         .iter()
         .map(|text| text.parse())
