@@ -47,12 +47,10 @@ impl Checker<'_, '_> {
                 self.error(&at("namespaceSelector"), refusal);
             }
         }
-        if let Some(network) = &entry.network {
-            if !is_object(network) {
-                let message = format!("\"{network}\" is not a network attachment");
-                let help = "write its namespace and name: default/app-net".to_owned();
-                self.error(&at("network"), (message, Some(help)));
-            }
+        if let Some(network) = entry.network.as_ref().filter(|network| !is_object(network)) {
+            let message = format!("\"{network}\" is not a network attachment");
+            let help = "write its namespace and name: default/app-net".to_owned();
+            self.error(&at("network"), (message, Some(help)));
         }
         PodSelection {
             selector: entry.selector.trim().to_owned(),
