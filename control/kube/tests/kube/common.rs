@@ -43,6 +43,8 @@ struct Recorded {
     refuse: Option<NotIsolated>,
     snapshot: Option<Vec<u8>>,
     policies_unknown: Option<String>,
+    /// What is wrong with it.
+    impaired: Option<String>,
 }
 
 /// What was said of the pods of a group.
@@ -120,6 +122,12 @@ impl Recorder {
         recorded.policies_unknown.clone()
     }
 
+    /// Something is wrong with it from here on, or nothing.
+    pub fn impair(&self, problem: Option<&str>) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.impaired = problem.map(str::to_owned);
+    }
+
     /// How many documents were refused.
     pub fn refusals(&self) -> usize {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).refusals
@@ -162,7 +170,7 @@ impl Agent for Recorder {
             generation: recorded.commits.len() as u32 + 10,
             hash: last.hash.clone(),
             by: "test".to_owned(),
-            problems: Vec::new(),
+            problems: recorded.impaired.iter().cloned().collect(),
         })
     }
 
@@ -174,12 +182,13 @@ impl Agent for Recorder {
             .clone()
     }
 
-    fn set_pods(&self, group: &str, _selection: &PodSelection, found: &FoundPods) {
+    fn set_pods(&self, group: &str, _selection: &PodSelection, found: &FoundPods) -> bool {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = recorded.found.entry(group.to_owned()).or_default();
-        (entry.pods, entry.unknown) = (found.clone(), None);
+        (entry.pods, entry.unknown) = (found.clone(), found.unknown.clone());
         entry.times += 1;
         entry.history.push(found.clone());
+        true
     }
 
     fn pods_unknown(&self, group: &str, _selection: &PodSelection, error: &str) {
