@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bulkhead_config::PodSelection;
 use bulkhead_kube::mnp::Isolation;
-use bulkhead_kube::rbac::PERMISSIONS;
+use bulkhead_kube::rbac::{PERMISSIONS, Permission};
 use bulkhead_kube::{
     Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, ObjectMembers, Place, Reason, Refusal,
     Settings, crd,
@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The user that has the permissions of a firewall and no other.
 pub const USER: &str = "firewall";
+
+/// What is asked for in the namespace of the object that has the configuration.
+const NAMESPACED: [&str; 4] = ["configmaps", "firewalls", "firewalls/status", "events"];
 
 /// Judges documents as the daemon does and remembers what it took.
 #[derive(Debug, Default)]
@@ -278,36 +281,42 @@ pub fn server() -> Result<Server> {
         ..Options::default()
     })?;
     let admin = env.client("admin")?;
-    let rules: Vec<Value> = PERMISSIONS
+    // As the chart has it: what the one object is about in its namespace alone, the rest in all.
+    let (own, all): (Vec<&Permission>, Vec<&Permission>) = PERMISSIONS
         .iter()
-        .map(|permission| {
-            let mut rule = json!({
-                "apiGroups": [permission.group],
-                "resources": [permission.resource],
-                "verbs": permission.verbs,
-            });
-            if permission.one_object {
-                rule["resourceNames"] = json!(["edge"]);
-            }
-            rule
-        })
-        .collect();
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-        "metadata": { "name": "firewall" }, "rules": rules,
-    });
-    admin
-        .post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role)?
-        .expect(201)?;
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": { "name": "firewall" },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "firewall" },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
-    });
-    admin
-        .post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)?
-        .expect(201)?;
+        .partition(|permission| NAMESPACED.contains(&permission.resource));
+    for (kind, collection, permissions) in [
+        ("Role", "namespaces/default/role", own),
+        ("ClusterRole", "clusterrole", all),
+    ] {
+        let rules: Vec<Value> = permissions
+            .into_iter()
+            .map(|permission| {
+                let mut rule = json!({
+                    "apiGroups": [permission.group],
+                    "resources": [permission.resource],
+                    "verbs": permission.verbs,
+                });
+                if permission.one_object {
+                    rule["resourceNames"] = json!(["edge"]);
+                }
+                rule
+            })
+            .collect();
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
+            "metadata": { "name": "firewall" }, "rules": rules,
+        });
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/{collection}");
+        admin.post(&format!("{path}s"), &role)?.expect(201)?;
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{kind}Binding"),
+            "metadata": { "name": "firewall" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "firewall" },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
+        });
+        admin.post(&format!("{path}bindings"), &binding)?.expect(201)?;
+    }
     Ok(Server(env))
 }
 
