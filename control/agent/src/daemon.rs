@@ -96,6 +96,7 @@ fn enforce(mut launch: Launch) -> Result<()> {
         true => None,
         false => serve_probes(&mut launch, &probes)?,
     };
+    let seen = kubernetes::seen(launch.config.as_deref());
     // A first start that is refused makes nothing, not even a directory.
     let mut first = None;
     if let Some(file) = launch.config.as_ref()
@@ -115,9 +116,9 @@ fn enforce(mut launch: Launch) -> Result<()> {
     let state = state::directory(launch.state.as_deref())?;
     let (mut store, durable) = state::revisions(state.as_deref(), launch.state.is_some(), launch.revisions)?;
     let user = words::user_name(nix::unistd::getuid());
-    let following = kubernetes::follow(&launch)?;
+    let following = kubernetes::follow(&launch, &probes)?;
     if let Some(object) = &launch.object
-        && store.current().is_none()
+        && startup::needs_a_document(&store, &launch.terms)
     {
         // Nothing to begin with but what the API has: that is waited for.
         first = following.first(object, &mut signals, &probes);
@@ -126,7 +127,12 @@ fn enforce(mut launch: Launch) -> Result<()> {
         }
     }
     let started = waiting::patiently(&launch.terms, &mut signals, &probes, || {
-        start(&launch, first.take(), &mut store, &user, state.as_deref())
+        let mut first = first.take();
+        // A revision that waits for interfaces gives way to what the API has by now.
+        if launch.object.is_some() && first.is_none() && startup::unusable(&store, &launch.terms).is_some() {
+            first = following.offered();
+        }
+        start(&launch, first, &mut store, &user, state.as_deref())
     })?;
     let Some(Started {
         engine,
@@ -149,7 +155,7 @@ fn enforce(mut launch: Launch) -> Result<()> {
     {
         teller.refused_at_start(&firewall, file, &refused);
     }
-    let mounted = kubernetes::watch_mounted(launch.config.as_deref(), &firewall, {
+    let mounted = kubernetes::watch_mounted(launch.config.as_deref(), seen, &firewall, &probes, {
         let (user, teller) = (user.clone(), teller.clone());
         move |file, firewall| reload(Some(file), &user, firewall, &teller)
     });

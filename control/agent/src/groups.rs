@@ -155,6 +155,8 @@ struct State {
     /// Counts the sources that ever were, so that a worker knows its own.
     tickets: u64,
     workers: usize,
+    /// The firewall runs: what follows is a commit.
+    running: bool,
     /// A ruleset is on its way into the data plane.
     committing: bool,
     closing: bool,
@@ -213,6 +215,7 @@ impl Groups {
     pub fn begun(&self) {
         let mut state = self.lock();
         state.committing = false;
+        state.running = true;
         state.in_force().for_each(|in_force| in_force.set(true));
         self.touch(&state, SystemTime::now());
         self.forget_others(&state, SystemTime::now());
@@ -254,6 +257,7 @@ impl Groups {
                 state.synchronize(&*tables);
                 state.expire_feeds(self, &*tables, wall);
                 state.expire_names(&*tables, wall);
+                state.expire_pods(self, &*tables, now);
                 state.expire_manual(self, &*tables, wall);
                 state.start_due(self, &tables, now);
                 wait = state.next(now, wall).unwrap_or(IDLE);
@@ -387,7 +391,8 @@ impl State {
             if let Some(selection) = &group.pods {
                 let before = self.pods.remove(name);
                 let saved = || groups.kept(name, Source::Pods);
-                pods.insert(name.clone(), PodsState::follow(before, selection, saved));
+                let state = PodsState::follow(before, selection, self.running, saved);
+                pods.insert(name.clone(), state);
             }
             if let Some(object) = &group.address_group {
                 let before = self.objects.remove(name);
@@ -496,8 +501,10 @@ impl State {
             .filter(|feed| free && !feed.running)
             .map(|feed| feed.next);
         let lookups = self.names.values().filter(|_| free).filter_map(NamesState::next);
+        let pods = self.pods.values().filter_map(PodsState::expiry);
         let work = fetches
             .chain(lookups)
+            .chain(pods)
             .map(|due| due.saturating_duration_since(now));
         let feeds = self.feeds.values().filter_map(FeedState::expiry);
         let names = self.names.values().filter_map(NamesState::expiry);

@@ -1,8 +1,8 @@
 //! The daemon's side of Kubernetes: where its configuration is, and how a document from there becomes a revision.
 //!
-//! Owns [`Link`], through which the thread of [`bulkhead_kube`] reaches the firewall, before there is one too: a first start
-//! waits for a sound document as long as it takes, since a daemon that ends for want of an API server would be started again and
-//! again. With a revision on the disk nothing is waited for. Everything that reaches the firewall goes the way of any commit.
+//! Owns [`Link`], through which the thread of [`bulkhead_kube`] reaches the firewall, before there is one too: a start without a
+//! sound revision waits for a sound document as long as it takes, since a daemon that ends for want of an API server would be
+//! started again and again. With a revision on the disk that still fits nothing is waited for. Everything that reaches the firewall goes the way of any commit.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bulkhead_config::PodSelection;
+use bulkhead_dataplane::pulse::Pulse;
 use bulkhead_kube::mnp::Isolation;
 use bulkhead_kube::mounted::{self, Mounted};
 use bulkhead_kube::{
     Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, ObjectMembers, Origin, Place, Reason,
     Refusal, Settings,
 };
-use bulkhead_revisions::Source;
+use bulkhead_revisions::{Source, digest};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
@@ -37,7 +38,7 @@ const FINDINGS: usize = 5;
 ///
 /// # Errors
 /// If there can be no thread.
-pub fn follow(launch: &Launch) -> Result<Following> {
+pub fn follow(launch: &Launch, probes: &Probes) -> Result<Following> {
     let settings = Settings {
         place: launch.object.clone(),
         kubeconfig: launch.kubeconfig.clone(),
@@ -46,7 +47,7 @@ pub fn follow(launch: &Launch) -> Result<Following> {
         pod: own_file::pod(launch),
     };
     let name = settings.instance.clone();
-    let link = Arc::new(Link::new(launch.terms.clone()));
+    let link = Arc::new(Link::new(launch.terms.clone(), probes.pulse("bulkhead-kube")));
     let kubernetes = Kubernetes::start(settings, link.clone()).context("cannot start a thread")?;
     let kubernetes = Arc::new(kubernetes);
     Ok(Following {
@@ -83,10 +84,8 @@ impl Following {
 
     /// Waits for the first sound document; `None`: a signal to stop came first.
     pub fn first(&self, place: &Place, signals: &mut Signals, probes: &Probes) -> Option<First> {
-        tracing::info!(object = %place, "nothing was committed yet, the first document is waited for");
+        tracing::info!(object = %place, "there is no revision to begin with, a sound document is waited for");
         probes.waiting(format!("waiting for a sound document in {place}"));
-        self.link.lock().wanted = true;
-        self.link.changed.notify_all();
         loop {
             if signals.pending().any(|signal| signal != SIGHUP) {
                 return None;
@@ -100,10 +99,16 @@ impl Following {
         }
     }
 
+    /// The document that has come meanwhile, if it is sound.
+    pub fn offered(&self) -> Option<First> {
+        self.link.lock().first.take()
+    }
+
     /// From here on documents are commits of this firewall, and its groups are followed, whoever commits them.
     pub fn attach(&self, firewall: &Arc<LiveFirewall>) {
-        self.link.lock().firewall = Arc::downgrade(firewall);
-        self.link.changed.notify_all();
+        let mut state = self.link.lock();
+        (state.firewall, state.first) = (Arc::downgrade(firewall), None);
+        drop(state);
         let kubernetes = Arc::downgrade(&self.kubernetes);
         firewall.sources().on_change(move || {
             if let Some(kubernetes) = kubernetes.upgrade() {
@@ -116,9 +121,6 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // Else the thread would wait for a firewall that does not come.
-        self.link.lock().closed = true;
-        self.link.changed.notify_all();
         if !self.kubernetes.stop() {
             tracing::error!("the thread that follows Kubernetes has panicked");
         }
@@ -130,6 +132,8 @@ impl Drop for Following {
 struct Link {
     /// What documents are judged by.
     terms: Terms,
+    /// The thread's; this end of it outlives the thread, which then beats no more.
+    pulse: Pulse,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -137,16 +141,15 @@ struct Link {
 #[derive(Debug, Default)]
 struct State {
     firewall: Weak<LiveFirewall>,
-    /// A first document is waited for.
-    wanted: bool,
+    /// The last document, if it is sound and came before the firewall was up.
     first: Option<First>,
-    closed: bool,
 }
 
 impl Link {
-    fn new(terms: Terms) -> Self {
+    fn new(terms: Terms, pulse: Pulse) -> Self {
         Self {
             terms,
+            pulse,
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -157,42 +160,33 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The firewall, once it runs; `None`: it stops. A document that comes before is what it starts with.
-    fn firewall(&self, document: &Document) -> Result<Arc<LiveFirewall>, Refusal> {
+    /// Keeps a document for a start that has nothing else to begin with. It is a commit when the firewall is up.
+    fn offer(&self, document: &Document) -> Refusal {
+        let judged = judge(document, &self.terms);
         let mut state = self.lock();
-        loop {
-            if let Some(firewall) = state.firewall.upgrade() {
-                return Ok(firewall);
+        state.first = None;
+        match judged {
+            Ok(configuration) => {
+                state.first = Some(First {
+                    configuration,
+                    source: source(document.origin),
+                });
+                self.changed.notify_all();
+                refusal(Reason::Starting, "the firewall is not up yet")
             }
-            if state.closed {
-                return Err(refusal(Reason::Failed, "the firewall stops"));
-            }
-            if std::mem::take(&mut state.wanted) {
-                drop(state);
-                let judged = judge(document, &self.terms);
-                state = self.lock();
-                match judged {
-                    Ok(configuration) => {
-                        state.first = Some(First {
-                            configuration,
-                            source: source(document.origin),
-                        });
-                        self.changed.notify_all();
-                    }
-                    Err(refusal) => {
-                        state.wanted = true;
-                        return Err(refusal);
-                    }
-                }
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            Err(refusal) => refusal,
         }
     }
 }
 
 impl Agent for Link {
+    fn beat(&self) {
+        self.pulse.beat();
+    }
+
     fn commit(&self, document: &Document) -> Result<(), Refusal> {
-        let firewall = self.firewall(document)?;
+        let firewall = self.lock().firewall.upgrade();
+        let firewall = firewall.ok_or_else(|| self.offer(document))?;
         let current = firewall.current_revision();
         let taken = |current: &bulkhead_revisions::Revision| {
             // Somebody committed another one since; whoever changes the object means it.
@@ -274,11 +268,9 @@ impl Agent for Link {
         firewall.map_or_else(Vec::new, |firewall| firewall.sources().pod_selections())
     }
 
-    fn set_pods(&self, group: &str, selection: &PodSelection, found: &FoundPods) {
+    fn set_pods(&self, group: &str, selection: &PodSelection, found: &FoundPods) -> bool {
         let firewall = self.lock().firewall.upgrade();
-        if let Some(firewall) = firewall {
-            firewall.sources().set_pods(group, selection, found, &*firewall);
-        }
+        firewall.is_some_and(|firewall| firewall.sources().set_pods(group, selection, found, &*firewall))
     }
 
     fn pods_unknown(&self, group: &str, selection: &PodSelection, error: &str) {
@@ -367,10 +359,18 @@ pub fn findings(refused: &Refused) -> String {
     findings.join("\n")
 }
 
-/// Watches a mounted ConfigMap; `None`: the file is not of one.
+/// What the daemon's file says, before the start judges it: see [`watch_mounted`].
+pub fn seen(file: Option<&Path>) -> Option<String> {
+    Configuration::bytes(file?).ok().map(|content| digest(&content))
+}
+
+/// Watches a mounted ConfigMap; `None`: the file is not of one. A start has judged what was `seen`; what has come since is
+/// committed now. A swap that leaves the document as it was taken is no change, whoever has committed another one since.
 pub fn watch_mounted(
     file: Option<&Path>,
+    mut seen: Option<String>,
     firewall: &Arc<LiveFirewall>,
+    probes: &Probes,
     reload: impl Fn(&Path, &LiveFirewall) + Send + 'static,
 ) -> Option<Mounted> {
     let file = file?.to_owned();
@@ -387,12 +387,27 @@ pub fn watch_mounted(
     let changed = {
         let file = file.clone();
         move || {
-            if let Some(firewall) = firewall.upgrade() {
+            let Some(firewall) = firewall.upgrade() else {
+                return;
+            };
+            let now = self::seen(Some(&file));
+            let taken = firewall.current_revision().and_then(|current| current.taken);
+            // Of the start, so that it counts once.
+            let judged = seen.take();
+            // One that cannot be read is an error that somebody should hear of.
+            if now.is_some() && (now == taken || now == judged) {
+                if now == taken {
+                    // What was refused meanwhile is not there any more.
+                    let _mended = firewall.note_accepted(&file.display().to_string());
+                }
+                tracing::debug!(file = %file.display(), "the mounted configuration is the one that was judged");
+            } else {
                 reload(&file, &firewall);
             }
         }
     };
-    match Mounted::watch(&file, changed) {
+    let pulse = probes.pulse("bulkhead-mount");
+    match Mounted::watch(&file, move || pulse.beat(), changed) {
         Ok(watch) => {
             tracing::info!(file = %file.display(), "the mounted configuration is watched");
             Some(watch)

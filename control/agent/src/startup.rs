@@ -34,7 +34,29 @@ pub struct First {
     pub source: Source,
 }
 
-/// Decides. `first` is what to begin with if nobody saw a revision; `terms` is what documents are judged by, `user` who runs
+/// Why the last committed revision is nothing to begin with any more: this start judges it otherwise than the one that
+/// committed it. `None`: it is sound, or there is none, or the disk does not say.
+pub fn unusable(store: &Store, terms: &Terms) -> Option<anyhow::Error> {
+    let current = store.current()?;
+    let error = document(store, current, terms).err()?;
+    error.is::<Refused>().then_some(error)
+}
+
+/// Whether a start whose documents come from the Kubernetes API has to wait for one: nothing was committed yet, or what was is
+/// refused. A revision whose interfaces are missing is no reason, if they are to be waited for.
+pub fn needs_a_document(store: &Store, terms: &Terms) -> bool {
+    match unusable(store, terms) {
+        None => store.current().is_none(),
+        Some(error) if terms.wait && is_missing(&error) => false,
+        Some(error) => {
+            log::refusal(&error);
+            tracing::error!("the last committed revision is refused, another document is waited for");
+            true
+        }
+    }
+}
+
+/// Decides. `first` is what to begin with if there is no revision, or none that is sound; `terms` is what documents are judged by, `user` who runs
 /// the daemon, `now_ms` the wall clock.
 ///
 /// # Errors
@@ -47,7 +69,11 @@ pub fn choose(
     user: &str,
     now_ms: u64,
 ) -> Result<Beginning> {
-    let Some(current) = store.current() else {
+    let (current, first) = match (store.current(), first) {
+        (Some(_), Some(first)) => return Ok(taken(first, user, now_ms, "the last revision is refused")),
+        (current, first) => (current, first),
+    };
+    let Some(current) = current else {
         let first = match (first, file) {
             (Some(first), _) => first,
             (None, Some(file)) => First {

@@ -251,8 +251,12 @@ impl Follower {
     fn saw_pods(&mut self, found: Result<FoundPods, String>) {
         match found {
             Ok(found) => {
+                let unknown = found.unknown.clone();
                 self.pods = Some(found);
                 self.tell();
+                if let Some(error) = unknown {
+                    self.unknown(&format!("its pods are not known: {error}"));
+                }
             }
             Err(error) => self.unknown(&format!("its pods are not known: {error}")),
         }

@@ -40,8 +40,11 @@ pub enum Reason {
     AwaitingConfirmation,
     /// It was in force, and somebody has committed another one since.
     Superseded,
-    /// The data plane or the disk could not, or the firewall is not up yet.
+    /// The data plane or the disk could not.
     Failed,
+    /// The firewall is not up yet. It says when it is ([`Kubernetes::changed`](crate::Kubernetes::changed)); nothing was judged
+    /// until then but whether it could begin with this.
+    Starting,
 }
 
 impl Reason {
@@ -52,6 +55,7 @@ impl Reason {
             Self::AwaitingConfirmation => "AwaitingConfirmation",
             Self::Superseded => "Superseded",
             Self::Failed => "Failed",
+            Self::Starting => "Starting",
         }
     }
 
@@ -96,6 +100,9 @@ pub enum NotIsolated {
 
 /// The running firewall. Called from the one thread of this crate; a call may take as long as a commit.
 pub trait Agent: Send + Sync + 'static {
+    /// The thread makes progress: called every few seconds, unless a call takes longer.
+    fn beat(&self) {}
+
     /// Puts a document in force and keeps it as a revision, or changes nothing. One that is in force already is accepted.
     ///
     /// # Errors
@@ -108,8 +115,10 @@ pub trait Agent: Send + Sync + 'static {
     /// The address groups that follow pods, by name.
     fn pod_groups(&self) -> Vec<(String, PodSelection)>;
 
-    /// The pods of a group, all of them.
-    fn set_pods(&self, group: &str, selection: &PodSelection, found: &FoundPods);
+    /// The pods of a group, as far as they are known ([`FoundPods::unknown`]). Whether their addresses are in force; if not, it is
+    /// told again after a while.
+    #[must_use]
+    fn set_pods(&self, group: &str, selection: &PodSelection, found: &FoundPods) -> bool;
 
     /// Nobody can say which pods there are; those that were set last are the best that is known.
     fn pods_unknown(&self, group: &str, selection: &PodSelection, error: &str);

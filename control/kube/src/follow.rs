@@ -4,6 +4,7 @@
 //! status that is written if it says something new. While the API is away everything stays as it is; the watch comes back by
 //! itself ([`watch`]). An object that is deleted leaves its last document in force: who wants nothing to pass commits that.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use tokio::time::{Instant, interval_at, sleep_until};
 
-use crate::agent::{Agent, Document, Origin, Refusal};
+use crate::agent::{Agent, Document, Origin, Reason, Refusal};
 use crate::document;
 use crate::place::Place;
 use crate::report::{Reported, Unwritten, Writer};
@@ -31,6 +32,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 const FAREWELLS: usize = 3;
 /// How long what was written is not written again, whatever the object says: the API may take it and keep it to itself.
 const INSIST: Duration = Duration::from_secs(60);
+/// How long it is remembered which entries were taken away.
+const FORGOTTEN: Duration = Duration::from_secs(3_600);
 
 /// Follows an object until told to stop.
 pub async fn follow(
@@ -53,34 +56,42 @@ pub async fn follow(
         retry: None,
         written: None,
         summarized: None,
+        buried: BTreeMap::new(),
         away: false,
         unwritten: false,
         place,
     };
+    let mut next = None;
     loop {
         let retry = follower.retry.unwrap_or_else(|| Instant::now() + LOOK * 10);
-        tokio::select! {
-            biased;
-            () = stop.stop() => return follower.leave().await,
-            object = objects.next() => match object {
-                Some(object) => follower.saw(object),
-                // A watch has no end.
-                None => return,
+        let object = match next.take() {
+            Some(object) => Some(object),
+            None => tokio::select! {
+                biased;
+                () = stop.stop() => return follower.leave().await,
+                object = objects.next() => match object {
+                    Some(object) => Some(object),
+                    // A watch has no end.
+                    None => return,
+                },
+                () = signals.changed() => None,
+                _ = looks.tick() => None,
+                () = sleep_until(retry) => None,
             },
-            () = signals.changed() => {}
-            _ = looks.tick() => {}
-            () = sleep_until(retry) => {}
+        };
+        if let Some(object) = object {
+            follower.saw(object);
         }
-        follower.commit().await;
-        follower.report().await;
+        follower.commit();
+        next = follower.report_beside(&mut objects).await;
     }
 }
 
+/// What a watch of the object has to say.
+type Seen = Result<Option<DynamicObject>, watcher::Error>;
+
 /// The object whenever it changes; `None`: there is none.
-fn objects(
-    writer: &Writer,
-    place: &Place,
-) -> impl Stream<Item = Result<Option<DynamicObject>, watcher::Error>> + use<> {
+fn objects(writer: &Writer, place: &Place) -> impl Stream<Item = Seen> + use<> {
     let config = watcher::Config::default().fields(&format!("metadata.name={}", place.name));
     let mut found = false;
     watch::watch(writer.api(), config).filter_map(move |event| {
@@ -118,6 +129,8 @@ struct Follower {
     /// The entry that was written last, and when.
     written: Option<(Instance, Instant)>,
     summarized: Option<(Summary, Instant)>,
+    /// Whose entries were taken away, how often, and when.
+    buried: BTreeMap<String, (u32, Instant)>,
     /// The API did not answer the last time.
     away: bool,
     /// It did not take what was written.
@@ -125,7 +138,7 @@ struct Follower {
 }
 
 impl Follower {
-    fn saw(&mut self, object: Result<Option<DynamicObject>, watcher::Error>) {
+    fn saw(&mut self, object: Seen) {
         match object {
             Ok(object) => {
                 if std::mem::take(&mut self.away) {
@@ -153,7 +166,7 @@ impl Follower {
     }
 
     /// Commits the document of the object, unless that was tried.
-    async fn commit(&mut self) {
+    fn commit(&mut self) {
         let Some(object) = &self.object else { return };
         let document = document::of(&self.place, object);
         // What has no document has no hash: its fault stands for it.
@@ -167,6 +180,14 @@ impl Follower {
         }
         let outcome = document.and_then(|document| self.agent.commit(&document).map(|()| document));
         let refusal = outcome.as_ref().err().cloned();
+        if refusal
+            .as_ref()
+            .is_some_and(|refusal| refusal.reason == Reason::Starting)
+        {
+            // It was not tried: the firewall says when it can be.
+            (self.tried, self.retry) = (None, None);
+            return;
+        }
         let may_pass = refusal.as_ref().is_some_and(|refusal| refusal.reason.may_pass());
         self.retry = may_pass.then(|| Instant::now() + AGAIN);
         let before = self.tried.replace(Tried { hash, refusal });
@@ -176,12 +197,12 @@ impl Follower {
                 .is_some_and(|now| now.hash == before.hash && now.refusal == before.refusal)
         });
         if !same {
-            self.tell(outcome).await;
+            self.tell(outcome);
         }
     }
 
-    /// Says what became of a document, in the log and as an event of the object.
-    async fn tell(&mut self, outcome: Result<Document, Refusal>) {
+    /// Says what became of a document, in the log and as an event of the object, which nobody waits for.
+    fn tell(&self, outcome: Result<Document, Refusal>) {
         let Some(object) = &self.object else { return };
         let (bad, reason, note) = match &outcome {
             Ok(document) => {
@@ -208,8 +229,38 @@ impl Follower {
                 (true, reason, format!("{}: {}", self.instance, refusal.message))
             }
         };
-        if let Err(error) = self.writer.event(object, bad, reason, &note).await {
-            tracing::warn!(object = %self.place, error, "cannot write an event");
+        let (writer, object) = (self.writer.clone(), object.clone());
+        tokio::spawn(async move {
+            if let Err(error) = writer.event(&object, bad, reason, &note).await {
+                tracing::warn!(object = object.metadata.name, error, "cannot write an event");
+            }
+        });
+    }
+
+    /// Reports, unless the document changes meanwhile: it does not wait for an API server that takes its time with a status.
+    /// What was seen last, if anything was.
+    async fn report_beside(&mut self, objects: &mut (impl Stream<Item = Seen> + Unpin)) -> Option<Seen> {
+        let place = self.place.clone();
+        let document = |object: &DynamicObject| document::of(&place, object).map(|document| document.hash);
+        let before = self.object.as_ref().map(document);
+        let mut report = pin!(self.report());
+        let mut last = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut report => return last,
+                Some(seen) = objects.next() => {
+                    let changed = match &seen {
+                        Ok(object) => object.as_ref().map(document) != before,
+                        Err(_) => false,
+                    };
+                    last = Some(seen);
+                    if changed {
+                        // What was on its way is written again if the object does not say it.
+                        return last;
+                    }
+                }
+            }
         }
     }
 
@@ -258,15 +309,8 @@ impl Follower {
                 self.summarized = outcome.is_ok().then(|| (summary, Instant::now()));
             }
         }
-        for dead in reported
-            .instances
-            .iter()
-            .filter(|instance| instance.is_expired(now))
-        {
-            if dead.name != self.instance && outcome.is_ok() {
-                tracing::info!(object = %self.place, instance = dead.name, "the entry of an instance that is gone is removed");
-                outcome = self.writer.bury(&dead.name).await;
-            }
+        if outcome.is_ok() {
+            outcome = self.bury(&reported, now).await;
         }
         let unwritten = outcome.is_err();
         match (outcome, std::mem::replace(&mut self.unwritten, unwritten)) {
@@ -277,6 +321,36 @@ impl Follower {
             (Ok(()), true) => tracing::info!(object = %self.place, "the status is written again"),
             (Ok(()), false) => {}
         }
+    }
+
+    /// Takes the entries of dead instances away: as theirs, and if they stay, being somebody else's, whosever they are. What comes
+    /// back all the same is left alone for an hour.
+    async fn bury(&mut self, reported: &Reported, now: Timestamp) -> Result<(), Unwritten> {
+        self.buried.retain(|_, (_, when)| when.elapsed() < FORGOTTEN);
+        let dead = reported
+            .instances
+            .iter()
+            .filter(|instance| instance.is_expired(now) && instance.name != self.instance);
+        for Instance { name, .. } in dead {
+            let before = self.buried.get(name).copied();
+            let (object, place) = (self.object.as_ref(), &self.place);
+            match before {
+                None => {
+                    tracing::info!(object = %place, instance = name, "the entry of an instance that is gone is removed");
+                    self.writer.bury(name).await?;
+                }
+                Some((1, when)) if when.elapsed() >= AGAIN => {
+                    tracing::warn!(object = %place, instance = name, "the entry of an instance that is gone is somebody else's, or its clock is wrong; it is removed all the same");
+                    if let Some(object) = object {
+                        self.writer.remove(object, name).await?;
+                    }
+                }
+                Some(_) => continue,
+            }
+            let times = before.map_or(1, |(times, _)| times + 1);
+            self.buried.insert(name.clone(), (times, Instant::now()));
+        }
+        Ok(())
     }
 
     /// Takes the entry away: whoever stops does not degrade the others. The last one says that nobody is left.

@@ -23,6 +23,7 @@ mod pod;
 pub mod rbac;
 mod report;
 mod status;
+mod supervise;
 mod thread;
 mod watch;
 
@@ -32,7 +33,7 @@ pub use condition::Condition;
 pub use group::FoundPods;
 pub use notice::{Notice, OwnPod};
 pub use place::{DEFAULT_KEY, Network, Place};
-pub use pod::NETWORK_STATUS;
+pub use pod::{MOST_ADDRESSES, NETWORK_STATUS};
 pub use report::ANNOTATION;
 pub use status::{Instance, Summary};
 pub use thread::{Kubernetes, Settings};

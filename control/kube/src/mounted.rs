@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,17 +78,22 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Calls `changed` in a thread of its own whenever the directory of `file` was swapped.
+    /// Calls `changed` in a thread of its own whenever the directory of `file` was swapped, and once at the beginning: it may
+    /// have been swapped before anybody watched. Calls `beat` as long as the thread makes progress.
     ///
     /// # Errors
     /// If the directory cannot be watched, or there can be no thread.
-    pub fn watch(file: &Path, changed: impl FnMut() + Send + 'static) -> io::Result<Self> {
+    pub fn watch(
+        file: &Path,
+        beat: impl Fn() + Send + 'static,
+        changed: impl FnMut() + Send + 'static,
+    ) -> io::Result<Self> {
         let directory = directory(file);
         let inotify = watch_of(&directory)?;
         let closing = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name("bulkhead-mount".to_owned()).spawn({
             let closing = closing.clone();
-            move || keep(inotify, &directory, &closing, changed)
+            move || keep(inotify, &directory, &closing, beat, changed)
         })?;
         Ok(Self {
             closing,
@@ -117,30 +123,44 @@ fn watch_of(directory: &Path) -> io::Result<Inotify> {
     Ok(inotify)
 }
 
-fn keep(mut inotify: Inotify, directory: &Path, closing: &AtomicBool, mut changed: impl FnMut()) {
-    let mut due = false;
+fn keep(
+    inotify: Inotify,
+    directory: &Path,
+    closing: &AtomicBool,
+    beat: impl Fn(),
+    mut changed: impl FnMut(),
+) {
+    // `None`: the directory is away, or is another one now.
+    let mut watched = Some(inotify);
+    let mut due = true;
     while !closing.load(Ordering::Relaxed) {
+        beat();
+        let Some(inotify) = &watched else {
+            match watch_of(directory) {
+                // What it has now is news.
+                Ok(again) => (watched, due) = (Some(again), true),
+                Err(error) => {
+                    tracing::debug!(directory = %directory.display(), %error, "the mounted configuration is gone");
+                    thread::sleep(GONE);
+                }
+            }
+            continue;
+        };
         let wait = PollTimeout::from(if due { QUIET } else { LOOK });
         let mut ready = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, wait) {
             Ok(0) if due => {
                 due = false;
-                changed();
+                if panic::catch_unwind(AssertUnwindSafe(&mut changed)).is_err() {
+                    tracing::error!(
+                        "reading the mounted configuration has panicked; the next change is tried again"
+                    );
+                }
             }
             Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => match swapped(&inotify) {
+            Ok(_) => match swapped(inotify) {
                 Some(swapped) => due |= swapped,
-                // The directory itself was replaced; what it has now is news.
-                None => match watch_of(directory) {
-                    Ok(again) => {
-                        inotify = again;
-                        due = true;
-                    }
-                    Err(error) => {
-                        tracing::debug!(directory = %directory.display(), %error, "the mounted configuration is gone");
-                        thread::sleep(GONE);
-                    }
-                },
+                None => watched = None,
             },
             Err(error) => {
                 tracing::error!(%error, "cannot watch the mounted configuration any more; SIGHUP reads it");
@@ -199,12 +219,16 @@ mod tests {
         assert!(is_mounted(&file));
         let (told, heard) = channel();
         let read = file.clone();
-        let watch = Mounted::watch(&file, move || {
+        // What came between somebody's reading and the watch is not lost.
+        swap(volume.path(), 2, "two");
+        let changed = move || {
             let _ = told.send(fs::read_to_string(&read));
-        })
-        .expect("a watch");
-        for (number, content) in [(2, "two"), (3, "three")] {
-            swap(volume.path(), number, content);
+        };
+        let watch = Mounted::watch(&file, || {}, changed).expect("a watch");
+        for (number, content) in [(2, "two"), (3, "three"), (4, "four")] {
+            if number > 2 {
+                swap(volume.path(), number, content);
+            }
             let found = heard.recv_timeout(Duration::from_secs(5)).expect("it is noticed");
             assert_eq!(found.expect("it can be read"), content);
         }
@@ -214,12 +238,44 @@ mod tests {
             Some(RecvTimeoutError::Timeout)
         );
         drop(watch);
-        swap(volume.path(), 4, "four");
+        swap(volume.path(), 5, "five");
         assert_eq!(
             heard.recv().err(),
             Some(std::sync::mpsc::RecvError),
             "a dropped watch is over"
         );
+    }
+
+    #[test]
+    fn a_directory_that_is_away_for_a_while_and_a_panic_do_not_end_the_watch() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let (volume, aside) = (parent.path().join("volume"), parent.path().join("aside"));
+        fs::create_dir(&volume).expect("a directory");
+        swap(&volume, 1, "one");
+        let (told, heard) = channel();
+        let mut calls = 0;
+        let changed = move || {
+            calls += 1;
+            let _ = told.send(calls);
+            assert!(calls != 2, "for the test");
+        };
+        let watch = Mounted::watch(&volume.join("firewall.yaml"), || {}, changed).expect("a watch");
+        let wait = Duration::from_secs(5);
+        assert_eq!(heard.recv_timeout(wait), Ok(1));
+        swap(&volume, 2, "two");
+        assert_eq!(heard.recv_timeout(wait), Ok(2), "it panics");
+        swap(&volume, 3, "three");
+        assert_eq!(heard.recv_timeout(wait), Ok(3));
+        fs::create_dir(&aside).expect("a directory");
+        swap(&aside, 1, "other");
+        fs::remove_dir_all(&volume).expect("it goes");
+        // Long enough for more than one look.
+        thread::sleep(GONE * 2);
+        fs::rename(&aside, &volume).expect("it comes back");
+        let back = heard.recv_timeout(wait).expect("it is found");
+        swap(&volume, 4, "four");
+        assert_eq!(heard.recv_timeout(wait), Ok(back + 1));
+        drop(watch);
     }
 
     #[test]

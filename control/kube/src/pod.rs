@@ -19,6 +19,9 @@ const NETWORKS_STATUS: &str = "k8s.v1.cni.cncf.io/networks-status";
 /// The annotation that asks for networks.
 const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
+/// The most addresses of one pod on one network that count. Whoever may annotate a pod could fill the tables of everybody else.
+pub const MOST_ADDRESSES: usize = 16;
+
 /// A pod as the API sends it, without what is not read.
 pub type ApiPod = Object<PodSpec, PodStatus>;
 
@@ -26,6 +29,7 @@ pub type ApiPod = Object<PodSpec, PodStatus>;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
+    node_name: Option<String>,
     #[serde(default)]
     host_network: bool,
     #[serde(default)]
@@ -108,6 +112,8 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// It has ended, well or not: its addresses are or will be another's.
     pub finished: bool,
+    /// It is on no node yet, or no kubelet has said its address: what is written about it is its author's word alone.
+    pub unplaced: bool,
     /// Its own addresses are the node's.
     pub host_network: bool,
     /// Its own addresses; the node's are not.
@@ -136,6 +142,7 @@ impl Pod {
             .collect();
         own.sort_unstable();
         own.dedup();
+        let unplaced = pod.spec.node_name.is_none_or(|node| node.is_empty()) || own.is_empty();
         if pod.spec.host_network {
             own.clear();
         }
@@ -153,6 +160,7 @@ impl Pod {
             name: pod.metadata.name.unwrap_or_default(),
             uid: pod.metadata.uid.unwrap_or_default(),
             labels: pod.metadata.labels.unwrap_or_default(),
+            unplaced,
             host_network: pod.spec.host_network,
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             own,
@@ -174,15 +182,16 @@ impl Pod {
             return Addresses::None;
         }
         let Some(network) = network else {
-            return match (self.own.is_empty(), self.host_network) {
+            return match (self.own.is_empty() || self.unplaced, self.host_network) {
                 (_, true) => Addresses::None,
                 (true, false) => Addresses::Pending,
-                (false, false) => Addresses::Known(self.own.clone()),
+                (false, false) => Addresses::Known(first(&self.own)),
             };
         };
         match &self.attached {
             Some(attached) => match attached.get(network) {
-                Some(addresses) if !addresses.is_empty() => Addresses::Known(addresses.clone()),
+                Some(_) if self.unplaced => Addresses::Pending,
+                Some(addresses) if !addresses.is_empty() => Addresses::Known(first(addresses)),
                 // Named without an address: layer 2, or not yet. Not named at all: not attached.
                 Some(_) => Addresses::Pending,
                 None => Addresses::None,
@@ -190,6 +199,15 @@ impl Pod {
             None if self.asks => Addresses::Pending,
             None => Addresses::None,
         }
+    }
+
+    /// How many of its addresses on a network are more than count.
+    pub fn beyond(&self, network: Option<&Network>) -> usize {
+        let addresses = match network {
+            Some(network) => self.attached.as_ref().and_then(|attached| attached.get(network)),
+            None => Some(&self.own),
+        };
+        addresses.map_or(0, |addresses| addresses.len().saturating_sub(MOST_ADDRESSES))
     }
 
     /// Takes over what is known of the same pod from before, where less is known now: an annotation that is away for a
@@ -202,9 +220,15 @@ impl Pod {
             if self.own.is_empty() {
                 self.own = before.own.clone();
             }
+            self.unplaced &= before.unplaced;
         }
         self
     }
+}
+
+/// Those of a pod's addresses that count.
+fn first(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    addresses.iter().take(MOST_ADDRESSES).copied().collect()
 }
 
 /// The number of a protocol that has ports; TCP where none is named.
@@ -262,7 +286,7 @@ pub mod tests {
                 "name": "web-0", "namespace": "shop", "uid": "u1", "labels": { "app": "web" },
                 "annotations": { NETWORKS: "app-net", NETWORK_STATUS: status, "other": "x" },
             },
-            "spec": { "containers": [
+            "spec": { "nodeName": "node-1", "containers": [
                 { "name": "a", "image": "b", "ports": [{ "name": "http", "containerPort": 8080 }, { "containerPort": 9 }] },
                 { "name": "c", "ports": [{ "name": "dns", "containerPort": 53, "protocol": "UDP" }] },
             ] },
@@ -322,6 +346,52 @@ pub mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn what_a_pods_author_writes_counts_only_when_a_kubelet_runs_it() {
+        let app = network("default/app-net");
+        let forged = |spec: Value, status: Value| {
+            let annotations = json!({ NETWORK_STATUS: STATUS });
+            let metadata = json!({ "name": "a", "namespace": "b", "uid": "u1", "annotations": annotations });
+            pod(json!({ "metadata": metadata, "spec": spec, "status": status }))
+        };
+        // A pod that no node takes, and one that its author has put on a node himself.
+        for spec in [
+            json!({}),
+            json!({ "nodeName": "" }),
+            json!({ "nodeName": "node-1" }),
+        ] {
+            let pod = forged(spec, json!({ "phase": "Pending" }));
+            assert_eq!(pod.addresses(Some(&app)), Addresses::Pending);
+        }
+        let addressed = forged(json!({}), json!({ "podIP": "10.0.0.1" }));
+        assert_eq!(addressed.addresses(Some(&app)), Addresses::Pending);
+        assert_eq!(addressed.addresses(None), Addresses::Pending);
+        let running = forged(json!({ "nodeName": "node-1" }), json!({ "podIP": "10.0.0.1" }));
+        assert_eq!(
+            running.addresses(Some(&app)),
+            known(&["192.0.2.7", "2001:db8::7"])
+        );
+        // Once it runs, a status without an address takes nothing away.
+        let silent = forged(json!({ "nodeName": "node-1" }), json!({}));
+        assert_eq!(
+            silent.remembering(Some(&running)).addresses(Some(&app)),
+            known(&["192.0.2.7", "2001:db8::7"])
+        );
+    }
+
+    #[test]
+    fn one_pod_cannot_fill_the_tables() {
+        let all: Vec<String> = (0..1_000).map(|number| format!("2001:db8::{number:x}")).collect();
+        let pod = attached(&json!([{ "name": "default/app-net", "ips": all }]).to_string());
+        let app = network("default/app-net");
+        let Addresses::Known(addresses) = pod.addresses(Some(&app)) else {
+            panic!("it has addresses");
+        };
+        assert_eq!(addresses.len(), MOST_ADDRESSES);
+        assert_eq!(pod.beyond(Some(&app)), 1_000 - MOST_ADDRESSES);
+        assert_eq!(pod.beyond(None), 0);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub type Unwritten = String;
 /// The field manager of an instance.
 pub fn manager(instance: &str) -> String {
     // The API takes 128 bytes.
-    format!("bulkhead/{}", &instance[..instance.len().min(110)])
+    format!("bulkhead/{}", &instance[..instance.floor_char_boundary(110)])
 }
 
 /// What an object says of the instances that follow it.
@@ -160,6 +160,38 @@ impl Writer {
         self.entry_of(instance, None).await
     }
 
+    /// Takes the entry of an instance away, whosever it is, unless the object has changed since.
+    ///
+    /// # Errors
+    /// If the API does not take it.
+    pub async fn remove(&self, object: &DynamicObject, instance: &str) -> Result<(), Unwritten> {
+        let mut fields = json!({ "metadata": { "resourceVersion": object.metadata.resource_version } });
+        let how = PatchParams {
+            field_manager: Some(manager(&self.instance)),
+            ..PatchParams::default()
+        };
+        let removed = match self.place.origin {
+            Origin::ConfigMap => {
+                fields["metadata"]["annotations"] = json!({ annotation(instance): null });
+                within(self.api.patch(&self.place.name, &how, &Patch::Merge(&fields))).await
+            }
+            Origin::Firewall => {
+                let entries = object.data["status"]["instances"]
+                    .as_array()
+                    .into_iter()
+                    .flatten();
+                let others: Vec<&Value> = entries.filter(|entry| entry["name"] != instance).collect();
+                fields["status"] = json!({ "instances": others });
+                within(
+                    self.api
+                        .patch_status(&self.place.name, &how, &Patch::Merge(&fields)),
+                )
+                .await
+            }
+        };
+        removed.map(drop)
+    }
+
     async fn entry_of(&self, instance: &str, entry: Option<&Instance>) -> Result<(), Unwritten> {
         match self.place.origin {
             Origin::ConfigMap => {
@@ -245,7 +277,11 @@ fn annotation(instance: &str) -> String {
         0..=63 => instance.to_owned(),
         _ => {
             let hash = crate::document::digest(instance.as_bytes());
-            format!("{}-{}", &instance[..46], &hash[..16])
+            format!(
+                "{}-{}",
+                &instance[..instance.floor_char_boundary(46)],
+                &hash[..16]
+            )
         }
     };
     format!("{ANNOTATION}{name}")
@@ -357,5 +393,9 @@ mod tests {
         assert_ne!(annotation(&one), annotation(&other));
         assert_eq!(annotation("pod-1"), "status.bulkhead.dev/pod-1");
         assert!(manager(&one).len() <= 128);
+        // Names of dead instances come from the object, and whoever may write there writes what he likes.
+        let odd = format!("a{}", "ä".repeat(60));
+        assert_eq!(manager(&odd), format!("bulkhead/a{}", "ä".repeat(54)));
+        assert!(annotation(&odd).starts_with(&format!("{ANNOTATION}a{}-", "ä".repeat(22))));
     }
 }

@@ -71,9 +71,13 @@ impl Instance {
             in_force.revision, in_force.generation
         );
         let applied = match (known.refusal, known.wanted) {
-            (Some(refusal), _) => condition("Applied", false, refusal.reason.name(), &refusal.message),
-            (None, Some(wanted)) if wanted == in_force.hash => {
+            // Whatever was refused before: somebody has put it in force.
+            (_, Some(wanted)) if wanted == in_force.hash => {
                 condition("Applied", true, "Committed", &enforced)
+            }
+            (Some(refusal), _) => condition("Applied", false, refusal.reason.name(), &refusal.message),
+            (None, Some(_)) if known.in_force.is_none() => {
+                condition("Applied", false, "Starting", "nothing is in force yet")
             }
             (None, Some(_)) => {
                 let other = format!(

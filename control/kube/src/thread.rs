@@ -22,7 +22,13 @@ use crate::network_policies::follow_network_policies;
 use crate::notice::{Notice, OwnPod, tell};
 use crate::patience::Patience;
 use crate::place::Place;
+use crate::supervise::supervise;
+use crate::watch::WATCH_SECONDS;
 
+/// How often the daemon hears that the thread makes progress.
+const BEAT: Duration = Duration::from_secs(5);
+/// The longest silence of a connection: longer than a watch in which nothing happens.
+const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 /// How long what is on its way may take when the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -61,6 +67,11 @@ impl Signals {
         let _ = own.wait_for(|told| told.stop).await;
     }
 
+    /// Whether the daemon stops.
+    pub fn is_stopping(&self) -> bool {
+        self.0.borrow().stop || self.0.has_changed().is_err()
+    }
+
     /// Returns when something has changed since this returned last.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
@@ -69,10 +80,32 @@ impl Signals {
     }
 }
 
+/// The daemon's end of [`Signals`].
+#[derive(Debug)]
+pub struct Teller(watch::Sender<Told>);
+
+impl Teller {
+    /// Both ends.
+    pub fn pair() -> (Self, Signals) {
+        let (told, heard) = watch::channel(Told::default());
+        (Self(told), Signals(heard))
+    }
+
+    /// Something has changed.
+    pub fn changed(&self) {
+        self.0.send_modify(|told| told.changes += 1);
+    }
+
+    /// The daemon stops.
+    pub fn stop(&self) {
+        self.0.send_modify(|told| told.stop = true);
+    }
+}
+
 /// The running thread.
 #[derive(Debug)]
 pub struct Kubernetes {
-    told: watch::Sender<Told>,
+    told: Teller,
     notices: watch::Sender<Option<Notice>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -83,7 +116,7 @@ impl Kubernetes {
     /// # Errors
     /// If there can be none.
     pub fn start(settings: Settings, agent: Arc<dyn Agent>) -> io::Result<Self> {
-        let (told, heard) = watch::channel(Told::default());
+        let (told, heard) = Teller::pair();
         let (notices, said) = watch::channel(None);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -91,7 +124,7 @@ impl Kubernetes {
         let thread = thread::Builder::new()
             .name("bulkhead-kube".to_owned())
             .spawn(move || {
-                runtime.block_on(run(settings, agent, Signals(heard), said));
+                runtime.block_on(run(settings, agent, heard, said));
                 // Whatever hangs in a name lookup does not keep the daemon.
                 runtime.shutdown_background();
             })?;
@@ -104,7 +137,7 @@ impl Kubernetes {
 
     /// Says that another configuration is in force, or that something else about the firewall has changed.
     pub fn changed(&self) {
-        self.told.send_modify(|told| told.changes += 1);
+        self.told.changed();
     }
 
     /// Writes an event about the firewall's own pod, if that is known: in a while, or not at all if the API does not take it.
@@ -114,9 +147,17 @@ impl Kubernetes {
 
     /// Ends the thread, after the status that it has written is taken away. Whether it ended well.
     pub fn stop(&self) -> bool {
-        self.told.send_modify(|told| told.stop = true);
+        self.told.stop();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         thread.is_none_or(|thread| thread.join().is_ok())
+    }
+}
+
+/// Tells the daemon that the thread makes progress, as long as it does.
+async fn beat(agent: Arc<dyn Agent>) {
+    loop {
+        agent.beat();
+        tokio::time::sleep(BEAT).await;
     }
 }
 
@@ -126,6 +167,7 @@ async fn run(
     mut signals: Signals,
     mut notices: watch::Receiver<Option<Notice>>,
 ) {
+    tokio::spawn(beat(agent.clone()));
     // Where nothing is to be followed and nothing to be said, the API is none of our business.
     let stop = signals.clone();
     let silent =
@@ -149,31 +191,49 @@ async fn run(
     };
     let mut tasks = JoinSet::new();
     if let Some(place) = settings.place.clone() {
-        tasks.spawn(follow(
-            client.clone(),
-            place,
-            settings.instance.clone(),
-            agent.clone(),
-            signals.clone(),
-        ));
+        let what = format!("following {place}");
+        let (client, agent, heard) = (client.clone(), agent.clone(), signals.clone());
+        let instance = settings.instance.clone();
+        let begin = move || {
+            let (place, instance) = (place.clone(), instance.clone());
+            follow(client.clone(), place, instance, agent.clone(), heard.clone())
+        };
+        tasks.spawn(supervise(what, signals.clone(), |_| {}, begin));
     }
     if settings.network_policies {
-        let (client, agent) = (client.clone(), agent.clone());
-        let instance = settings.instance.clone();
-        tasks.spawn(follow_network_policies(client, instance, agent, signals.clone()));
+        let what = "following network policies".to_owned();
+        let (client, begun, told) = (client.clone(), agent.clone(), agent.clone());
+        let (instance, heard) = (settings.instance.clone(), signals.clone());
+        let failed = move |problem: &str| told.policies_unknown(Some(problem));
+        let begin = move || {
+            let (client, instance) = (client.clone(), instance.clone());
+            follow_network_policies(client, instance, begun.clone(), heard.clone())
+        };
+        tasks.spawn(supervise(what, signals.clone(), failed, begin));
     }
     if let Some(pod) = settings.pod.clone() {
-        let instance = settings.instance.clone();
-        tasks.spawn(tell(client.clone(), pod, instance, notices, signals.clone()));
+        let what = "telling of the pod".to_owned();
+        let (client, heard, instance) = (client.clone(), signals.clone(), settings.instance.clone());
+        let begin = move || {
+            let (client, pod, instance) = (client.clone(), pod.clone(), instance.clone());
+            tell(client, pod, instance, notices.clone(), heard.clone())
+        };
+        tasks.spawn(supervise(what, signals.clone(), |_| {}, begin));
     }
-    let instance = settings.instance.clone();
-    tasks.spawn(follow_address_groups(
-        client.clone(),
-        agent.clone(),
-        instance,
-        signals.clone(),
-    ));
-    tasks.spawn(follow_groups(client, agent, signals.clone()));
+    let what = "following objects of address groups".to_owned();
+    let begin = {
+        let (client, agent, heard) = (client.clone(), agent.clone(), signals.clone());
+        let instance = settings.instance.clone();
+        move || {
+            let instance = instance.clone();
+            follow_address_groups(client.clone(), agent.clone(), instance, heard.clone())
+        }
+    };
+    tasks.spawn(supervise(what, signals.clone(), |_| {}, begin));
+    let heard = signals.clone();
+    let begin = move || follow_groups(client.clone(), agent.clone(), heard.clone());
+    let what = "following the pods of address groups".to_owned();
+    tasks.spawn(supervise(what, signals.clone(), |_| {}, begin));
     signals.stop().await;
     let ended = async { while tasks.join_next().await.is_some() {} };
     // What is not written by then is a dead instance's entry, which others remove.
@@ -221,5 +281,75 @@ async fn client(settings: &Settings) -> Result<Client, String> {
         }
         None => Config::incluster().map_err(|error| describe(&error))?,
     };
-    Client::try_from(config).map_err(|error| describe(&error))
+    Client::try_from(bounded(config, SILENCE)).map_err(|error| describe(&error))
+}
+
+/// No call waits for ever, and none is repeated behind our back: how long and how often is [`Patience`]'s, which says so.
+fn bounded(mut config: Config, silence: Duration) -> Config {
+    config.read_timeout = Some(silence);
+    // From the question on, not from when the connection was used last.
+    config.reset_reader_on_write = true;
+    config.default_retry = false;
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::{Api, ListParams};
+
+    use super::*;
+
+    /// Lists from a server that does this with each connection: how often somebody came, and how long it took to fail.
+    fn list(serve: impl Fn(TcpStream) + Send + 'static) -> (usize, Duration) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let came = Arc::new(AtomicUsize::new(0));
+        let count = came.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::Relaxed);
+                serve(stream);
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let began = Instant::now();
+        runtime.block_on(async {
+            let config = Config::new(format!("http://{address}").parse().expect("an address"));
+            let client = Client::try_from(bounded(config, Duration::from_millis(500))).expect("a client");
+            let maps: Api<ConfigMap> = Api::all(client);
+            let answer =
+                tokio::time::timeout(Duration::from_secs(20), maps.list(&ListParams::default())).await;
+            assert!(matches!(answer, Ok(Err(_))), "{answer:?}");
+        });
+        (came.load(Ordering::Relaxed), began.elapsed())
+    }
+
+    #[test]
+    fn a_server_that_takes_a_question_and_is_silent_is_not_waited_for() {
+        let held = Mutex::new(Vec::new());
+        let (_, took) = list(move |stream| held.lock().expect("streams").push(stream));
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+
+    #[test]
+    fn an_overload_is_a_failure_at_once_and_nothing_is_asked_again_unseen() {
+        let (came, took) = list(|mut stream| {
+            let mut question = [0; 4096];
+            let _ = stream.read(&mut question);
+            let _ = stream.write_all(
+                b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            );
+        });
+        assert_eq!(came, 1);
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
 }

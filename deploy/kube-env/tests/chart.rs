@@ -90,6 +90,47 @@ fn kube_chart_refuses_values_that_cannot_work() -> Result<()> {
             ],
             &["autoscaling", "target"],
         ),
+        (
+            &[
+                "--set",
+                "mode=ingress,replicas=2,autoscaling.enabled=false,networks[0].mac=02:00:00:00:00:01",
+            ],
+            &["every replica", "IPAM"],
+        ),
+        (
+            &[
+                "--set-json",
+                r#"configuration.spec.addresses=[{"name": "a", "pods": {"selector": "app"}}]"#,
+            ],
+            &["rbac.podGroups"],
+        ),
+        (
+            &["--set-json", r#"rbac.podGroupNamespaces=["a"]"#],
+            &["nothing without rbac.podGroups"],
+        ),
+        (
+            &["--set", "podDisruptionBudget.maxUnavailable=0"],
+            &["maxUnavailable"],
+        ),
+        (
+            &["--set", "podDisruptionBudget.maxUnavailable=0%"],
+            &["maxUnavailable"],
+        ),
+        (
+            &["--set", "launch.drain=1m"],
+            &["launch.drain", "terminationGracePeriodSeconds"],
+        ),
+        (
+            &[
+                "--set",
+                "mode=ingress,autoscaling.enabled=true,autoscaling.minReplicas=9,autoscaling.maxReplicas=3",
+            ],
+            &["minReplicas 9", "maxReplicas 3"],
+        ),
+        (
+            &["--set-json", "networkPolicy.apiServerPorts=[]"],
+            &["apiServerPorts"],
+        ),
     ];
     chart::template(&parts, &root, &minimal, &[]).context("minimal as it is")?;
     for (set, words) in cases {

@@ -14,6 +14,8 @@ struct Remembered {
     groups: Mutex<BTreeMap<String, BTreeSet<Prefix>>>,
     calls: Mutex<Vec<String>>,
     broken: std::sync::atomic::AtomicBool,
+    /// How many members a group may have; 0: any number.
+    room: std::sync::atomic::AtomicUsize,
 }
 
 impl Remembered {
@@ -68,7 +70,13 @@ impl Remembered {
         self.calls.lock().expect("calls").push(call);
         let mut groups = self.groups.lock().expect("groups");
         let members = groups.get_mut(group).ok_or_else(|| format!("no group {group}"))?;
-        change(members);
+        let mut changed = members.clone();
+        change(&mut changed);
+        let room = self.room.load(std::sync::atomic::Ordering::Relaxed);
+        if room > 0 && changed.len() > room {
+            return Err("the table is full".to_owned());
+        }
+        *members = changed;
         Ok(())
     }
 }
@@ -506,6 +514,7 @@ fn pods_are_members_while_they_are_named_and_stay_while_nobody_knows() {
             .collect(),
         pods: addresses.len(),
         pending,
+        ..FoundPods::default()
     };
     let running = Running::start(Some(state.path()), &paying);
     assert_eq!(
@@ -513,9 +522,10 @@ fn pods_are_members_while_they_are_named_and_stay_while_nobody_knows() {
         [("pay".to_owned(), selection.clone())]
     );
     let set = |running: &Running, found: &FoundPods| {
-        running
+        let in_force = running
             .groups
             .set_pods("pay", &selection, found, &*running.tables);
+        assert!(in_force);
     };
     set(&running, &found(&["10.0.0.1", "2001:db8::1"], 1));
     assert_eq!(running.tables.shown("pay/pods"), "10.0.0.1 2001:db8::1");
@@ -542,17 +552,106 @@ fn pods_are_members_while_they_are_named_and_stay_while_nobody_knows() {
         running.groups.stale(),
         ["the pods of group pay are not known: no answer"]
     );
-    // What was asked for before a commit does not count after it.
-    let other = config("    - { name: pay, pods: { selector: app=other } }\n");
-    running.commit(&other);
-    set(&running, &found(&["10.0.0.3"], 0));
-    assert_eq!(running.tables.shown("pay/pods"), "10.0.0.2 2001:db8::1");
-    drop(running);
     // A restart without an API begins with them.
+    drop(running);
     let again = Running::start(Some(state.path()), &paying);
     assert_eq!(again.tables.shown("pay/pods"), "10.0.0.2 2001:db8::1");
     set(&again, &found(&[], 0));
     assert_eq!(again.tables.shown("pay/pods"), "");
+}
+
+fn selected(config: &Config) -> bulkhead_config::PodSelection {
+    config.groups[0].pods.as_deref().expect("pods").clone()
+}
+
+fn pods_at(addresses: &[&str]) -> bulkhead_kube::FoundPods {
+    bulkhead_kube::FoundPods {
+        addresses: addresses
+            .iter()
+            .map(|text| text.parse().expect("an address"))
+            .collect(),
+        pods: addresses.len(),
+        ..bulkhead_kube::FoundPods::default()
+    }
+}
+
+#[test]
+fn members_of_another_selection_are_held_for_the_answer_and_no_longer() {
+    let state = tempfile::tempdir().expect("a directory");
+    let web = config("    - { name: admins, pods: { selector: app=web } }\n");
+    let admin = config("    - { name: admins, pods: { selector: app=admin } }\n");
+    let running = Running::start(Some(state.path()), &web);
+    let set = |config: &Config, addresses: &[&str]| {
+        let (selection, found) = (selected(config), pods_at(addresses));
+        running
+            .groups
+            .set_pods("admins", &selection, &found, &*running.tables)
+    };
+    assert!(set(&web, &["10.0.0.1", "10.0.0.2"]));
+    running.commit(&admin);
+    // What was asked for before a commit does not count after it.
+    assert!(!set(&web, &["10.0.0.3"]));
+    assert_eq!(running.tables.shown("admins/pods"), "10.0.0.1 10.0.0.2");
+    assert!(set(&admin, &["10.0.0.2"]));
+    assert_eq!(running.tables.shown("admins/pods"), "10.0.0.2");
+    // Nobody answers: they go, and everybody can see why.
+    running.commit(&web);
+    assert_eq!(running.tables.shown("admins/pods"), "10.0.0.2");
+    running.tables.wait("admins/pods", "");
+    let wrong = running.groups.stale();
+    assert_eq!(
+        wrong,
+        ["the pods of group admins are not known: nobody has said yet which pods there are"]
+    );
+    assert!(set(&web, &["10.0.0.1"]));
+    assert!(running.groups.stale().is_empty());
+    // One that is refused on its way changes nothing, however long that is ago.
+    let mut ruleset = crate::translate::ruleset(&admin);
+    running.groups.fill(&admin, &mut ruleset);
+    running.groups.follow(&web, &*running.tables);
+    assert_eq!(running.groups.lock().pods["admins"].expiry(), None);
+    assert_eq!(running.tables.shown("admins/pods"), "10.0.0.1");
+    drop(running);
+    // A start with another selection takes nothing of the one that was kept.
+    let other = Running::start(Some(state.path()), &admin);
+    assert_eq!(other.tables.shown("admins/pods"), "");
+    drop(other);
+    // A group that comes back in a running firewall has what was kept while the answer is waited for; then that is forgotten.
+    let without = config("    - { name: admins, members: [] }\n");
+    let running = Running::start(Some(state.path()), &without);
+    running.commit(&web);
+    assert_eq!(running.tables.shown("admins/pods"), "10.0.0.1");
+    running.tables.wait("admins/pods", "");
+    drop(running);
+    let again = Running::start(Some(state.path()), &web);
+    assert_eq!(again.tables.shown("admins/pods"), "");
+}
+
+#[test]
+fn pods_that_leave_are_out_though_those_that_come_find_no_room() {
+    let config = config("    - { name: pay, pods: { selector: app=pay } }\n");
+    let running = Running::start(None, &config);
+    let set = |addresses: &[&str]| {
+        let (selection, found) = (selected(&config), pods_at(addresses));
+        running
+            .groups
+            .set_pods("pay", &selection, &found, &*running.tables)
+    };
+    assert!(set(&["10.0.0.1", "10.0.0.2"]));
+    running.tables.room.store(2, Ordering::Relaxed);
+    assert!(!set(&["10.0.0.2", "10.0.0.3", "10.0.0.4"]));
+    assert_eq!(running.tables.shown("pay/pods"), "10.0.0.2");
+    assert_eq!(
+        running.groups.stale(),
+        ["the pods of group pay are not in force: the table is full"]
+    );
+    assert!(!running.source(&config, "pods").in_force);
+    // The next one that leaves is out as well, and what finds room is in.
+    assert!(!set(&["10.0.0.3", "10.0.0.4", "10.0.0.5"]));
+    assert_eq!(running.tables.shown("pay/pods"), "");
+    assert!(set(&["10.0.0.3", "10.0.0.4"]));
+    assert_eq!(running.tables.shown("pay/pods"), "10.0.0.3 10.0.0.4");
+    assert!(running.groups.stale().is_empty());
 }
 
 #[test]

@@ -76,6 +76,9 @@ pub(super) struct Kept {
     store: Store,
     /// When the revision in force gives way unless it is confirmed.
     deadline: Option<Instant>,
+    /// The digest of an API object's document that was in force already when the object came to say the same: no revision has
+    /// it as taken.
+    object: Option<String>,
     closing: bool,
 }
 
@@ -88,6 +91,7 @@ impl Commits {
             kept: Mutex::new(Kept {
                 deadline: left.map(|left| Instant::now() + Duration::from_millis(left)),
                 store,
+                object: None,
                 closing: false,
             }),
             changed: Condvar::new(),
@@ -125,6 +129,11 @@ pub struct Proposal {
     pub repeats: Option<u64>,
     /// Who asks, and how.
     pub asked: Asked,
+}
+
+/// Whether it is an object of the Kubernetes API.
+const fn is_object(source: Source) -> bool {
+    matches!(source, Source::ConfigMap | Source::Firewall)
 }
 
 impl LiveFirewall {
@@ -214,6 +223,9 @@ impl LiveFirewall {
             if current.sha256 == digest && current.awaited().is_none() {
                 committed.revision = current.number;
                 committed.milliseconds = milliseconds(began);
+                if is_object(proposal.source) {
+                    kept.object = Some(digest);
+                }
                 return Ok(committed);
             }
         }
@@ -225,7 +237,7 @@ impl LiveFirewall {
             source: proposal.source,
             file: proposal.file,
             repeats: proposal.repeats,
-            taken: self.taken(current, &digest, proposal.source),
+            taken: self.taken(current, kept.object.as_ref(), &digest, proposal.source),
             confirm_within_ms: asked.confirm_seconds.map(|seconds| seconds.saturating_mul(1_000)),
         };
         let prepared = kept.store.prepare(draft, &proposal.document)?;
@@ -260,6 +272,8 @@ impl LiveFirewall {
         self.groups.follow(&next, self);
         *config = next;
         drop(config);
+        // From here on the revision has it.
+        kept.object = None;
         let awaited = revision.awaited();
         committed.revision = revision.number;
         committed.changed = true;
@@ -274,9 +288,18 @@ impl LiveFirewall {
     /// The digest of the daemon's own file, if what it says now is in force now, was until now, or was taken before; else
     /// that of what was taken last. So a restart takes the file if, and only if, somebody changed it and nobody has
     /// committed it since. An object of the Kubernetes API is taken by its very commit.
-    fn taken(&self, current: Option<&Revision>, next: &str, source: Source) -> Option<String> {
-        if matches!(source, Source::ConfigMap | Source::Firewall) {
+    fn taken(
+        &self,
+        current: Option<&Revision>,
+        object: Option<&String>,
+        next: &str,
+        source: Source,
+    ) -> Option<String> {
+        if is_object(source) {
             return Some(next.to_owned());
+        }
+        if let Some(object) = object {
+            return Some(object.clone());
         }
         let before = current.and_then(|current| current.taken.clone());
         let now = self

@@ -80,7 +80,7 @@ families! {
     SCREEN_ALARMED = Counter "screen_alarmed_packets" ["zone", "screen"] "Packets that raised a screen's alarm, or were answered in their destination's place";
     GROUP_PREFIXES = Gauge "group_prefixes" ["group"] "Prefixes of an address group, of its own and from its sources";
     SOURCE_AGE = Gauge "group_source_age_seconds" ["group", "source"] "Since when the list of a source is known to be what it is";
-    SOURCE_FAILING = Gauge "group_source_failing" ["group", "source"] "Whether the last look at a source failed: 1 or 0";
+    SOURCE_FAILING = Gauge "group_source_failing" ["group", "source"] "Whether the last look at a source failed, or its members are not in force: 1 or 0";
     INTERFACE_INFO = Info "interface" ["interface", "zone", "hook"] "Data interfaces";
     INTERFACE_UP = Gauge "interface_up" ["interface"] "Whether it is up and carries: 1 or 0";
     INTERFACE_ATTACHED = Gauge "interface_attached" ["interface"] "Whether the programs are attached: 1 or 0";

@@ -142,7 +142,8 @@ fn groups(page: &mut Page, firewall: &LiveFirewall) -> Answered<()> {
             if let Some(age) = source.age_seconds {
                 page.add(SOURCE_AGE, labels, age);
             }
-            page.add(SOURCE_FAILING, labels, source.last_error.is_some());
+            let failing = source.last_error.is_some() || !source.in_force;
+            page.add(SOURCE_FAILING, labels, failing);
         }
     }
     Ok(())

@@ -224,3 +224,46 @@ fn a_deadline_over_and_nothing_sound_to_return_to_is_no_reason_to_be_without_a_f
     machine.commit("tried", Some(1_000));
     assert_eq!(machine.start_at(NOW + 2_000), chosen("tried", None));
 }
+
+#[test]
+fn a_revision_that_this_start_refuses_gives_way_to_what_the_api_has() {
+    let mut machine = Machine::new(&document("kept"));
+    machine.start_at(NOW);
+    let one_more = Terms {
+        ports: Some(1),
+        ..Terms::default()
+    };
+    assert!(!needs_a_document(&machine.store, &Terms::default()));
+    assert!(needs_a_document(&machine.store, &one_more));
+    choose(None, None, &machine.store, &one_more, "root", NOW).expect_err("the revision has no port");
+    let text = "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: fresh }\nspec:\n  \
+                zones: [{ name: a }]\n  interfaces: [{ name: net1, zone: a }]\n";
+    let first = First {
+        configuration: Configuration::of("configmap", text.as_bytes(), &one_more).expect("a sound document"),
+        source: Source::ConfigMap,
+    };
+    let beginning = choose(None, Some(first), &machine.store, &one_more, "root", NOW).expect("a document");
+    assert_eq!(beginning.configuration.parsed.config.name, "fresh");
+    assert_eq!(beginning.draft.map(|draft| draft.source), Some(Source::ConfigMap));
+    // An interface that is only missing is waited for, where that is asked for.
+    let draft = Draft {
+        time_ms: NOW,
+        author: "anna".into(),
+        user: "root".into(),
+        comment: String::new(),
+        source: Source::ConfigMap,
+        file: "configmap".into(),
+        repeats: None,
+        taken: None,
+        confirm_within_ms: None,
+    };
+    let prepared = machine.store.prepare(draft, text.as_bytes()).expect("memory");
+    machine.store.publish(prepared).expect("memory");
+    let waiting = Terms {
+        wait: true,
+        ..Terms::default()
+    };
+    assert!(unusable(&machine.store, &waiting).is_some_and(|error| is_missing(&error)));
+    assert!(!needs_a_document(&machine.store, &waiting));
+    assert!(needs_a_document(&machine.store, &Terms::default()));
+}

@@ -45,6 +45,12 @@ impl Owner<'_> {
         answer
             .and_then(|answer| answer.expect(201))
             .expect("a new object");
+        if object["kind"] == "Pod" {
+            // No kubelet is here to do it.
+            let name = object["metadata"]["name"].as_str().expect("a name");
+            let ran = self.namespace.run(|| self.client.run_pod("default", name));
+            ran.expect("a pod that runs");
+        }
     }
 
     #[track_caller]

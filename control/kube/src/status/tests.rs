@@ -75,6 +75,42 @@ fn a_refused_document_leaves_the_firewall_ready_and_degraded() {
 }
 
 #[test]
+fn what_is_in_force_is_applied_whatever_was_refused_before() {
+    let refusal = Refusal {
+        reason: Reason::Superseded,
+        message: "revision 8 came after it".to_owned(),
+    };
+    let force = in_force("h");
+    let known = Known {
+        refusal: Some(&refusal),
+        ..known("a", &force, "h")
+    };
+    let entry = Instance::new(&known, None, at(0));
+    assert_eq!(
+        told(&entry)[1..],
+        [
+            ("Applied", "True", "Committed"),
+            ("Degraded", "False", "AsConfigured")
+        ],
+        "somebody has rolled back to it"
+    );
+}
+
+#[test]
+fn a_firewall_that_is_not_up_yet_is_starting_and_not_superseded() {
+    let nothing = InForce::default();
+    let known = Known {
+        in_force: None,
+        ..known("a", &nothing, "h")
+    };
+    let entry = Instance::new(&known, None, at(0));
+    assert_eq!(
+        told(&entry)[..2],
+        [("Ready", "False", "Starting"), ("Applied", "False", "Starting")]
+    );
+}
+
+#[test]
 fn another_commit_supersedes_and_an_interface_that_is_gone_is_not_ready() {
     let mut force = in_force("other");
     let entry = Instance::new(&known("a", &force, "h"), None, at(0));

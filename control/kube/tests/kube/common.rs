@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bulkhead_config::PodSelection;
 use bulkhead_kube::mnp::Isolation;
-use bulkhead_kube::rbac::PERMISSIONS;
+use bulkhead_kube::rbac::{PERMISSIONS, Permission};
 use bulkhead_kube::{
     Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, ObjectMembers, Place, Reason, Refusal,
     Settings, crd,
@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The user that has the permissions of a firewall and no other.
 pub const USER: &str = "firewall";
+
+/// What is asked for in the namespace of the object that has the configuration.
+const NAMESPACED: [&str; 4] = ["configmaps", "firewalls", "firewalls/status", "events"];
 
 /// Judges documents as the daemon does and remembers what it took.
 #[derive(Debug, Default)]
@@ -43,6 +46,8 @@ struct Recorded {
     refuse: Option<NotIsolated>,
     snapshot: Option<Vec<u8>>,
     policies_unknown: Option<String>,
+    /// What is wrong with it.
+    impaired: Option<String>,
 }
 
 /// What was said of the pods of a group.
@@ -120,6 +125,12 @@ impl Recorder {
         recorded.policies_unknown.clone()
     }
 
+    /// Something is wrong with it from here on, or nothing.
+    pub fn impair(&self, problem: Option<&str>) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.impaired = problem.map(str::to_owned);
+    }
+
     /// How many documents were refused.
     pub fn refusals(&self) -> usize {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).refusals
@@ -162,7 +173,7 @@ impl Agent for Recorder {
             generation: recorded.commits.len() as u32 + 10,
             hash: last.hash.clone(),
             by: "test".to_owned(),
-            problems: Vec::new(),
+            problems: recorded.impaired.iter().cloned().collect(),
         })
     }
 
@@ -174,12 +185,13 @@ impl Agent for Recorder {
             .clone()
     }
 
-    fn set_pods(&self, group: &str, _selection: &PodSelection, found: &FoundPods) {
+    fn set_pods(&self, group: &str, _selection: &PodSelection, found: &FoundPods) -> bool {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = recorded.found.entry(group.to_owned()).or_default();
-        (entry.pods, entry.unknown) = (found.clone(), None);
+        (entry.pods, entry.unknown) = (found.clone(), found.unknown.clone());
         entry.times += 1;
         entry.history.push(found.clone());
+        true
     }
 
     fn pods_unknown(&self, group: &str, _selection: &PodSelection, error: &str) {
@@ -269,36 +281,42 @@ pub fn server() -> Result<Server> {
         ..Options::default()
     })?;
     let admin = env.client("admin")?;
-    let rules: Vec<Value> = PERMISSIONS
+    // As the chart has it: what the one object is about in its namespace alone, the rest in all.
+    let (own, all): (Vec<&Permission>, Vec<&Permission>) = PERMISSIONS
         .iter()
-        .map(|permission| {
-            let mut rule = json!({
-                "apiGroups": [permission.group],
-                "resources": [permission.resource],
-                "verbs": permission.verbs,
-            });
-            if permission.one_object {
-                rule["resourceNames"] = json!(["edge"]);
-            }
-            rule
-        })
-        .collect();
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-        "metadata": { "name": "firewall" }, "rules": rules,
-    });
-    admin
-        .post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role)?
-        .expect(201)?;
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": { "name": "firewall" },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "firewall" },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
-    });
-    admin
-        .post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)?
-        .expect(201)?;
+        .partition(|permission| NAMESPACED.contains(&permission.resource));
+    for (kind, collection, permissions) in [
+        ("Role", "namespaces/default/role", own),
+        ("ClusterRole", "clusterrole", all),
+    ] {
+        let rules: Vec<Value> = permissions
+            .into_iter()
+            .map(|permission| {
+                let mut rule = json!({
+                    "apiGroups": [permission.group],
+                    "resources": [permission.resource],
+                    "verbs": permission.verbs,
+                });
+                if permission.one_object {
+                    rule["resourceNames"] = json!(["edge"]);
+                }
+                rule
+            })
+            .collect();
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
+            "metadata": { "name": "firewall" }, "rules": rules,
+        });
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/{collection}");
+        admin.post(&format!("{path}s"), &role)?.expect(201)?;
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{kind}Binding"),
+            "metadata": { "name": "firewall" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "firewall" },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
+        });
+        admin.post(&format!("{path}bindings"), &binding)?.expect(201)?;
+    }
     Ok(Server(env))
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{USER, define, document, eventually, follow, server, spec};
+use crate::relay::Relay;
 use anyhow::{Context as _, Result};
 use bulkhead_kube::{ANNOTATION, Place};
 use bulkhead_kube_env::Client;
@@ -235,5 +236,70 @@ fn kube_the_api_server_goes_and_comes_back() -> Result<()> {
         Ok(last.filter(|(last, _)| last.text == document("three").into_bytes()))
     })?;
     assert!(kept.stop() && late.stop(), "the threads ended well");
+    Ok(())
+}
+
+/// What somebody has applied from a backup, or has thought up: no name is too odd to be read, and none stays for ever.
+#[test]
+fn kube_entries_of_the_dead_go_whosever_they_are() -> Result<()> {
+    let env = server()?;
+    let admin = env.client("admin")?;
+    define(&admin)?;
+    let firewall = json!({
+        "apiVersion": "bulkhead.dev/v1alpha1", "kind": "Firewall", "metadata": { "name": "edge" }, "spec": spec("one"),
+    });
+    admin.post(FIREWALLS, &firewall)?.expect(201)?;
+    let odd = format!("a{}", "ä".repeat(60));
+    let dead = json!({ "status": { "instances": [{ "name": odd }, { "name": "gone", "renewed": "2026-01-01T00:00:00Z" }] } });
+    admin.merge(&format!("{FIREWALL}/status"), &dead)?.expect(200)?;
+    let place = Place::firewall("default/edge").map_err(anyhow::Error::msg)?;
+    let (kubernetes, recorder) = follow(env.kubeconfig_file(USER)?, place, "fw-0")?;
+    recorder.wait(1)?;
+    let names = eventually("nobody is left but the living", || {
+        let status = admin.get(FIREWALL)?.expect(200)?["status"].clone();
+        let names: Vec<String> = status["instances"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry["name"].as_str().map(str::to_owned))
+            .collect();
+        Ok((names.len() == 1).then_some(names))
+    })?;
+    assert_eq!(names, ["fw-0"]);
+    assert!(kubernetes.stop(), "the thread ended well");
+    Ok(())
+}
+
+/// Cut off and let in again while nothing changes: the status is written again, though no object says that the API is back.
+#[test]
+fn kube_a_status_is_written_again_after_a_cut_in_which_nothing_changed() -> Result<()> {
+    let env = server()?;
+    let admin = env.client("admin")?;
+    admin.post(MAPS, &config_map(&document("one")))?.expect(201)?;
+    let relay = Relay::start(&env.url())?;
+    let config = env.directory().join("kubeconfig-relayed");
+    std::fs::write(
+        &config,
+        env.kubeconfig(&env.token(USER)?)
+            .replace(&env.url(), &relay.url()),
+    )?;
+    let place = Place::config_map("default/edge").map_err(anyhow::Error::msg)?;
+    let (kubernetes, recorder) = follow(config, place, "fw-0")?;
+    recorder.wait(1)?;
+    eventually("the status says that it is in force", || {
+        Ok(annotation(&admin, "fw-0")?.filter(|status| is(status, "Applied", "True", "Committed")))
+    })?;
+    relay.close();
+    // Long enough for a failure to be noticed.
+    std::thread::sleep(Duration::from_secs(2));
+    // The firewall itself has something to say: that counts only if it can say it.
+    recorder.impair(Some("interface net1 has no program"));
+    kubernetes.changed();
+    std::thread::sleep(Duration::from_secs(1));
+    relay.open();
+    eventually("the status tells of it", || {
+        Ok(annotation(&admin, "fw-0")?.filter(|status| is(status, "Ready", "False", "Impaired")))
+    })?;
+    assert!(kubernetes.stop(), "the thread ended well");
     Ok(())
 }

@@ -50,7 +50,8 @@ pub fn create(admin: &Client, namespace: &str, name: &str, app: &str, status: Op
     admin
         .post(&format!("/api/v1/namespaces/{namespace}/pods"), &pod)?
         .expect(201)?;
-    Ok(())
+    // Before that nothing of what its author has written counts.
+    admin.run_pod(namespace, name)
 }
 
 /// A namespace with one label.

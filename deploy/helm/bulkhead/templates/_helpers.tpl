@@ -105,6 +105,33 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail (printf "configuration.spec.interfaces: %s is no interface of `networks` (%s)" .name (join ", " $names)) -}}
 {{- end -}}
 {{- end -}}
+{{- if or (include "bulkhead.autoscaled" .) (gt (int (include "bulkhead.replicas" .)) 1) -}}
+{{- range .Values.networks -}}
+{{- if or .ips .mac -}}
+{{- fail (printf "networks: %s has `ips` or `mac`, and every replica would have the same; leave them to the IPAM plug-in of the network" .interface) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $usesPods := false -}}
+{{- range (.Values.configuration.spec).addresses -}}
+{{- if .pods }}{{ $usesPods = true }}{{ end -}}
+{{- end -}}
+{{- if and $usesPods .Values.rbac.create (not .Values.rbac.podGroups) -}}
+{{- fail "configuration.spec.addresses: a group has `pods`, and nobody may ask for them; set rbac.podGroups" -}}
+{{- end -}}
+{{- if and .Values.rbac.podGroupNamespaces (not .Values.rbac.podGroups) -}}
+{{- fail "rbac.podGroupNamespaces does nothing without rbac.podGroups" -}}
+{{- end -}}
+{{- $drain := .Values.launch.drain -}}
+{{- $seconds := 0 -}}
+{{- if regexMatch "^[0-9]+m$" $drain }}{{ $seconds = mul 60 (int (trimSuffix "m" $drain)) }}{{ end -}}
+{{- if regexMatch "^[0-9]+s$" $drain }}{{ $seconds = int (trimSuffix "s" $drain) }}{{ end -}}
+{{- if and (gt (int $seconds) 0) (ge (int $seconds) (int .Values.terminationGracePeriodSeconds)) -}}
+{{- fail (printf "launch.drain: after %s nothing is left of terminationGracePeriodSeconds: %d, and the pod is killed" $drain (int .Values.terminationGracePeriodSeconds)) -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- fail (printf "autoscaling: minReplicas %d is more than maxReplicas %d" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- end -}}
 {{- if and .Values.state.persistence.enabled (eq .Values.mode "ingress") -}}
 {{- fail "state.persistence: replicas cannot share revisions; leave it off in the mode `ingress`" -}}
 {{- end -}}

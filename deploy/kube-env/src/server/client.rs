@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::{
     Agent, Body,
     http::{Request, Response},
@@ -121,6 +121,21 @@ impl Client {
         let separator = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{separator}fieldManager={manager}");
         self.request("PATCH", &path, Some(("application/apply-patch+yaml", body)))
+    }
+
+    /// Does for a pod what a scheduler and a kubelet do: it is on a node, runs, and has an address.
+    pub fn run_pod(&self, namespace: &str, name: &str) -> Result<()> {
+        let pod = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": { "name": name },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": "node-1" },
+        });
+        self.post(&format!("{pod}/binding"), &binding)?.expect(201)?;
+        let address = "10.244.0.9";
+        let status = json!({ "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] });
+        self.merge(&format!("{pod}/status"), &json!({ "status": status }))?
+            .expect(200)?;
+        Ok(())
     }
 
     /// Deletes.
