@@ -33,8 +33,6 @@ const GATHER: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_secs(10);
 /// How often the disk is written at most.
 const KEEP: Duration = Duration::from_secs(1);
-/// A watch that has failed and is silent for so long goes on: it would have failed again.
-const SILENT: Duration = Duration::from_secs(45);
 /// Nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -72,7 +70,8 @@ pub async fn follow_network_policies(
         policies: Listed::default(),
         pods: Listed::default(),
         namespaces: Listed::default(),
-        failed: [None; 3],
+        failed: [false; 3],
+        lost: false,
         due: None,
         wanted: None,
         handed: false,
@@ -152,8 +151,10 @@ struct Follower {
     policies: Listed<(String, String), Known>,
     pods: Listed<(String, String), Pod>,
     namespaces: Listed<String, Labels>,
-    /// When each watch has failed last; `None`: it goes on.
-    failed: [Option<Instant>; 3],
+    /// Which watches have failed and have no new list yet.
+    failed: [bool; 3],
+    /// It was said that nobody knows.
+    lost: bool,
     /// When what has changed is compiled.
     due: Option<Instant>,
     /// What is to be in force; `None`: nobody knows yet.
@@ -172,30 +173,32 @@ struct Follower {
 impl Follower {
     /// When something is due without anything happening.
     fn next(&self) -> Instant {
-        let failed = self.failed.iter().flatten().map(|when| *when + SILENT);
         let all = self.due.into_iter().chain(self.retry).chain(self.keep);
         let idle = Instant::now() + IDLE;
-        all.chain(failed).min().unwrap_or(idle)
+        all.min().unwrap_or(idle)
     }
 
     /// Takes in that a watch goes on, with an event, or does not.
     fn heard<T>(&mut self, watch: Watch, event: Result<Event<T>, watcher::Error>) -> Option<Event<T>> {
         match event {
             Ok(event) => {
-                self.failed[watch as usize] = None;
+                // What failed begins with a new list; that it is asked for proves nothing.
+                if matches!(event, Event::InitDone) {
+                    self.failed[watch as usize] = false;
+                }
                 self.due.get_or_insert_with(|| Instant::now() + GATHER);
                 Some(event)
             }
             Err(error) => {
                 let error = explained(watch, &error);
-                match self.failed.iter().all(Option::is_none) {
-                    true => tracing::warn!(
+                match std::mem::replace(&mut self.lost, true) {
+                    false => tracing::warn!(
                         error,
                         "the network policies are not known, the last ones stay in force"
                     ),
-                    false => tracing::debug!(error, "the network policies are not known still"),
+                    true => tracing::debug!(error, "the network policies are not known still"),
                 }
-                self.failed[watch as usize] = Some(Instant::now());
+                self.failed[watch as usize] = true;
                 self.agent.policies_unknown(Some(&error));
                 None
             }
@@ -205,10 +208,6 @@ impl Follower {
     fn turn(&mut self) {
         let now = Instant::now();
         let is_due = |when: Option<Instant>| when.is_some_and(|when| when <= now);
-        let before = self.failed;
-        for failed in &mut self.failed {
-            *failed = failed.filter(|when| *when + SILENT > now);
-        }
         if is_due(self.due) {
             self.due = None;
             let whole = self.policies.is_whole() && self.pods.is_whole() && self.namespaces.is_whole();
@@ -217,9 +216,9 @@ impl Follower {
                 self.tell();
             }
         }
-        if self.failed.iter().all(Option::is_none) && self.wanted.is_some() {
+        if !self.failed.contains(&true) && self.wanted.is_some() {
             self.agent.policies_unknown(None);
-            if before.iter().any(Option::is_some) {
+            if std::mem::take(&mut self.lost) {
                 tracing::info!("the network policies are known again");
             }
         }
