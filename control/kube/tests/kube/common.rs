@@ -43,6 +43,7 @@ struct Recorded {
     refuse: Option<NotIsolated>,
     snapshot: Option<Vec<u8>>,
     policies_unknown: Option<String>,
+    policies_refused: Option<String>,
 }
 
 /// What was said of the pods of a group.
@@ -118,6 +119,12 @@ impl Recorder {
     pub fn policies_unknown(&self) -> Option<String> {
         let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.policies_unknown.clone()
+    }
+
+    /// Why what the API asks for is not in force.
+    pub fn policies_refused(&self) -> Option<String> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.policies_refused.clone()
     }
 
     /// How many documents were refused.
@@ -198,9 +205,19 @@ impl Agent for Recorder {
         }
     }
 
-    fn keep_snapshot(&self, snapshot: &[u8]) {
+    fn policies_refused(&self, error: Option<&str>) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.policies_refused = error.map(str::to_owned);
+    }
+
+    fn keep_snapshot(&self, snapshot: &[u8]) -> Result<(), String> {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.snapshot = Some(snapshot.to_vec());
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Self::snapshot(self)
     }
 
     fn policies_unknown(&self, error: Option<&str>) {
