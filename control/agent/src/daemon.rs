@@ -316,6 +316,12 @@ fn start_with(
     log::warnings(&beginning.configuration);
     let document = beginning.configuration.source;
     let config = beginning.configuration.parsed.config;
+    anyhow::ensure!(
+        config.wires.is_empty() || !launch.network_policies,
+        "{} has wires, which --network-policies cannot guard: what a team permits to a block of addresses would cross them by \
+         multicast, past the isolation of others; start without --network-policies, or route",
+        config.name
+    );
     let options = Options {
         sizes: translate::sizes(&config),
         pins: pins::directory(launch.pins.as_ref(), &config.name)?,
