@@ -559,15 +559,16 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_a_problem_until_it_is() {
         let roof = tempfile::tempdir().expect("a directory");
-        let file = roof.path().join("gone");
+        let file = roof.path().join("state");
         let isolations = Isolations::load(Some(&file), &config());
+        fs::write(&file, b"").expect("a file");
         isolations.keep(b"{}").expect_err("no directory");
         let problems = isolations.problems();
         assert!(
             problems.len() == 1 && problems[0].contains("would not survive a restart"),
             "{problems:?}"
         );
-        fs::create_dir(&file).expect("a directory");
+        fs::remove_file(&file).expect("it is there");
         isolations.keep(b"{}").expect("it is kept");
         assert_eq!(isolations.problems(), Vec::<String>::new());
         isolations.refused(Some("no room"));
@@ -585,10 +586,10 @@ mod tests {
             addresses,
             ..config().size
         };
-        keeps_to_its_share(&isolation, &room(2 * own, 4)).expect("its share");
-        let error = keeps_to_its_share(&isolation, &room(2 * own - 1, 4)).expect_err("more");
+        keeps_to_its_share(&isolation, &room(2 * own, 6)).expect("its share");
+        let error = keeps_to_its_share(&isolation, &room(2 * own - 1, 6)).expect_err("more");
         assert!(error.contains("raise spec.size.policies"), "{error}");
-        let error = keeps_to_its_share(&isolation, &room(2 * own, 3)).expect_err("more");
+        let error = keeps_to_its_share(&isolation, &room(2 * own, 5)).expect_err("more");
         assert!(error.contains("raise spec.size.addresses"), "{error}");
     }
 
