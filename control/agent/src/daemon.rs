@@ -19,7 +19,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use bulkhead_config::Config;
 use bulkhead_dataplane::{
-    engine::{Engine, NeighbourTimes, Options},
+    engine::{Engine, EngineError, NeighbourTimes, Options, Starting},
     heap,
     pulse::Pulse,
 };
@@ -322,6 +322,12 @@ fn start_with(
     log::warnings(&beginning.configuration);
     let document = beginning.configuration.source;
     let config = beginning.configuration.parsed.config;
+    anyhow::ensure!(
+        config.wires.is_empty() || !launch.network_policies,
+        "{} has wires, which --network-policies cannot guard: what a team permits to a block of addresses would cross them by \
+         multicast, past the isolation of others; start without --network-policies, or route",
+        config.name
+    );
     let options = Options {
         sizes: translate::sizes(&config),
         pins: pins::directory(launch.pins.as_ref(), &config.name)?,
@@ -336,16 +342,27 @@ fn start_with(
         true => Isolations::load(state, &config),
         false => Isolations::none(state),
     };
-    let mut ruleset = translate::ruleset(&config);
-    groups.fill(&config, &mut ruleset);
-    translate::isolation::around(&mut ruleset, &isolations.in_force());
-    let starting = Engine::begin(ruleset, &options).context(CANNOT_START)?;
+    let begin = || {
+        let mut ruleset = translate::ruleset(&config);
+        groups.fill(&config, &mut ruleset);
+        translate::isolation::around(&mut ruleset, &isolations.in_force());
+        Engine::begin(ruleset, &options)
+    };
+    let starting = match begin() {
+        Err(error) if gives_up(&isolations, &error) => begin(),
+        begun => begun,
+    };
+    let starting = starting.context(CANNOT_START)?;
     // The verifier is at work meanwhile.
     let prepared = match beginning.draft {
         Some(draft) => Some(store.prepare(draft, document.as_bytes())?),
         None => None,
     };
-    let engine = match starting.enforce() {
+    let enforced = match starting.enforce() {
+        Err(error) if gives_up(&isolations, &error) => begin().and_then(Starting::enforce),
+        enforced => enforced,
+    };
+    let engine = match enforced {
         Ok(engine) => engine,
         Err(error) => {
             if let Some(prepared) = prepared {
@@ -375,6 +392,24 @@ fn start_with(
         groups,
         isolations,
     })
+}
+
+/// Whether a start is tried again without the network policies of the last run: they may be what the data plane refuses, and
+/// only a daemon that runs learns of others.
+fn gives_up(isolations: &Isolations, error: &EngineError) -> bool {
+    let may_be = matches!(
+        error,
+        EngineError::TooMany { .. } | EngineError::Compile(_) | EngineError::Table(_)
+    );
+    let gives_up = may_be && isolations.give_up();
+    if gives_up {
+        tracing::error!(
+            %error,
+            "the data plane refuses the start with the last network policies; without them everything is denied until \
+             the API says which there are"
+        );
+    }
+    gives_up
 }
 
 /// Commits the file.

@@ -285,11 +285,22 @@ impl Agent for Link {
         firewall.isolate(isolation).map_err(NotIsolated::Failed)
     }
 
-    fn keep_snapshot(&self, snapshot: &[u8]) {
+    fn policies_refused(&self, error: Option<&str>) {
         let firewall = self.lock().firewall.upgrade();
         if let Some(firewall) = firewall {
-            firewall.isolations().keep(snapshot);
+            firewall.isolations().refused(error);
         }
+    }
+
+    fn keep_snapshot(&self, snapshot: &[u8]) -> Result<(), String> {
+        let firewall = self.lock().firewall.upgrade();
+        let firewall = firewall.ok_or("the firewall is not up")?;
+        firewall.isolations().keep(snapshot)
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        let firewall = self.lock().firewall.upgrade()?;
+        firewall.isolations().snapshot()
     }
 
     fn policies_unknown(&self, error: Option<&str>) {

@@ -91,15 +91,23 @@ impl LiveFirewall {
     /// # Errors
     /// If the data plane refuses it; the old one stays in force.
     fn enforce(&self, config: &Config) -> Result<u32, EngineError> {
-        self.enforce_around(config, &self.isolations.in_force())
+        self.enforce_around(config, &self.isolations.in_force(), None)
     }
 
-    /// The same with another isolation than that in force.
-    fn enforce_around(&self, config: &Config, isolation: &Isolation) -> Result<u32, EngineError> {
+    /// The same with another isolation than that in force; in at most so many eighths of the words of rule vectors.
+    fn enforce_around(
+        &self,
+        config: &Config,
+        isolation: &Isolation,
+        eighths: Option<usize>,
+    ) -> Result<u32, EngineError> {
         let mut ruleset = translate::ruleset(config);
         self.groups.fill(config, &mut ruleset);
         translate::isolation::around(&mut ruleset, isolation);
-        self.engine.commit(ruleset)
+        match eighths {
+            None => self.engine.commit(ruleset),
+            Some(eighths) => self.engine.commit_within(ruleset, eighths),
+        }
     }
 
     /// The configuration in force; holds off a commit as long as it is held.

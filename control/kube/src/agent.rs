@@ -130,8 +130,17 @@ pub trait Agent: Send + Sync + 'static {
     /// Why not.
     fn isolate(&self, isolation: &Isolation) -> Result<(), NotIsolated>;
 
-    /// Keeps what the policies were compiled from, for a start without the API ([`Snapshot`](crate::mnp::Snapshot)).
-    fn keep_snapshot(&self, snapshot: &[u8]);
+    /// What the API asks for is not in force, and why; what was accepted last is, with the pods there are. `None`: it is.
+    fn policies_refused(&self, error: Option<&str>);
+
+    /// Keeps what the isolation in force was compiled from, for a start without the API ([`Snapshot`](crate::mnp::Snapshot)).
+    ///
+    /// # Errors
+    /// If a start would not find it. It is tried again.
+    fn keep_snapshot(&self, snapshot: &[u8]) -> Result<(), String>;
+
+    /// What was kept last, if that was put in force at the start.
+    fn snapshot(&self) -> Option<Vec<u8>>;
 
     /// Nobody can say which policies, pods or namespaces there are; what was in force last still is. `None`: it is known
     /// again.

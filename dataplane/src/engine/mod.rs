@@ -239,6 +239,8 @@ struct Shared {
 
 /// Generations whose names are remembered.
 const HISTORY: usize = 8;
+/// A table, in eighths.
+const WHOLE: usize = 8;
 
 /// A lock whose holder panicked protects plain values that are complete between statements: use them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -286,7 +288,7 @@ impl Starting {
             repeater,
             mut announcer,
         } = self;
-        engine.shared.commit(ruleset)?;
+        engine.shared.commit(ruleset, WHOLE)?;
         lock(&engine.shared.object).complete()?;
         engine.shared.take_over()?;
         // Here and not by its thread: whoever is told that the start is over may ask, and must be heard.
@@ -450,7 +452,16 @@ impl Engine {
     /// # Errors
     /// The first thing that failed; the old generation stays in force.
     pub fn commit(&self, ruleset: Ruleset) -> Result<u32, EngineError> {
-        self.shared.commit(Arc::new(ruleset))
+        self.shared.commit(Arc::new(ruleset), WHOLE)
+    }
+
+    /// The same for a ruleset that must leave room beside it: its rule vectors fill at most so many eighths of their table, in
+    /// which two generations must fit at times.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn commit_within(&self, ruleset: Ruleset, eighths: usize) -> Result<u32, EngineError> {
+        self.shared.commit(Arc::new(ruleset), eighths)
     }
 
     /// The configuration in force.
@@ -577,7 +588,7 @@ impl Shared {
     }
 
     /// Stages, switches, and remembers.
-    fn commit(&self, ruleset: Arc<Ruleset>) -> Result<u32, EngineError> {
+    fn commit(&self, ruleset: Arc<Ruleset>, eighths: usize) -> Result<u32, EngineError> {
         if ruleset.wires.is_empty() == self.wired {
             return Err(EngineError::Question(
                 "routed and wire mode are different programs: restart to change `forwarding`".to_owned(),
@@ -598,7 +609,7 @@ impl Shared {
         let staged = self.fits(book, &done.moves).and_then(|()| {
             let classes = book.classes(&meaning);
             let compiled = compile_with(&ruleset, generation, &indices, &classes)?;
-            self.has_room(&compiled, live.compiled.vectors.len())?;
+            self.has_room(&compiled, live.compiled.vectors.len(), eighths)?;
             Ok((compiled, classes))
         });
         let (compiled, classes) = match staged {
@@ -663,8 +674,9 @@ impl Shared {
         Ok(generation)
     }
 
-    /// Whether the tables have room for a generation beside the live one, which has so many words of vectors.
-    fn has_room(&self, compiled: &CompiledRuleset, live: usize) -> Result<(), EngineError> {
+    /// Whether the tables have room for a generation beside the live one, which has so many words of vectors; and whether
+    /// it keeps to so many eighths of the words.
+    fn has_room(&self, compiled: &CompiledRuleset, live: usize, eighths: usize) -> Result<(), EngineError> {
         let (rules, words) = (self.sizes.rules as usize / 2, self.sizes.vectors() as usize);
         for (what, count, most) in [
             ("rules", compiled.rules.len(), rules),
@@ -672,6 +684,11 @@ impl Shared {
                 "words of rule vectors, of this and the next configuration,",
                 compiled.vectors.len() + live,
                 words,
+            ),
+            (
+                "words of rule vectors, which must leave room for other configurations,",
+                compiled.vectors.len(),
+                words * eighths / WHOLE,
             ),
             (
                 "sets of services with a timeout",

@@ -6,7 +6,9 @@
 //!
 //! Fails closed. An address that goes from one group to another is added there before it is removed here, and before a commit of
 //! which that is part: in between it is isolated for both. Before anybody knows which policies there are, after a start without
-//! the API and without a snapshot, everything is denied ([`unknown`]). What does not fit changes nothing.
+//! the API and without a snapshot, everything is denied ([`unknown`]); so it is if the data plane refuses what the
+//! snapshot comes to. What does not fit changes nothing. It has a share of the tables, so that a document of up to half
+//! their size always finds room, whatever the policies of others are.
 //! Lock order: the revisions, then the configuration, then the isolation.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,12 @@ const FILE: &str = "network-policies.json";
 /// The denial of everything, while nobody knows what is isolated. No policy of an object has such a name: those have two slashes.
 pub const UNKNOWN: &str = "mnp/unknown";
 
+/// Of the tables, what an isolation may fill: one in so many.
+const SHARE: u32 = 2;
+/// Of the words of rule vectors, what a generation with a new isolation may fill, in eighths: a configuration that comes
+/// next to it must find room for its own.
+const EIGHTHS: usize = 3;
+
 /// The isolation of a firewall, and where it outlives the daemon.
 #[derive(Debug)]
 pub struct Isolations {
@@ -52,6 +60,10 @@ struct State {
     settled: bool,
     /// What stands in the way of the one that should be in force.
     refused: Option<String>,
+    /// Why a start would not find it.
+    unkept: Option<String>,
+    /// The start had one of the disk.
+    began: bool,
     /// Why nobody can say which policies there are.
     unknown: Option<String>,
 }
@@ -110,7 +122,8 @@ impl Isolations {
                     .ok()
             }
         });
-        if kept.is_none() {
+        let began = kept.is_some();
+        if !began {
             tracing::warn!(
                 "no network policies are known yet: everything is denied until the API says which there are"
             );
@@ -121,6 +134,7 @@ impl Isolations {
                 isolation: Arc::new(kept.unwrap_or_else(unknown)),
                 // The data plane begins with it.
                 settled: true,
+                began,
                 ..State::default()
             }),
         }
@@ -134,6 +148,18 @@ impl Isolations {
     /// The isolation in force.
     pub fn in_force(&self) -> Arc<Isolation> {
         self.lock().isolation.clone()
+    }
+
+    /// In place of what was kept, which a start was refused for, the denial of everything. False: it was nothing of
+    /// the kind.
+    pub fn give_up(&self) -> bool {
+        let mut state = self.lock();
+        let kept = std::mem::take(&mut state.began);
+        if kept {
+            state.isolation = Arc::new(unknown());
+            state.unknown = Some("those of the last run were refused at the start".to_owned());
+        }
+        kept
     }
 
     /// Why everything is denied, if it is for want of knowledge.
@@ -159,7 +185,10 @@ impl Isolations {
         let refused = refused.map(|error| format!("the MultiNetworkPolicies cannot be enforced: {error}"));
         let unknown = state.unknown.as_ref();
         let unknown = unknown.map(|error| format!("the MultiNetworkPolicies are not known: {error}"));
-        refused.into_iter().chain(unknown).collect()
+        let unkept = state.unkept.as_ref();
+        let unkept =
+            unkept.map(|error| format!("the MultiNetworkPolicies would not survive a restart: {error}"));
+        refused.into_iter().chain(unknown).chain(unkept).collect()
     }
 
     /// Nobody can say which policies there are; `None`: it is known again.
@@ -167,19 +196,45 @@ impl Isolations {
         self.lock().unknown = error.map(str::to_owned);
     }
 
-    /// Keeps what it was compiled from. What is in force stays in force whatever the disk says.
-    pub fn keep(&self, snapshot: &[u8]) {
-        let file = self.followed.as_ref().and_then(|followed| followed.file.as_ref());
-        if let Some(file) = file
-            && let Err(error) = store::replace(file, |out| out.write_all(snapshot))
+    /// What should be in force is not, and why; `None`: it is.
+    pub fn refused(&self, error: Option<&str>) {
+        self.lock().refused = error.map(str::to_owned);
+    }
+
+    fn file(&self) -> Option<&Path> {
+        self.followed.as_ref()?.file.as_deref()
+    }
+
+    /// Keeps what the isolation in force was compiled from; that is in force whatever the disk says.
+    ///
+    /// # Errors
+    /// If it is not on the disk.
+    pub fn keep(&self, snapshot: &[u8]) -> Result<(), String> {
+        let Some(file) = self.file() else { return Ok(()) };
+        let kept = store::replace(file, |out| out.write_all(snapshot));
+        let kept = kept.map_err(|error| format!("{}: {error}", file.display()));
+        let mut state = self.lock();
+        if let Err(error) = &kept
+            && state.unkept.is_none()
         {
-            tracing::error!(file = %file.display(), %error, "network policies will not survive a restart");
+            tracing::error!(
+                error,
+                "network policies will not survive a restart; it is tried again"
+            );
         }
+        state.unkept = kept.as_ref().err().cloned();
+        kept
+    }
+
+    /// What the start has found on the disk and put in force.
+    pub fn snapshot(&self) -> Option<Vec<u8>> {
+        let file = self.file().filter(|_| self.lock().began)?;
+        fs::read(file).ok()
     }
 }
 
-/// Whether both have room together. An address that both name counts twice: what is accepted here is never refused later.
-pub(super) fn fits(config: &Config, isolation: &Isolation, size: &Size) -> Result<(), String> {
+/// What an isolation has of what tables are made for, in addition to that of a document.
+fn extent(isolation: &Isolation) -> Extent {
     let members = || {
         isolation
             .groups
@@ -187,10 +242,39 @@ pub(super) fn fits(config: &Config, isolation: &Isolation, size: &Size) -> Resul
             .flat_map(|group| group.members.iter().chain(&group.except))
     };
     let v4 = members().filter(|member| member.range().first.is_ipv4()).count();
+    Extent {
+        policies: isolation.denials.len() + isolation.permits.len(),
+        addresses_v4: v4,
+        addresses_v6: members().count() - v4,
+        inbound: 0,
+    }
+}
+
+/// Whether an isolation keeps to its share, so that documents have theirs.
+fn keeps_to_its_share(isolation: &Isolation, size: &Size) -> Result<(), String> {
+    let share = Size {
+        policies: size.policies / SHARE,
+        addresses: size.addresses / SHARE,
+        ..*size
+    };
+    match extent(isolation).excess(&share).first() {
+        None => Ok(()),
+        Some(excess) => Err(format!(
+            "{} {} of MultiNetworkPolicies are more than their share of the tables, which is {}; raise spec.size.{} and \
+             start the daemon again",
+            excess.number, excess.what, excess.room, excess.field
+        )),
+    }
+}
+
+/// Whether both have room together. An address that both name counts twice. A document of up to half of the size never
+/// fails for the isolation's sake.
+pub(super) fn fits(config: &Config, isolation: &Isolation, size: &Size) -> Result<(), String> {
+    let own = extent(isolation);
     let both = Extent {
-        policies: config.extent.policies + isolation.denials.len() + isolation.permits.len(),
-        addresses_v4: config.extent.addresses_v4 + v4,
-        addresses_v6: config.extent.addresses_v6 + members().count() - v4,
+        policies: config.extent.policies + own.policies,
+        addresses_v4: config.extent.addresses_v4 + own.addresses_v4,
+        addresses_v6: config.extent.addresses_v6 + own.addresses_v6,
         inbound: config.extent.inbound,
     };
     match both.excess(size).first() {
@@ -232,6 +316,17 @@ impl Steps {
         steps
     }
 
+    /// All members of the groups that both have.
+    fn all(before: &Isolation, next: &Isolation) -> Vec<(String, Vec<Prefix>)> {
+        let both: BTreeSet<&str> = translate::isolation::members(before)
+            .map(|(group, _)| group)
+            .collect();
+        translate::isolation::members(next)
+            .filter(|(group, _)| both.contains(group))
+            .map(|(group, members)| (group.to_owned(), members))
+            .collect()
+    }
+
     fn count(steps: &[(String, Vec<Prefix>)]) -> usize {
         steps.iter().map(|(_, members)| members.len()).sum()
     }
@@ -258,8 +353,6 @@ impl LiveFirewall {
             false => self.follow_isolation(&before, next, settled, began),
         };
         drop(kept);
-        let mut state = self.isolations.lock();
-        state.refused = outcome.as_ref().err().cloned();
         outcome
     }
 
@@ -270,11 +363,17 @@ impl LiveFirewall {
         settled: bool,
         began: Instant,
     ) -> Result<(), String> {
+        keeps_to_its_share(next, self.tables.size())?;
         fits(&self.config(), next, self.tables.size())?;
         let steps = Steps::between(before, next);
         // Whatever fails from here on, nobody knows which members the data plane has.
         self.isolations.lock().settled = false;
-        self.change(&steps.add, |group, members| {
+        let add = match settled {
+            true => steps.add.clone(),
+            // Nobody knows it now: before anything is removed, everything is added.
+            false => Steps::all(before, next),
+        };
+        self.change(&add, |group, members| {
             self.engine.update_members(group, members, &[])
         })?;
         let same_policies = before.differs_in_members_only(next);
@@ -318,7 +417,7 @@ impl LiveFirewall {
     fn commit_isolation(&self, next: &Isolation) -> Result<(), String> {
         // Whoever reads names and hits reads those of one generation.
         let config = self.config.write().unwrap_or_else(PoisonError::into_inner);
-        let committed = self.enforce_around(&config, next);
+        let committed = self.enforce_around(&config, next, Some(EIGHTHS));
         if committed.is_ok() {
             self.isolations.lock().isolation = Arc::new(next.clone());
         }
@@ -397,15 +496,27 @@ mod tests {
         assert_eq!(first.problems().len(), 1);
 
         let pods = [("web", "10.0.0.1"), ("db", "10.0.0.2")];
-        first.keep(&snapshot(&pods));
+        first.keep(&snapshot(&pods)).expect("it is kept");
+        assert_eq!(first.snapshot(), None, "it did not begin with it");
         let next = Isolations::load(state, &config());
         assert_eq!(*next.in_force(), isolation(&pods));
         assert_eq!((next.waits(), next.problems()), (None, Vec::new()));
+        assert_eq!(next.snapshot(), Some(snapshot(&pods)));
+        // What the data plane refuses at a start is no reason to end: everything is denied, and it says why.
+        assert!(next.give_up());
+        assert_eq!(*next.in_force(), unknown());
+        assert!(
+            next.waits()
+                .is_some_and(|why| why.contains("refused at the start"))
+        );
+        assert_eq!(next.snapshot(), None);
+        assert!(!next.give_up(), "once");
+        assert!(!first.give_up(), "there was none");
 
         let file = roof.path().join(FILE);
         fs::write(&file, &snapshot(&pods)[..100]).expect("a file");
         assert!(Isolations::load(state, &config()).waits().is_some(), "half of it");
-        first.keep(&snapshot(&pods));
+        first.keep(&snapshot(&pods)).expect("it is kept");
         let small = Config {
             size: bulkhead_config::Size {
                 policies: 1,
@@ -443,6 +554,53 @@ mod tests {
         assert_eq!(Steps::between(&before, &before), Steps::default());
         // Groups that come with a commit come with their members.
         assert_eq!(Steps::between(&Isolation::default(), &after), Steps::default());
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_a_problem_until_it_is() {
+        let roof = tempfile::tempdir().expect("a directory");
+        let file = roof.path().join("state");
+        let isolations = Isolations::load(Some(&file), &config());
+        fs::write(&file, b"").expect("a file");
+        isolations.keep(b"{}").expect_err("no directory");
+        let problems = isolations.problems();
+        assert!(
+            problems.len() == 1 && problems[0].contains("would not survive a restart"),
+            "{problems:?}"
+        );
+        fs::remove_file(&file).expect("it is there");
+        isolations.keep(b"{}").expect("it is kept");
+        assert_eq!(isolations.problems(), Vec::<String>::new());
+        isolations.refused(Some("no room"));
+        assert!(isolations.problems()[0].contains("no room"));
+        isolations.refused(None);
+        assert_eq!(isolations.problems(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_isolation_leaves_half_to_the_document() {
+        let isolation = isolation(&[("web", "10.0.0.1"), ("db", "10.0.0.2")]);
+        let own = isolation.denials.len() + isolation.permits.len();
+        let room = |policies: usize, addresses: u32| Size {
+            policies: policies as u32,
+            addresses,
+            ..config().size
+        };
+        keeps_to_its_share(&isolation, &room(2 * own, 6)).expect("its share");
+        let error = keeps_to_its_share(&isolation, &room(2 * own - 1, 6)).expect_err("more");
+        assert!(error.contains("raise spec.size.policies"), "{error}");
+        let error = keeps_to_its_share(&isolation, &room(2 * own, 5)).expect_err("more");
+        assert!(error.contains("raise spec.size.addresses"), "{error}");
+    }
+
+    #[test]
+    fn after_a_failure_everything_is_added_before_anything_is_removed() {
+        let before = isolation(&[("web", "10.0.0.1"), ("db", "10.0.0.2")]);
+        let after = isolation(&[("web", "10.0.0.1"), ("db", "10.0.0.3")]);
+        let all = Steps::all(&before, &after);
+        let count = Steps::count(&all);
+        assert_eq!((all.len(), count), (2, 2), "those that stay too: {all:?}");
+        assert_eq!(Steps::all(&Isolation::default(), &after), Vec::new());
     }
 
     #[test]

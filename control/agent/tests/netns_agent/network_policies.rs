@@ -368,14 +368,14 @@ fn kube_agent_lets_nothing_through_while_an_isolated_pod_changes_its_labels() {
         drop(stopping);
     });
 
-    // Room is counted for both together: what does not fit changes nothing, whoever asks.
+    // An isolation has half of the tables, and a larger document what is left: what does not fit changes no policy.
     let shown = hits(&daemon).len();
     let ports: Vec<Value> = (1..9)
         .map(|port| json!({ "ports": [{ "port": port }] }))
         .collect();
     let large = json!({ "spec": { "podSelector": {}, "policyTypes": ["Ingress"], "ingress": ports } });
     owner.create(POLICIES, &policy("large", &large));
-    daemon.await_log("do not fit the tables, which were made for 7; raise spec.size.policies");
+    daemon.await_log("are more than their share of the tables, which is 3; raise spec.size.policies");
     assert_eq!(hits(&daemon).len(), shown);
     let more: String = (0..4)
         .map(|number| format!("    - {{ name: more-{number}, from: inside, to: outside, action: deny }}\n"))

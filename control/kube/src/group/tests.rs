@@ -44,7 +44,15 @@ impl Agent for Firewall {
         Ok(())
     }
 
-    fn keep_snapshot(&self, _snapshot: &[u8]) {}
+    fn keep_snapshot(&self, _snapshot: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn policies_refused(&self, _error: Option<&str>) {}
 
     fn policies_unknown(&self, _error: Option<&str>) {}
 

@@ -47,7 +47,7 @@ impl World<'_> {
             tables: Tables::new(&atoms.all),
             atoms: &atoms,
             rules: BTreeMap::new(),
-            names: BTreeSet::new(),
+            names: BTreeMap::new(),
         };
         let (mut denials, mut permits) = (Vec::new(), Vec::new());
         for direction in Direction::BOTH {
@@ -85,8 +85,8 @@ struct Compiler<'c, 'w> {
     tables: Tables,
     /// By direction, policy, rule and network.
     rules: BTreeMap<(Direction, usize, usize, &'w Network), Resolved>,
-    /// The names of entries that were given.
-    names: BTreeSet<String>,
+    /// How often each name was asked for.
+    names: BTreeMap<String, u32>,
 }
 
 impl<'w> Compiler<'_, 'w> {
@@ -295,11 +295,13 @@ impl<'w> Compiler<'_, 'w> {
             name += &format!("+{}-more", policies.len() - SPELLED);
         }
         name = format!("mnp/{name}/{what}");
-        let again = (2_u32..).map(|number| format!("{name}.{number}"));
-        let mut names = std::iter::once(name.clone()).chain(again);
-        let free = names.find(|name| !self.names.contains(name)).unwrap_or_default();
-        self.names.insert(free.clone());
-        free
+        // No name that is asked for ends in a number, so no two are alike.
+        let times = self.names.entry(name.clone()).or_default();
+        *times += 1;
+        match *times {
+            1 => name,
+            times => format!("{name}.{times}"),
+        }
     }
 }
 

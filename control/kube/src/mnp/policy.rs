@@ -9,6 +9,7 @@
 //! | `policyTypes`, an unknown field of `spec` | both directions are isolated |
 //! | a name in the annotation | its pods are isolated on every network |
 //! | `spec` | every pod, in both directions |
+//! | more rules, blocks or ports than one object may have | its pods are isolated, nothing is permitted |
 //!
 //! Below the first line nothing of the object is permitted any more: who knows whom it meant. So an object with a fault never
 //! lets through what it would not have let through without. Without the annotation a policy is for no network, which is
@@ -20,7 +21,7 @@ use kube::core::{ApiResource, DynamicObject};
 use serde_json::Value;
 
 use super::part::{Fault, Part, Wrong};
-use super::rule::{self, Rule};
+use super::rule::{self, Peer, Rule};
 use super::selector::Selector;
 use crate::place::Network;
 
@@ -30,7 +31,15 @@ pub const POLICY_FOR: &str = "k8s.v1.cni.cncf.io/policy-for";
 const EVERY_POD: &str = "every pod of the namespace is isolated, and nothing is permitted";
 const BOTH_DIRECTIONS: &str = "ingress and egress are isolated, and nothing is permitted";
 const EVERY_NETWORK: &str = "its pods are isolated on every network, and nothing is permitted";
+const NOTHING: &str = "nothing is permitted";
 const NO_NETWORK: &str = "it isolates nobody";
+
+/// Rules that one object may have, in both directions together. The work of all grows with the square of those of one.
+const MOST_RULES: usize = 256;
+/// Blocks of addresses that one object may have, exceptions included.
+const MOST_BLOCKS: usize = 2_048;
+/// Ports that one object may have.
+const MOST_PORTS: usize = 1_024;
 
 /// Where the API has these policies.
 pub fn resource() -> ApiResource {
@@ -115,12 +124,36 @@ impl Policy {
         let named = policy.networks(annotation.map_or("", String::as_str));
         let spec = Part::new(object.data.get("spec").unwrap_or(&Value::Null), "spec");
         let specified = policy.spec(&spec);
-        if !(named && specified) {
+        let bounded = policy.is_bounded();
+        if !(named && specified && bounded) {
             for rules in [&mut policy.ingress, &mut policy.egress].into_iter().flatten() {
                 rules.clear();
             }
         }
         policy
+    }
+
+    /// Whether it has no more parts than one object may have.
+    fn is_bounded(&mut self) -> bool {
+        let rules = || self.ingress.iter().chain(&self.egress).flatten();
+        let blocks = rules()
+            .flat_map(|rule| rule.peers.iter().flatten())
+            .map(|peer| match peer {
+                Peer::Block(block) => 1 + block.except.len(),
+                Peer::Pods { .. } => 0,
+            });
+        let ports = rules().map(|rule| rule.ports.as_ref().map_or(0, Vec::len));
+        let all = [
+            ("rules", rules().count(), MOST_RULES),
+            ("blocks of addresses", blocks.sum(), MOST_BLOCKS),
+            ("ports", ports.sum(), MOST_PORTS),
+        ];
+        let beyond = all.into_iter().find(|(_, count, most)| count > most);
+        if let Some((what, count, most)) = beyond {
+            let what = format!("has {count} {what}, more than {most}; write several objects");
+            self.faults.push(Wrong::new("spec", what).therefore(NOTHING));
+        }
+        beyond.is_none()
     }
 
     /// Reads the annotation; false: not understood.

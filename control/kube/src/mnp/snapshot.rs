@@ -105,15 +105,25 @@ impl Snapshot {
         serde_json::to_vec(self).map_err(|error| error.to_string())
     }
 
+    /// The objects of the policies.
+    pub(crate) fn objects(bytes: &[u8]) -> Result<Vec<DynamicObject>, String> {
+        Ok(Self::read(bytes)?.policies)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let kept: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match kept.version {
+            VERSION => Ok(kept),
+            other => Err(format!("its format is {other} and not {VERSION}")),
+        }
+    }
+
     /// What bytes come to that [`Agent::keep_snapshot`](crate::Agent::keep_snapshot) was given.
     ///
     /// # Errors
     /// If they are damaged, or of another format.
     pub fn isolation(bytes: &[u8]) -> Result<Isolation, String> {
-        let kept: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if kept.version != VERSION {
-            return Err(format!("its format is {} and not {VERSION}", kept.version));
-        }
+        let kept = Self::read(bytes)?;
         let pods: Vec<Pod> = kept.pods.into_iter().map(KeptPod::pod).collect();
         let policies: Vec<Policy> = kept.policies.iter().map(Policy::read).collect();
         let world = World {

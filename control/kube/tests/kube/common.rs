@@ -48,6 +48,7 @@ struct Recorded {
     policies_unknown: Option<String>,
     /// What is wrong with it.
     impaired: Option<String>,
+    policies_refused: Option<String>,
 }
 
 /// What was said of the pods of a group.
@@ -131,6 +132,12 @@ impl Recorder {
         recorded.impaired = problem.map(str::to_owned);
     }
 
+    /// Why what the API asks for is not in force.
+    pub fn policies_refused(&self) -> Option<String> {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.policies_refused.clone()
+    }
+
     /// How many documents were refused.
     pub fn refusals(&self) -> usize {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).refusals
@@ -210,9 +217,19 @@ impl Agent for Recorder {
         }
     }
 
-    fn keep_snapshot(&self, snapshot: &[u8]) {
+    fn policies_refused(&self, error: Option<&str>) {
+        let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.policies_refused = error.map(str::to_owned);
+    }
+
+    fn keep_snapshot(&self, snapshot: &[u8]) -> Result<(), String> {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.snapshot = Some(snapshot.to_vec());
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Self::snapshot(self)
     }
 
     fn policies_unknown(&self, error: Option<&str>) {

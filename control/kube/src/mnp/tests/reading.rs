@@ -324,3 +324,30 @@ fn an_object_without_anything_is_a_policy_with_faults() {
         ("k8s.cni.cncf.io/v1beta1", "multi-networkpolicies")
     );
 }
+
+#[test]
+fn an_object_with_more_parts_than_one_may_have_isolates_and_permits_nothing() {
+    let rules = |count: usize| json!({ "podSelector": {}, "ingress": vec![json!({}); count] });
+    assert_eq!(of(rules(256)).faults, []);
+    let blocks = |count: usize| {
+        let blocks = vec![json!({ "ipBlock": { "cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"] } }); count];
+        json!({ "podSelector": {}, "egress": [{ "to": blocks }], "policyTypes": ["Egress"] })
+    };
+    assert_eq!(of(blocks(1_024)).faults, []);
+    let ports = |count: usize| json!({ "podSelector": {}, "ingress": [{ "ports": vec![json!({ "port": 1 }); count] }] });
+    assert_eq!(of(ports(1_024)).faults, []);
+    for (spec, what, isolated) in [
+        (rules(257), "has 257 rules, more than 256", (true, false)),
+        (
+            blocks(1_025),
+            "has 2050 blocks of addresses, more than 2048",
+            (false, true),
+        ),
+        (ports(1_025), "has 1025 ports, more than 1024", (true, false)),
+    ] {
+        let policy = of(spec);
+        let fault = fault(&policy);
+        assert!(fault.starts_with("spec: ") && fault.contains(what), "{fault}");
+        assert_eq!(permits_nothing(&policy), isolated);
+    }
+}
