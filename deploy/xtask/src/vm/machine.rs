@@ -33,6 +33,8 @@ const TEST_SECONDS_VARIABLE: &str = "BULKHEAD_TEST_SECONDS";
 
 /// What is to be booted.
 pub struct Boot<'a> {
+    /// What lines that are shown begin with, for several machines may run at once.
+    pub name: &'a str,
     /// The kernel's image.
     pub kernel: &'a Path,
     /// The initial file system.
@@ -94,7 +96,7 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
             Ok(line) => {
                 writeln!(log, "{line}").with_context(unwritable)?;
                 if let Some(progress) = reader.line(&line) {
-                    println!("{progress}");
+                    println!("{}: {progress}", boot.name);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -119,7 +121,7 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
         );
     }
     if !outcome.problems.is_empty() {
-        print_end(boot.console);
+        print_end(boot);
     }
     Ok(outcome)
 }
@@ -161,12 +163,14 @@ fn read_lines(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 }
 
 /// The last of what the kernel said.
-fn print_end(console: &Path) {
-    let bytes = fs::read(console).unwrap_or_default();
+fn print_end(boot: &Boot<'_>) {
+    let bytes = fs::read(boot.console).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
-    println!("the machine's console, {}, ends in:", console.display());
+    let mut shown = format!("{}: the console, {}, ends in:", boot.name, boot.console.display());
     for line in lines.iter().skip(lines.len().saturating_sub(40)) {
-        println!("  {}", line.trim_end());
+        shown.push_str("\n  ");
+        shown.push_str(line.trim_end());
     }
+    println!("{shown}");
 }
