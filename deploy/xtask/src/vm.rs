@@ -5,7 +5,7 @@
 //! qemu or kernel is an error with the command that mends it.
 //!
 //! Emulated (`tcg`), a machine is some twenty times slower than this one, takes one of its processors and runs everywhere; with
-//! `--accel kvm` it is as fast, where `/dev/kvm` works.
+//! `--accel kvm` it is as fast, where `/dev/kvm` works. The machines of several kernels run at once.
 
 mod cpio;
 mod image;
@@ -16,7 +16,10 @@ mod plan;
 
 use std::{
     fs,
+    panic::resume_unwind,
+    path::PathBuf,
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -182,40 +185,82 @@ pub fn tiers(ws: &Workspace, options: &Options) -> Result<Vec<TierReport>> {
     if plan.binaries.is_empty() {
         bail!("no test has a name with {}", filters.join(" or "));
     }
-    Ok(options
-        .kernel
-        .iter()
-        .map(|series| {
-            let began = Instant::now();
-            // A kernel that cannot run does not keep the others from running.
-            let mut report = boot(ws, options, *series, &plan).unwrap_or_else(|error| TierReport {
-                problems: vec![format!("{error:#}")],
-                ..TierReport::new(series.tier())
-            });
-            report.took = began.elapsed();
-            report
-        })
-        .collect())
+    // One after the other: both may have a package to fetch.
+    let prepared: Vec<_> = Series::ALL
+        .into_iter()
+        .filter(|series| options.kernel.contains(series))
+        .map(|series| (series, Prepared::new(ws, series, &plan)))
+        .collect();
+    // At once: an emulated machine takes one processor, and what else runs beside it fails no test.
+    Ok(thread::scope(|scope| {
+        let running: Vec<_> = prepared
+            .into_iter()
+            .map(|(series, prepared)| {
+                let plan = &plan;
+                scope.spawn(move || {
+                    let began = Instant::now();
+                    // A kernel that cannot run does not keep the others from running.
+                    let mut report = prepared
+                        .and_then(|prepared| boot(options, series, &prepared, plan))
+                        .unwrap_or_else(|error| TierReport {
+                            problems: vec![format!("{error:#}")],
+                            ..TierReport::new(series.tier())
+                        });
+                    report.took = began.elapsed();
+                    report
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|machine| machine.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    }))
 }
 
-fn boot(ws: &Workspace, options: &Options, series: Series, plan: &plan::Plan) -> Result<TierReport> {
-    let kernel = packages::kernel(series.name())?;
-    let busybox = packages::busybox()?;
-    let directory = Metadata::load(ws)?
-        .target_directory
-        .join("vm")
-        .join(series.name());
-    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let [initrd, console, log] = ["initrd", "console", "log"].map(|name| directory.join(name));
-    image::write(
-        &initrd,
-        &Contents {
-            busybox: &busybox,
-            modules: &modules::closure(&kernel.modules)?,
-            plan,
-        },
-    )?;
-    let initrd_mib = fs::metadata(&initrd)?.len() >> 20;
+/// What a machine boots, on the disk.
+struct Prepared {
+    kernel: packages::Kernel,
+    initrd: PathBuf,
+    console: PathBuf,
+    log: PathBuf,
+}
+
+impl Prepared {
+    fn new(ws: &Workspace, series: Series, plan: &plan::Plan) -> Result<Self> {
+        let kernel = packages::kernel(series.name())?;
+        let busybox = packages::busybox()?;
+        let directory = Metadata::load(ws)?
+            .target_directory
+            .join("vm")
+            .join(series.name());
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        let [initrd, console, log] = ["initrd", "console", "log"].map(|name| directory.join(name));
+        image::write(
+            &initrd,
+            &Contents {
+                busybox: &busybox,
+                modules: &modules::closure(&kernel.modules)?,
+                plan,
+            },
+        )?;
+        Ok(Self {
+            kernel,
+            initrd,
+            console,
+            log,
+        })
+    }
+}
+
+fn boot(options: &Options, series: Series, prepared: &Prepared, plan: &plan::Plan) -> Result<TierReport> {
+    let Prepared {
+        kernel,
+        initrd,
+        console,
+        log,
+    } = prepared;
+    let initrd_mib = fs::metadata(initrd)?.len() >> 20;
     println!(
         "{}: Linux {}, {} tests, {initrd_mib} MiB",
         series.tier(),
@@ -224,10 +269,11 @@ fn boot(ws: &Workspace, options: &Options, series: Series, plan: &plan::Plan) ->
     );
     let outcome = machine::run(
         &Boot {
+            name: series.tier(),
             kernel: &kernel.image,
-            initrd: &initrd,
-            console: &console,
-            log: &log,
+            initrd,
+            console,
+            log,
             accel: match options.accel {
                 Accel::Tcg => TCG,
                 Accel::Kvm => &["-accel", "kvm"],
@@ -248,7 +294,7 @@ fn boot(ws: &Workspace, options: &Options, series: Series, plan: &plan::Plan) ->
     report.problems.extend(outcome.problems);
     if success {
         // It is large, and only of use to look into what went wrong.
-        fs::remove_file(&initrd).with_context(|| format!("cannot remove {}", initrd.display()))?;
+        fs::remove_file(initrd).with_context(|| format!("cannot remove {}", initrd.display()))?;
     }
     Ok(report)
 }

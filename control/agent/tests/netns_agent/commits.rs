@@ -244,10 +244,11 @@ fn netns_agent_what_nobody_confirms_is_taken_back_over_a_crash_too() {
     let own = daemon.directory.path().join("firewall.yaml");
     let own = own.to_str().expect("text").to_owned();
     let await_revision = |daemon: &Daemon<'_>, number: u64| {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patience(DEADLINE);
         while in_force(daemon) != number {
             assert!(Instant::now() < deadline, "{}", daemon.log());
-            thread::sleep(Duration::from_millis(20));
+            // Each look is a process: on an emulated machine it costs more than the time that is waited for.
+            thread::sleep(patience(Duration::from_millis(50)));
         }
     };
     let seconds = |usual| format!("{}s", patience(Duration::from_secs(usual)).as_secs());

@@ -307,7 +307,8 @@ fn netns_feed_group_add_cuts_a_live_stream() {
         .answered()
         .expect("an exchange");
 
-    let changed = daemon.json(&["group", "add", "infected", &own, "--for", "8s"]);
+    let brief = format!("{}s", patience(Duration::from_secs(8)).as_secs());
+    let changed = daemon.json(&["group", "add", "infected", &own, "--for", &brief]);
     assert_eq!((&changed["added"], &changed["kept"]), (&1.into(), &true.into()));
     println!("in force within {} ms", changed["milliseconds"]);
     assert!(

@@ -33,6 +33,8 @@ const TEST_SECONDS_VARIABLE: &str = "BULKHEAD_TEST_SECONDS";
 
 /// What is to be booted.
 pub struct Boot<'a> {
+    /// What lines that are shown begin with, for several machines may run at once.
+    pub name: &'a str,
     /// The kernel's image.
     pub kernel: &'a Path,
     /// The initial file system.
@@ -94,7 +96,7 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
             Ok(line) => {
                 writeln!(log, "{line}").with_context(unwritable)?;
                 if let Some(progress) = reader.line(&line) {
-                    println!("{progress}");
+                    println!("{}: {progress}", boot.name);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -119,17 +121,19 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
         );
     }
     if !outcome.problems.is_empty() {
-        print_end(boot.console);
+        print_end(boot);
     }
     Ok(outcome)
 }
 
 /// The kernel's parameters. A panic ends the machine at once. Mitigations cost an emulated processor more than a real one and
-/// change nothing of what is tested, nor does clearing memory twice. What the kernel does not know and has an equals sign becomes
-/// init's environment.
+/// change nothing of what is tested, nor does clearing memory twice. Programs are always at the same addresses: the emulator keeps
+/// what it has translated by address, and translated each process anew, which took three quarters of its time where a test starts
+/// the command line often. What the kernel does not know and has an equals sign becomes init's environment.
 fn command_line(boot: &Boot<'_>) -> String {
     format!(
-        "console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 {SLOWNESS_VARIABLE}={} {TEST_SECONDS_VARIABLE}={}",
+        "console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 norandmaps \
+         {SLOWNESS_VARIABLE}={} {TEST_SECONDS_VARIABLE}={}",
         boot.slowness,
         boot.test_limit.as_secs()
     )
@@ -159,12 +163,14 @@ fn read_lines(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 }
 
 /// The last of what the kernel said.
-fn print_end(console: &Path) {
-    let bytes = fs::read(console).unwrap_or_default();
+fn print_end(boot: &Boot<'_>) {
+    let bytes = fs::read(boot.console).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
-    println!("the machine's console, {}, ends in:", console.display());
+    let mut shown = format!("{}: the console, {}, ends in:", boot.name, boot.console.display());
     for line in lines.iter().skip(lines.len().saturating_sub(40)) {
-        println!("  {}", line.trim_end());
+        shown.push_str("\n  ");
+        shown.push_str(line.trim_end());
     }
+    println!("{shown}");
 }
