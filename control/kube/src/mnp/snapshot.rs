@@ -48,7 +48,7 @@ impl KeptPod {
             .map(|(network, addresses)| (network.namespace.clone(), network.name.clone(), addresses.clone()))
             .collect();
         let ports = pod.ports.iter();
-        (!attached.is_empty() && !pod.finished).then(|| Self {
+        (!attached.is_empty() && !pod.finished && !pod.unplaced).then(|| Self {
             namespace: pod.namespace.clone(),
             labels: pod.labels.clone(),
             attached,
