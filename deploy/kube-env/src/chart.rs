@@ -29,7 +29,7 @@ const PLAIN: &[&str] = &["microsegmentation", "ingress-protection"];
 /// Kinds that no cluster has by itself, and whose definitions they need.
 const CUSTOM: &[(&str, &str)] = &[
     ("NetworkAttachmentDefinition", "Multus"),
-    ("Firewall", "Bulkhead (crds/firewalls.yaml)"),
+    ("Firewall", "Bulkhead (crds/bulkhead.yaml)"),
     ("ServiceMonitor", "the Prometheus operator"),
 ];
 

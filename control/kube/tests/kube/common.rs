@@ -49,6 +49,8 @@ struct Recorded {
     /// What is wrong with it.
     impaired: Option<String>,
     policies_refused: Option<String>,
+    /// How often it was said that the policies are known.
+    policies_known: usize,
 }
 
 /// What was said of the pods of a group.
@@ -136,6 +138,12 @@ impl Recorder {
     pub fn policies_refused(&self) -> Option<String> {
         let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.policies_refused.clone()
+    }
+
+    /// How often it was said that the policies are known.
+    pub fn policies_known(&self) -> usize {
+        let recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.policies_known
     }
 
     /// How many documents were refused.
@@ -235,6 +243,7 @@ impl Agent for Recorder {
     fn policies_unknown(&self, error: Option<&str>) {
         let mut recorded = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.policies_unknown = error.map(str::to_owned);
+        recorded.policies_known += usize::from(error.is_none());
     }
 
     fn address_groups(&self) -> Vec<String> {

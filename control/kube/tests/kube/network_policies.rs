@@ -185,6 +185,21 @@ fn kube_network_policies_follow_their_objects_pods_and_namespaces() -> Result<()
     eventually("they are known again", || {
         Ok(firewall.policies_unknown().is_none().then_some(()))
     })?;
+
+    // A kind that is gone is not known at each try, however well the other watches go on.
+    admin
+        .delete(
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/multi-networkpolicies.k8s.cni.cncf.io",
+        )?
+        .expect(200)?;
+    eventually("the definition is missed again", || {
+        Ok(firewall
+            .policies_unknown()
+            .filter(|why| why.contains("install their definition")))
+    })?;
+    let known = firewall.policies_known();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(firewall.policies_known(), known, "a try is taken for success");
     assert!(kubernetes.stop(), "the thread ended well");
     let kept = firewall.snapshot().expect("it is kept");
     assert_eq!(
