@@ -10,6 +10,8 @@
 //! together with the command that installs it; nothing is skipped in silence.
 #![forbid(unsafe_code)]
 
+mod strip;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -253,7 +255,8 @@ pub fn build(package: &str, dir: &Path, watch: &[&Path]) -> Result<PathBuf> {
     }
     let object = target_dir.join("bpfel-unknown-none/release").join(package);
     let copy = out_dir.join(format!("{package}.o"));
-    fs::copy(&object, &copy)
-        .with_context(|| format!("cannot copy {} to {}", object.display(), copy.display()))?;
+    let whole = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    let stripped = strip::without_dwarf(&whole).with_context(|| object.display().to_string())?;
+    fs::write(&copy, stripped).with_context(|| format!("cannot write {}", copy.display()))?;
     Ok(copy)
 }
