@@ -42,7 +42,7 @@ fn create(admin: &Client, name: &str, app: &str, address: &str) -> Result<()> {
         "spec": { "containers": [{ "name": "main", "image": "none" }] },
     });
     admin.post("/api/v1/namespaces/default/pods", &pod)?.expect(201)?;
-    Ok(())
+    admin.run_pod("default", name)
 }
 
 fn relabel(admin: &Client, name: &str, app: &str) -> Result<()> {
