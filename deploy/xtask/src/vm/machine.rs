@@ -127,9 +127,10 @@ pub fn run(boot: &Boot<'_>, plan: &Plan) -> Result<Outcome> {
 }
 
 /// The kernel's parameters. A panic ends the machine at once. Mitigations cost an emulated processor more than a real one and
-/// change nothing of what is tested, nor does clearing memory twice. Programs are always at the same addresses: the emulator keeps
-/// what it has translated by address, and translated each process anew, which took three quarters of its time where a test starts
-/// the command line often. What the kernel does not know and has an equals sign becomes init's environment.
+/// change nothing of what is tested, nor does clearing memory twice. Programs are always at the same addresses, for the emulator keeps
+/// what it has translated by address: with others for each process, it was seen at three quarters of its time outside translated code,
+/// mostly translating, in a test that starts the command line all the time. What the kernel does not know and has an equals sign
+/// becomes init's environment.
 fn command_line(boot: &Boot<'_>) -> String {
     format!(
         "console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 norandmaps \
