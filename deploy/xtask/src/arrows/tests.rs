@@ -28,6 +28,7 @@ const TREE: &[(&str, &str, &[&str])] = &[
     ("bulkhead-config", "control/config", &["serde"]),
     ("bulkhead-revisions", "control/revisions", &["serde"]),
     ("bulkhead-feeds", "control/feeds", &["serde"]),
+    ("bulkhead-kube", "control/kube", &["bulkhead-config", "kube"]),
     (
         "bulkhead-agent",
         "control/agent",
