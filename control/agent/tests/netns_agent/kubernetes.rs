@@ -134,7 +134,7 @@ fn kube_agent_enforces_what_a_config_map_says_and_whom_pods_make_it_mean() {
             "--ports=3",
         ])
         .begin(&topology);
-    daemon.await_log("the first document is waited for");
+    daemon.await_log("a sound document is waited for");
     let (status, text) = get(&topology, "/readyz");
     assert_eq!(status, 503, "{text}");
     assert!(
