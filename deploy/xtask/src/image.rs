@@ -48,6 +48,9 @@ pub struct Options {
     /// Build a second time, from a copy of the sources elsewhere, and fail unless the digest is the same
     #[arg(long)]
     verify: bool,
+    /// With --verify: keep what the second build compiles, so that the next one compiles only this workspace's crates again
+    #[arg(long, requires = "verify")]
+    keep: bool,
 }
 
 /// Builds, writes, measures.
@@ -66,7 +69,14 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
         .unwrap_or_else(|| default_output(&target_directory));
     let digest = write(ws, &target_directory, &provenance, &output)?;
     if options.verify {
-        verify(ws, &provenance, &digest)?;
+        let place = target_directory.join("image-verify");
+        if !options.keep {
+            remove(&place)?;
+        }
+        verify(ws, &place, &provenance, &digest)?;
+        if !options.keep {
+            remove(&place)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -175,16 +185,20 @@ fn root(ws: &Workspace, target_directory: &Path, provenance: &Provenance) -> Res
     ])
 }
 
-/// Builds again from a copy of the sources, in another target directory, and compares.
-fn verify(ws: &Workspace, provenance: &Provenance, first: &str) -> Result<()> {
-    let copy = Copy::of(ws)?;
-    let elsewhere = ws.elsewhere(copy.0.join("sources"));
-    let output = copy.0.join("image.tar");
+/// Builds again below a directory, from a copy of the sources there and into another target directory, and compares.
+fn verify(ws: &Workspace, place: &Path, provenance: &Provenance, first: &str) -> Result<()> {
+    let elsewhere = ws.elsewhere(place.join("sources"));
+    copy(ws, &elsewhere.root)?;
     println!(
         "image: once more, from a copy of the sources in {}",
         elsewhere.root.display()
     );
-    let second = write(&elsewhere, &copy.0.join("built"), provenance, &output)?;
+    let second = write(
+        &elsewhere,
+        &place.join("built"),
+        provenance,
+        &place.join("image.tar"),
+    )?;
     if second != first {
         bail!(
             "two builds differ: {first} here, {second} from {}",
@@ -195,38 +209,36 @@ fn verify(ws: &Workspace, provenance: &Provenance, first: &str) -> Result<()> {
     Ok(())
 }
 
-/// A copy of the sources: what git tracks, and new files that it does not ignore. Gone with the value.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn of(ws: &Workspace) -> Result<Self> {
-        let copy = Self(std::env::temp_dir().join(format!("bulkhead-image-{}", std::process::id())));
-        fs::create_dir(&copy.0).with_context(|| format!("cannot make {}", copy.0.display()))?;
-        let mut list = Command::new("git");
-        list.current_dir(&ws.root)
-            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-        let files = process::output(&mut list).context("git knows which files are sources")?;
-        for file in files.split_terminator('\0') {
-            let (from, to) = (ws.root.join(file), copy.0.join("sources").join(file));
-            // Deleted, and not committed yet.
-            if !from.is_file() {
-                continue;
-            }
-            let copied = to
-                .parent()
-                .map_or(Ok(()), fs::create_dir_all)
-                .and_then(|()| fs::copy(&from, &to));
-            copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+/// Copies the sources into a directory and nothing else: what git tracks, and new files that it does not ignore. As new files, so
+/// that cargo compiles all of them.
+fn copy(ws: &Workspace, into: &Path) -> Result<()> {
+    remove(into)?;
+    let mut list = Command::new("git");
+    list.current_dir(&ws.root)
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let files = process::output(&mut list).context("git knows which files are sources")?;
+    for file in files.split_terminator('\0') {
+        let (from, to) = (ws.root.join(file), into.join(file));
+        // Deleted, and not committed yet.
+        if !from.is_file() {
+            continue;
         }
-        Ok(copy)
+        let copied = to
+            .parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::copy(&from, &to));
+        copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     }
+    Ok(())
 }
 
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("cannot remove {}: {error}", self.0.display());
+/// Removes a directory that may not be there.
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
         }
+        _ => Ok(()),
     }
 }
 

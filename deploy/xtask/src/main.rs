@@ -17,6 +17,7 @@ mod netns;
 mod process;
 mod report;
 mod setup;
+mod slowest;
 mod test;
 mod vm;
 

@@ -18,7 +18,7 @@ pub struct TierReport {
     pub took: Duration,
     /// What is wrong besides failed tests; each counts as a failure.
     pub problems: Vec<String>,
-    /// Names of failed and skipped tests.
+    /// Names of failed, skipped and slow tests.
     pub notes: Vec<String>,
     /// Why the whole tier did not run.
     pub skipped: Option<String>,

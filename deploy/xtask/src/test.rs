@@ -23,6 +23,7 @@ use crate::{
     process::{self, Stream, Workspace},
     report::{self, TierReport},
     setup::{self, Want},
+    slowest::Slowest,
     vm,
 };
 
@@ -316,15 +317,23 @@ fn cargo_test<'a>(
 ) -> Result<(TierReport, Vec<String>)> {
     let began = Instant::now();
     let mut parser = Parser::default();
+    let mut slowest = Slowest::default();
     // Without `--workspace`: the default members; `ebpf/programs` compiles only for BPF.
     cargo
         .args(["test", "--no-fail-fast", "--"])
         .args(options)
         .args(filter);
-    let status = process::follow(&mut cargo, Stream::Out, |line| parser.line(line))?;
+    let status = process::follow(&mut cargo, Stream::Out, |line| {
+        parser.line(line);
+        slowest.line(line, began.elapsed());
+    })?;
     let summary = parser.finish();
     let mut report = tier_report(tier.name(), &summary, status.success());
     report.took = began.elapsed();
+    // Unit tests run side by side: nobody knows how long one took.
+    if tier != Tier::Unit {
+        report.notes.extend(slowest.note());
+    }
     Ok((report, summary.failures))
 }
 

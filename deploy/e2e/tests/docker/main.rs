@@ -393,7 +393,7 @@ fn e2e_docker_the_compose_file_starts_the_same() {
     compose(&["down"]);
 }
 
-/// Minutes: everything is compiled once more.
+/// Minutes: this workspace is compiled once more, and the first time on a machine everything else.
 #[test]
 fn e2e_docker_image_built_twice_is_one_image() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -408,6 +408,7 @@ fn e2e_docker_image_built_twice_is_one_image() {
             "--",
             "image",
             "--verify",
+            "--keep",
             "--output",
         ])
         .arg(output.path().join("image.tar"))
