@@ -28,6 +28,7 @@ use self::{
     provenance::Provenance,
 };
 use crate::{
+    ahead::Ahead,
     metadata::Metadata,
     process::{self, Workspace},
     setup::{self, Want},
@@ -79,6 +80,16 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Begins to build the image twice and to compare, on the processor time that others leave. Minutes, the first time a quarter of
+/// an hour.
+pub fn begin_verified(ws: &Workspace) -> Result<Ahead> {
+    let directory = Metadata::load(ws)?.target_directory.join("image");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut ourselves = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
+    ourselves.args(["image", "--verify", "--keep"]);
+    Ahead::start(&ourselves, directory.join("log"))
 }
 
 /// Writes the image to its usual place, for tests that start it.

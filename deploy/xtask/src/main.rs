@@ -5,6 +5,7 @@
 //! with the command that mends it, and ends in a non-zero status.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod apiserver;
 mod arrows;
 mod debian;

@@ -178,7 +178,8 @@ fn cannot_run(command: &Command) -> String {
     format!("cannot run `{}`", typed(command))
 }
 
-fn typed(command: &Command) -> String {
+/// A command the way one would type it.
+pub fn typed(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str());
     let set = command
