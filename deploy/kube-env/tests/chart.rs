@@ -50,6 +50,9 @@ fn kube_chart_refuses_values_that_cannot_work() -> Result<()> {
         .map(|number| json!({"interface": format!("net{number}"), "attachment": "a"}))
         .collect();
     let sixteen = format!("networks={}", json!(sixteen));
+    let pods = r#"configuration.spec.addresses=[{"name": "a", "pods": {"selector": "app"}}]"#;
+    let object = r#"configuration.spec.addresses=[{"name": "a", "addressGroup": "shop/partners"}]"#;
+    let wires = r#"configuration.spec.wires=[{"name": "w", "interfaces": ["net1", "net2"]}]"#;
     let cases: &[(&[&str], &[&str])] = &[
         (&["--set", "launch.onMising=wait"], &["launch", "onMising"]),
         (&["--set", "mode=ingres"], &["mode"]),
@@ -75,6 +78,13 @@ fn kube_chart_refuses_values_that_cannot_work() -> Result<()> {
             &["net2", "no interface of `networks`", "net9"],
         ),
         (
+            &[
+                "--set-json",
+                r#"networks[2]={"interface": "net3", "attachment": "a"}"#,
+            ],
+            &["net3 is no interface of configuration.spec.interfaces (net1, net2)"],
+        ),
+        (
             &["--set", "configuration.existing=other"],
             &["`spec` or `existing`", "not both"],
         ),
@@ -97,12 +107,22 @@ fn kube_chart_refuses_values_that_cannot_work() -> Result<()> {
             ],
             &["every replica", "IPAM"],
         ),
+        (&["--set-json", pods], &["rbac.podGroups"]),
+        (
+            &["--set-json", object],
+            &[
+                "AddressGroup shop/partners",
+                "add shop to rbac.addressGroupNamespaces",
+            ],
+        ),
         (
             &[
                 "--set-json",
-                r#"configuration.spec.addresses=[{"name": "a", "pods": {"selector": "app"}}]"#,
+                object,
+                "--set",
+                "rbac.addressGroupNamespaces={payments}",
             ],
-            &["rbac.podGroups"],
+            &["add shop to rbac.addressGroupNamespaces"],
         ),
         (
             &["--set-json", r#"rbac.podGroupNamespaces=["a"]"#],
@@ -131,8 +151,29 @@ fn kube_chart_refuses_values_that_cannot_work() -> Result<()> {
             &["--set-json", "networkPolicy.apiServerPorts=[]"],
             &["apiServerPorts"],
         ),
+        (
+            &["--set", "multiNetworkPolicies=true", "--set-json", wires],
+            &["multiNetworkPolicies", "`wires`", "refuses"],
+        ),
     ];
-    chart::template(&parts, &root, &minimal, &[]).context("minimal as it is")?;
+    // What is next to them, and can work: rights that come another way, and rights that somebody else gives.
+    let sound: &[&[&str]] = &[
+        &[],
+        &["--set", "multiNetworkPolicies=true", "--set-json", pods],
+        &["--set", "rbac.podGroups=true", "--set-json", pods],
+        &["--set", "rbac.create=false", "--set-json", pods],
+        &["--set", "rbac.create=false", "--set-json", object],
+        &[
+            "--set",
+            "rbac.addressGroupNamespaces={payments,shop}",
+            "--set-json",
+            object,
+        ],
+        &["--set-json", wires],
+    ];
+    for set in sound {
+        chart::template(&parts, &root, &minimal, set).with_context(|| format!("{set:?}"))?;
+    }
     for (set, words) in cases {
         let Err(error) = chart::template(&parts, &root, &minimal, set) else {
             panic!("{set:?} is accepted");
