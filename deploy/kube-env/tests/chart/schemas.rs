@@ -2,28 +2,18 @@
 //!
 //! Owns what the API server of the other tests cannot say: it serves neither `autoscaling/v2` nor `policy/v1`, which golden files and plain
 //! manifests have. Definitions of custom resources are not in that document; objects of theirs are judged by the API server, in
-//! `chart.rs`, from these same files.
+//! `accepted.rs`, from these same files.
 
-mod openapi;
-
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use bulkhead_kube_env::{Parts, chart};
+use bulkhead_kube_env::Parts;
 use serde_json::{Value, json};
 
-use self::openapi::Schemas;
-
-/// Kinds of Bulkhead, of Multus and of the Prometheus operator.
-const CUSTOM: [(&str, &str); 3] = [
-    ("bulkhead.dev/v1alpha1", "Firewall"),
-    ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition"),
-    ("monitoring.coreos.com/v1", "ServiceMonitor"),
-];
+use crate::{
+    common::{CUSTOM, kept, objects, root},
+    openapi::Schemas,
+};
 
 fn autoscaler() -> Value {
     json!({
@@ -140,23 +130,19 @@ fn an_error_that_is_planted_is_found() -> Result<()> {
 
 #[test]
 fn kube_chart_golden_files_and_manifests_are_what_the_openapi_schemas_say() -> Result<()> {
-    let (parts, root) = (
-        Parts::cached()?,
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
-    );
+    let parts = Parts::cached()?;
     let schemas = Schemas::of_kubernetes();
     let (mut judged, mut custom) = (0, 0);
     let mut versions = BTreeSet::new();
-    for file in rendered_objects(&root)? {
-        let objects = objects(&parts, &file).with_context(|| file.display().to_string())?;
-        for object in objects {
+    for (file, text) in kept(&root())? {
+        for object in objects(&parts, &text).with_context(|| file.clone())? {
             let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
             let (version, kind) = (text("apiVersion"), text("kind"));
             if CUSTOM.contains(&(version.as_str(), kind.as_str())) {
                 custom += 1;
                 continue;
             }
-            let name = format!("{}: {kind} {}", file.display(), object["metadata"]["name"]);
+            let name = format!("{file}: {kind} {}", object["metadata"]["name"]);
             let faults = schemas.faults(&object).with_context(|| name.clone())?;
             assert_eq!(faults, [""; 0], "{name}");
             judged += 1;
@@ -173,45 +159,4 @@ fn kube_chart_golden_files_and_manifests_are_what_the_openapi_schemas_say() -> R
     }
     assert!(judged > 80, "{judged} objects");
     Ok(())
-}
-
-/// Golden files and plain manifests.
-fn rendered_objects(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for directory in ["deploy/helm/golden", "deploy/kubernetes"] {
-        let directory = root.join(directory);
-        for entry in directory
-            .read_dir()
-            .with_context(|| directory.display().to_string())?
-        {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "yaml") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// A file's objects as kubectl reads them. A change of nothing is the one thing that it does with any kind and without a server.
-fn objects(parts: &Parts, file: &Path) -> Result<Vec<Value>> {
-    let home = tempfile::tempdir().context("cannot make a directory")?;
-    let mut kubectl = Command::new(&parts.kubectl);
-    kubectl
-        .args([
-            "patch",
-            "--local",
-            "--type=merge",
-            "--patch={}",
-            "--output=json",
-            "--filename",
-        ])
-        .arg(file)
-        .env("HOME", home.path());
-    let json = chart::output(&mut kubectl)?;
-    let objects = serde_json::Deserializer::from_str(&json).into_iter();
-    objects
-        .collect::<Result<_, _>>()
-        .context("kubectl does not print JSON")
 }
