@@ -126,6 +126,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .pods (not $.Values.rbac.podGroups) (not $.Values.multiNetworkPolicies) -}}
 {{- fail (printf "configuration.spec.addresses: %s has `pods`, and nobody may ask for them; set rbac.podGroups" .name) -}}
 {{- end -}}
+{{- if and .pods $.Values.rbac.podGroups $.Values.rbac.podGroupNamespaces (not $.Values.multiNetworkPolicies) -}}
+{{- $namespaces := .pods.namespaces | default list -}}
+{{- if kindIs "string" $namespaces }}{{ $namespaces = list $namespaces }}{{ end -}}
+{{- if not $namespaces -}}
+{{- fail (printf "configuration.spec.addresses: %s follows pods of the whole cluster, and nobody may ask for them; name its `namespaces`, or leave rbac.podGroupNamespaces empty" .name) -}}
+{{- end -}}
+{{- $name := .name -}}
+{{- range $namespaces -}}
+{{- if not (has . $.Values.rbac.podGroupNamespaces) -}}
+{{- fail (printf "configuration.spec.addresses: %s follows pods of %s, and nobody may ask for them; add it to rbac.podGroupNamespaces" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- with .addressGroup -}}
 {{- $namespace := first (splitList "/" .) -}}
 {{- if not (has $namespace $.Values.rbac.addressGroupNamespaces) -}}

@@ -55,6 +55,9 @@ fn kube_chart_refuses_values_that_cannot_work() -> Result<()> {
         .collect();
     let sixteen = format!("networks={}", json!(sixteen));
     let pods = r#"configuration.spec.addresses=[{"name": "a", "pods": {"selector": "app"}}]"#;
+    let elsewhere = r#"configuration.spec.addresses=[{"name": "a", "pods": {"selector": "app", "namespaces": ["shop", "payments"]}}]"#;
+    let of_shop = "rbac.podGroups=true,rbac.podGroupNamespaces={shop}";
+    let of_both = "rbac.podGroups=true,rbac.podGroupNamespaces={shop,payments}";
     let object = r#"configuration.spec.addresses=[{"name": "a", "addressGroup": "shop/partners"}]"#;
     let wires = r#"configuration.spec.wires=[{"name": "w", "interfaces": ["net1", "net2"]}]"#;
     let cases: &[(&[&str], &[&str])] = &[
@@ -113,6 +116,14 @@ fn kube_chart_refuses_values_that_cannot_work() -> Result<()> {
         ),
         (&["--set-json", pods], &["rbac.podGroups"]),
         (
+            &["--set", of_shop, "--set-json", pods],
+            &["a follows pods of the whole cluster", "`namespaces`"],
+        ),
+        (
+            &["--set", of_shop, "--set-json", elsewhere],
+            &["a follows pods of payments", "rbac.podGroupNamespaces"],
+        ),
+        (
             &["--set-json", object],
             &[
                 "AddressGroup shop/partners",
@@ -165,6 +176,7 @@ fn kube_chart_refuses_values_that_cannot_work() -> Result<()> {
         &[],
         &["--set", "multiNetworkPolicies=true", "--set-json", pods],
         &["--set", "rbac.podGroups=true", "--set-json", pods],
+        &["--set", of_both, "--set-json", elsewhere],
         &["--set", "rbac.create=false", "--set-json", pods],
         &["--set", "rbac.create=false", "--set-json", object],
         &[
