@@ -20,8 +20,8 @@ pub const RELEASE: &str = "edge";
 /// Its namespace.
 pub const NAMESPACE: &str = "bulkhead";
 
-/// The Kubernetes that golden files and manifests are for.
-const FOR_KUBERNETES: &str = "1.31";
+/// The Kubernetes that golden files and manifests are for: the release whose schemas `tests/schemas.rs` holds them to.
+const FOR_KUBERNETES: &str = "1.33";
 
 /// The variations that are plain manifests, too.
 const PLAIN: &[&str] = &["microsegmentation", "ingress-protection"];

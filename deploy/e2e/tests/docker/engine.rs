@@ -276,7 +276,7 @@ fn mounts_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// A file that `cargo xtask test --tier docker` has built.
-fn given(variable: &str) -> Result<String> {
+pub fn given(variable: &str) -> Result<String> {
     std::env::var(variable).with_context(|| {
         format!(
             "{variable} is not set: `cargo xtask test --tier docker` builds the image and says where it is"

@@ -5,6 +5,7 @@
 //! times; `BULKHEAD_IMAGE` says where it is.
 
 mod engine;
+mod image;
 mod lab;
 
 use std::fs;
@@ -133,6 +134,16 @@ fn e2e_docker_the_container_has_few_rights_and_says_which_it_needs() {
         .show(&["doctor", "--config", "/etc/bulkhead/firewall.yaml"])
         .expect("a report");
     assert_eq!(doctor["ok"], true, "{doctor}");
+    let checks = doctor["checks"].as_array().expect("checks");
+    for capability in ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "CAP_PERFMON"] {
+        let check = checks.iter().find(|check| check["name"] == capability);
+        let check = check.unwrap_or_else(|| panic!("nothing is said of {capability}: {doctor}"));
+        assert_eq!(check["status"], "ok", "{check}");
+        // Whether the engine knows it or grants what includes it, and what for.
+        let found = check["found"].as_str().expect("what was found");
+        let granted = ["in effect, for ", "included in CAP_SYS_ADMIN, for "];
+        assert!(granted.iter().any(|start| found.starts_with(start)), "{check}");
+    }
     let interfaces = lab.show(&["show", "interfaces"]).expect("interfaces");
     for interface in interfaces["interfaces"].as_array().expect("interfaces") {
         assert_eq!(
@@ -153,6 +164,50 @@ fn e2e_docker_the_container_has_few_rights_and_says_which_it_needs() {
     let bytes: u64 = size.parse().expect("a number");
     println!("image: {bytes} bytes as Docker counts them; the daemon: {resident} resident");
     assert!(bytes <= 20_000_000, "{bytes}");
+    says_what_it_is(&lab);
+}
+
+/// Every label, and a bill of materials that is this very binary's.
+fn says_what_it_is(lab: &Lab) {
+    let (labels, created) = image::labels(&lab.engine).expect("labels");
+    let version = env!("CARGO_PKG_VERSION");
+    // A commit is known where the sources are a checkout.
+    let revision = labels["org.opencontainers.image.revision"]
+        .as_str()
+        .unwrap_or_default();
+    let commit = revision.strip_suffix("-dirty").unwrap_or(revision);
+    assert!(
+        commit.len() == 40 && commit.chars().all(|digit| digit.is_ascii_hexdigit()),
+        "{labels}"
+    );
+    let expected = serde_json::json!({
+        "org.opencontainers.image.title": "bulkhead",
+        "org.opencontainers.image.description": "A container firewall: zones, policies and NAT, enforced by eBPF",
+        "org.opencontainers.image.version": version,
+        "org.opencontainers.image.licenses": "Apache-2.0 OR MIT",
+        "org.opencontainers.image.created": created,
+        "org.opencontainers.image.revision": revision,
+    });
+    assert_eq!(labels, expected);
+
+    let contents = image::Contents::read().expect("an image");
+    let product = &contents.bill["metadata"]["component"];
+    assert_eq!(
+        (&product["name"], &product["version"]),
+        (&"bulkhead".into(), &version.into())
+    );
+    assert_eq!(
+        product["hashes"],
+        serde_json::json!([{ "alg": "SHA-256", "content": contents.sha256 }])
+    );
+    let components = contents.bill["components"].as_array().expect("components");
+    // What loads the programs, and what speaks to the Kubernetes API.
+    for name in ["aya", "kube-client"] {
+        let component = components.iter().find(|component| component["name"] == name);
+        let component = component.unwrap_or_else(|| panic!("{name} is not listed"));
+        let purl = component["purl"].as_str().expect("a URL");
+        assert!(purl.starts_with(&format!("pkg:cargo/{name}@")), "{component}");
+    }
 }
 
 fn revisions(lab: &Lab) -> Value {

@@ -100,9 +100,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if not (or .Values.configuration.existing .Values.configuration.spec) -}}
 {{- fail "configuration: give `spec`, which the firewall enforces, or `existing`, the name of an object that has it" -}}
 {{- end -}}
+{{- $guarded := list -}}
 {{- range .Values.configuration.spec.interfaces -}}
 {{- if not (has .name $names) -}}
 {{- fail (printf "configuration.spec.interfaces: %s is no interface of `networks` (%s)" .name (join ", " $names)) -}}
+{{- end -}}
+{{- $guarded = append $guarded .name -}}
+{{- end -}}
+{{- if .Values.configuration.spec -}}
+{{- range $names -}}
+{{- if not (has . $guarded) -}}
+{{- fail (printf "networks: %s is no interface of configuration.spec.interfaces (%s), and the firewall refuses a document that does not name all of its networks" . (join ", " $guarded)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if or (include "bulkhead.autoscaled" .) (gt (int (include "bulkhead.replicas" .)) 1) -}}
@@ -112,12 +121,34 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $usesPods := false -}}
+{{- if .Values.rbac.create -}}
 {{- range (.Values.configuration.spec).addresses -}}
-{{- if .pods }}{{ $usesPods = true }}{{ end -}}
+{{- if and .pods (not $.Values.rbac.podGroups) (not $.Values.multiNetworkPolicies) -}}
+{{- fail (printf "configuration.spec.addresses: %s has `pods`, and nobody may ask for them; set rbac.podGroups" .name) -}}
 {{- end -}}
-{{- if and $usesPods .Values.rbac.create (not .Values.rbac.podGroups) -}}
-{{- fail "configuration.spec.addresses: a group has `pods`, and nobody may ask for them; set rbac.podGroups" -}}
+{{- if and .pods $.Values.rbac.podGroups $.Values.rbac.podGroupNamespaces (not $.Values.multiNetworkPolicies) -}}
+{{- $namespaces := .pods.namespaces | default list -}}
+{{- if kindIs "string" $namespaces }}{{ $namespaces = list $namespaces }}{{ end -}}
+{{- if not $namespaces -}}
+{{- fail (printf "configuration.spec.addresses: %s follows pods of the whole cluster, and nobody may ask for them; name its `namespaces`, or leave rbac.podGroupNamespaces empty" .name) -}}
+{{- end -}}
+{{- $name := .name -}}
+{{- range $namespaces -}}
+{{- if not (has . $.Values.rbac.podGroupNamespaces) -}}
+{{- fail (printf "configuration.spec.addresses: %s follows pods of %s, and nobody may ask for them; add it to rbac.podGroupNamespaces" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .addressGroup -}}
+{{- $namespace := first (splitList "/" .) -}}
+{{- if not (has $namespace $.Values.rbac.addressGroupNamespaces) -}}
+{{- fail (printf "configuration.spec.addresses: nobody may ask for the object AddressGroup %s; add %s to rbac.addressGroupNamespaces" . $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.multiNetworkPolicies (.Values.configuration.spec).wires -}}
+{{- fail "multiNetworkPolicies: configuration.spec has `wires`, which the firewall refuses to guard by them; switch it off, or route" -}}
 {{- end -}}
 {{- if and .Values.rbac.podGroupNamespaces (not .Values.rbac.podGroups) -}}
 {{- fail "rbac.podGroupNamespaces does nothing without rbac.podGroups" -}}

@@ -225,10 +225,16 @@ mod tests {
         let config = content(&manifest["config"]);
         let config: Value = serde_json::from_slice(&config).expect("JSON");
         assert_eq!(config["rootfs"]["diff_ids"][0], layer.diff_id);
-        assert_eq!(
-            config["config"]["Labels"]["org.opencontainers.image.revision"],
-            "abc"
-        );
+        let labels = json!({
+            "org.opencontainers.image.title": "bulkhead",
+            "org.opencontainers.image.description": "A container firewall: zones, policies and NAT, enforced by eBPF",
+            "org.opencontainers.image.version": env!("CARGO_PKG_VERSION"),
+            "org.opencontainers.image.licenses": "Apache-2.0 OR MIT",
+            "org.opencontainers.image.created": "1970-01-02T00:00:00Z",
+            "org.opencontainers.image.revision": "abc",
+        });
+        assert_eq!(config["config"]["Labels"], labels);
+        assert_eq!(manifest["annotations"], labels);
         assert_eq!(config["created"], "1970-01-02T00:00:00Z");
 
         let docker = &json("manifest.json")[0];
@@ -236,5 +242,67 @@ mod tests {
             assert!(files.contains_key(path.as_str().expect("a path")), "{path}");
         }
         assert_eq!(files["oci-layout"], br#"{"imageLayoutVersion":"1.0.0"}"#);
+    }
+
+    /// The instructions of the Dockerfile's last stage, each with what follows it.
+    fn last_stage() -> Vec<(String, String)> {
+        let text = include_str!("../../../docker/Dockerfile").replace("\\\n", " ");
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+        let instructions: Vec<(String, String)> = lines
+            .map(|line| {
+                let (word, rest) = line.split_once(' ').expect("an instruction and its operand");
+                (word.to_owned(), rest.trim().to_owned())
+            })
+            .collect();
+        let from = instructions.iter().rposition(|(word, _)| word == "FROM");
+        instructions[from.expect("a stage")..].to_vec()
+    }
+
+    /// `NAME="VALUE"` again and again, with what is given to the build put in.
+    fn pairs(text: &str, given: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let mut pairs = BTreeMap::new();
+        let mut rest = text.trim();
+        while !rest.is_empty() {
+            let (name, quoted) = rest.split_once("=\"").expect("a name and a quoted value");
+            let (value, after) = quoted.split_once('"').expect("the end of a value");
+            let value = given.iter().fold(value.to_owned(), |value, (name, is)| {
+                value.replace(&format!("${name}"), is)
+            });
+            assert!(!value.contains('$'), "{name}: nothing is given for {value}");
+            assert!(pairs.insert(name.to_owned(), value).is_none(), "{name} twice");
+            rest = after.trim_start();
+        }
+        pairs
+    }
+
+    /// An image of the Dockerfile says the same of itself, and is started and ended the same way.
+    #[test]
+    fn the_dockerfile_describes_the_same_image() {
+        let layer = Layer::new(&[Entry::file("a", 0o644, b"x".to_vec())], 1).expect("packed");
+        let of_archive = config(&layer, &provenance());
+        let of_archive = &of_archive["config"];
+        let stage = last_stage();
+        let only = |wanted: &str| {
+            let found: Vec<_> = stage.iter().filter(|(word, _)| word == wanted).collect();
+            assert_eq!(found.len(), 1, "{wanted} in {stage:?}");
+            found[0].1.as_str()
+        };
+        let json = |wanted: &str| -> Value { serde_json::from_str(only(wanted)).expect("JSON") };
+
+        assert_eq!(only("FROM"), "scratch");
+        let given = [("REVISION", "abc"), ("CREATED", "1970-01-02T00:00:00Z")];
+        let labels = pairs(only("LABEL"), &given);
+        assert_eq!(json!(labels), of_archive["Labels"]);
+        for (name, _) in given {
+            let is_its = |text: &str| text.split('=').next() == Some(name);
+            let declared = stage.iter().any(|(word, rest)| word == "ARG" && is_its(rest));
+            assert!(declared, "{name} is nothing in this stage");
+        }
+        assert_eq!(json("ENTRYPOINT"), of_archive["Entrypoint"]);
+        assert_eq!(json("CMD"), of_archive["Cmd"]);
+        assert_eq!(only("STOPSIGNAL"), of_archive["StopSignal"]);
+        assert_eq!(json!([only("ENV")]), of_archive["Env"]);
     }
 }

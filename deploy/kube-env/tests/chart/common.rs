@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use bulkhead_kube_env::{Client, KubeEnv, chart, definition, multi_network_policies};
+use bulkhead_kube_env::{Client, KubeEnv, Parts, chart, definition, multi_network_policies};
 use serde_json::{Value, json};
 
 /// The repository.
@@ -29,6 +29,7 @@ const KINDS: &[(&str, &str, bool)] = &[
         "network-attachment-definitions",
         true,
     ),
+    ("Namespace", "namespaces", false),
     ("NetworkPolicy", "networkpolicies", true),
     ("PersistentVolumeClaim", "persistentvolumeclaims", true),
     ("Pod", "pods", true),
@@ -64,34 +65,76 @@ pub fn path_of(object: &Value) -> Result<String> {
     Ok(format!("/{group}/{version}/{namespace}{plural}/{name}"))
 }
 
-/// Rendered text as objects, read by kubectl.
-pub fn objects(env: &KubeEnv, text: &str) -> Result<Vec<Value>> {
-    let file = env.directory().join("rendered.yaml");
-    fs::write(&file, text)?;
-    let mut kubectl = Command::new(&env.parts().kubectl);
+/// Rendered text as objects, as kubectl reads it. A change of nothing is the one thing that it does with any kind and without a server.
+pub fn objects(parts: &Parts, text: &str) -> Result<Vec<Value>> {
+    let home = tempfile::tempdir().context("cannot make a directory")?;
+    let file = home.path().join("rendered.yaml");
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let mut kubectl = Command::new(&parts.kubectl);
     kubectl
         .args([
-            "create",
-            "--dry-run=client",
-            "--validate=false",
+            "patch",
+            "--local",
+            "--type=merge",
+            "--patch={}",
             "--output=json",
             "--filename",
         ])
         .arg(&file)
-        .arg("--kubeconfig")
-        .arg(env.kubeconfig_file("admin")?)
-        .env("HOME", env.directory());
+        .env("HOME", home.path());
     let json = chart::output(&mut kubectl)?;
-    let mut objects = Vec::new();
-    for object in serde_json::Deserializer::from_str(&json).into_iter::<Value>() {
-        let object = object?;
-        match object["kind"].as_str() {
-            Some("List") => objects.extend(object["items"].as_array().into_iter().flatten().cloned()),
-            _ => objects.push(object),
-        }
-    }
+    let objects = serde_json::Deserializer::from_str(&json)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()
+        .context("kubectl does not print JSON")?;
     ensure!(!objects.is_empty(), "nothing is rendered");
     Ok(objects)
+}
+
+/// A file of values as helm reads it: what the only template of a chart without values of its own is given.
+pub fn values(parts: &Parts, file: &Path) -> Result<Value> {
+    let chart = tempfile::tempdir().context("cannot make a directory")?;
+    let templates = chart.path().join("templates");
+    fs::create_dir(&templates).context("cannot make a directory")?;
+    fs::write(
+        chart.path().join("Chart.yaml"),
+        "apiVersion: v2\nname: values\nversion: 0.0.0\n",
+    )?;
+    fs::write(templates.join("values.json"), "{{ toJson .Values }}\n")?;
+    let mut helm = Command::new(&parts.helm);
+    helm.arg("template")
+        .arg(chart.path())
+        .arg("--values")
+        .arg(file)
+        .env("HOME", chart.path());
+    let text = chart::output(&mut helm).with_context(|| file.display().to_string())?;
+    // Behind the name of the template.
+    let json = text
+        .split_once('{')
+        .map(|(_, rest)| format!("{{{rest}"))
+        .context("no values")?;
+    serde_json::from_str(&json).with_context(|| json)
+}
+
+/// Golden files and plain manifests: all that is rendered and kept, by its path.
+pub fn kept(root: &Path) -> Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    for place in ["deploy/helm/golden", "deploy/kubernetes"] {
+        let directory = root.join(place);
+        for entry in directory
+            .read_dir()
+            .with_context(|| directory.display().to_string())?
+        {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+                let name = path.file_name().unwrap_or_default().display().to_string();
+                files.push((format!("{place}/{name}"), text));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// What is in `sent` and not in `kept`, by its path: fields that the API server does not know are dropped by it without a word.
@@ -146,7 +189,18 @@ fn same_quantity(one: &Value, other: &Value) -> bool {
     number(one).is_some() && number(one) == number(other)
 }
 
-/// Defines our own kinds as the chart does, and those of others as far as it uses them; and waits until they are served.
+/// Kinds of Bulkhead, of Multus and of the Prometheus operator, which Kubernetes' OpenAPI document does not have.
+pub const CUSTOM: [(&str, &str); 3] = [
+    ("bulkhead.dev/v1alpha1", "Firewall"),
+    ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition"),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"),
+];
+
+/// Defines our own kinds as the chart does, and those of others; and waits until they are served.
+///
+/// Our own definition is the one that is shipped. Those of Multus and of the Prometheus operator are not the upstream files but
+/// written here, from the documentation of the fields that the chart uses: that a field of a `ServiceMonitor` is called as the operator
+/// calls it stands on this text alone.
 pub fn define(env: &KubeEnv) -> Result<()> {
     let admin = env.client("admin")?;
     let mut kubectl = Command::new(&env.parts().kubectl);
