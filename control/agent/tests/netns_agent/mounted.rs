@@ -40,7 +40,7 @@ fn kube_agent_tells_of_a_mounted_file_that_is_refused() {
         return;
     }
     let topology = topology("bhk-file");
-    let cluster = Cluster::start(topology.firewall());
+    let cluster = Cluster::start(topology.firewall(), &["configuration.source=mounted"]);
     let pod = cluster.create(
         "/api/v1/namespaces/default/pods",
         &json!({
@@ -49,11 +49,7 @@ fn kube_agent_tells_of_a_mounted_file_that_is_refused() {
         }),
     );
     let uid = pod["metadata"]["uid"].as_str().expect("an id");
-    let events = || {
-        let path = format!("/api/v1/namespaces/default/events?fieldSelector=involvedObject.uid={uid}");
-        let list = cluster.read(&path);
-        list["items"].as_array().cloned().unwrap_or_default()
-    };
+    let events = || cluster.events(uid);
     let event = |reason: &str, says: &str| {
         until(&format!("{reason}: {says}"), || {
             let said = |event: &&Value| {
