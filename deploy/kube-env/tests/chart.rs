@@ -339,7 +339,7 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     assert_eq!(admin.get(&deployment)?.status, 404);
 
     // The other end of the rights: everything that groups of pods need, of the whole cluster, and still nothing else. And a
-    // configuration that is only mounted needs to write events, and reads nothing.
+    // configuration that is only mounted is followed nowhere.
     upgrade(&values("existing-configuration"), &[])?;
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "tenants")?)?;
     for path in ["/api/v1/pods", "/api/v1/namespaces"] {
@@ -384,13 +384,18 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     helm(&["uninstall", RELEASE])?;
     upgrade(&values("minimal"), &[])?;
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "edge-bulkhead")?)?;
-    firewall.get(&own)?.expect(403)?;
+    // A mounted configuration may be read by its name, for its status, and is not found or followed.
+    firewall.get(&own)?.expect(200)?;
+    firewall.apply(&own, "edge-0", &status)?.expect(200)?;
+    firewall.get(&maps)?.expect(403)?;
     let mut another = event;
     another["metadata"]["name"] = json!("edge.2");
     firewall.post(&events, &another)?.expect(201)?;
     upgrade(&values("minimal"), &["--set", "rbac.events=false"])?;
     another["metadata"]["name"] = json!("edge.3");
     firewall.post(&events, &another)?.expect(403)?;
+    upgrade(&values("minimal"), &["--set", "rbac.status=false"])?;
+    firewall.get(&own)?.expect(403)?;
     Ok(())
 }
 
@@ -447,13 +452,15 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
         chart::template(env.parts(), &root, &minimal, &show)
     };
     let sources = [
-        ("mounted", Some(Need::Mounted)),
-        ("configMap", Some(Need::ConfigMap)),
-        ("firewall", Some(Need::Firewall)),
+        ("mounted", &[Need::Mounted, Need::MountedStatus][..]),
+        ("configMap", &[Need::ConfigMap]),
+        ("firewall", &[Need::Firewall]),
     ];
-    let groups: [(&str, &[Need], &[&str]); 7] = [
+    let groups: [(&str, &[Need], &[&str]); 9] = [
         ("rbac.podGroups=false", &[], &[]),
         ("rbac.events=false", &[], &[]),
+        ("rbac.status=false", &[], &[]),
+        ("rbac.status=false,rbac.events=false", &[], &[]),
         (
             "rbac.podGroups=true",
             &[Need::Pods, Need::NamespaceSelector],
@@ -491,10 +498,13 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
                     permission.one_object,
                 )
             };
-            // Whoever has a status has events; of a mounted file they are a matter of choice.
-            let silent = set.contains("rbac.events=false");
-            let said = |need: &Need| !(silent && *need == Need::Mounted);
-            let of_source: Vec<Need> = of_source.into_iter().filter(said).collect();
+            // Whoever follows an object has a status and events; of a mounted file either is a matter of choice.
+            let unsaid = |value: &str, need: Need, of: &Need| set.contains(value) && *of == need;
+            let said = |of: &&Need| {
+                !unsaid("rbac.events=false", Need::Mounted, of)
+                    && !unsaid("rbac.status=false", Need::MountedStatus, of)
+            };
+            let of_source: Vec<Need> = of_source.iter().filter(said).copied().collect();
             let mut asked: BTreeSet<Right> = permissions(&of_source)
                 .map(|permission| right(NAMESPACE, permission))
                 .collect();
@@ -563,7 +573,7 @@ fn kube_chart_settings_are_those_of_the_launch_contract() -> Result<()> {
         "{arguments:?}"
     );
     // All of `launch`, and what the chart decides.
-    assert_eq!(given.len(), 17, "{given:?}");
+    assert_eq!(given.len(), 18, "{given:?}");
     Ok(())
 }
 

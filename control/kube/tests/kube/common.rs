@@ -403,6 +403,7 @@ pub fn start_with(
     let _ = tracing_subscriber::fmt().with_test_writer().try_init();
     let settings = Settings {
         place,
+        mounted: None,
         kubeconfig: Some(config),
         instance: name.to_owned(),
         network_policies,
