@@ -14,8 +14,8 @@ use bulkhead_dataplane::pulse::Pulse;
 use bulkhead_kube::mnp::Isolation;
 use bulkhead_kube::mounted::{self, Mounted};
 use bulkhead_kube::{
-    Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, ObjectMembers, Origin, Place, Reason,
-    Refusal, Settings,
+    Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, ObjectMembers, Origin, OwnFile, Place,
+    Reason, Refusal, Settings,
 };
 use bulkhead_revisions::{Source, digest};
 use signal_hook::consts::SIGHUP;
@@ -41,6 +41,7 @@ const FINDINGS: usize = 5;
 pub fn follow(launch: &Launch, probes: &Probes) -> Result<Following> {
     let settings = Settings {
         place: launch.object.clone(),
+        mounted: launch.mounted.clone(),
         kubeconfig: launch.kubeconfig.clone(),
         instance: launch.instance.clone().unwrap_or_else(instance),
         network_policies: launch.network_policies,
@@ -260,6 +261,23 @@ impl Agent for Link {
             by: format!("{} ({})", revision.author, revision.source),
             hash: revision.sha256,
             problems,
+        })
+    }
+
+    fn own_file(&self) -> Option<OwnFile> {
+        let firewall = self.lock().firewall.upgrade()?;
+        let file = firewall.own_file()?;
+        let content = Configuration::bytes(file).ok();
+        let hash = content.map(|content| digest(&content));
+        let taken = firewall.current_revision().and_then(|current| current.taken);
+        let refused = firewall.last_refused(&file.display().to_string());
+        Some(OwnFile {
+            taken: hash.is_some() && hash == taken,
+            hash,
+            refusal: refused.map(|refused| Refusal {
+                reason: Reason::named(&refused.reason),
+                message: refused.message,
+            }),
         })
     }
 

@@ -13,7 +13,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_config::{Overrides, nearest};
@@ -71,6 +71,8 @@ pub struct Launch {
     pub config: Option<PathBuf>,
     /// The object of the Kubernetes API that has the configuration, in place of a file.
     pub object: Option<Place>,
+    /// The ConfigMap that the configuration file is mounted from, with its key, if that is to have a status.
+    pub mounted: Option<Place>,
     /// How to reach the API; `None`: as a pod.
     pub kubeconfig: Option<PathBuf>,
     /// What this instance is called, if it was said.
@@ -164,8 +166,11 @@ pub fn resolve(
     let token = read.read(Key::EnrolmentToken, values::enrolment_token);
     let config_map = read.read(Key::ConfigMap, Place::config_map);
     let firewall = read.read(Key::FirewallResource, Place::firewall);
+    let config = read.read(Key::Config, path);
+    let mounted = read.read(Key::MountedConfigMap, Place::config_map);
     let mut launch = Launch {
-        config: read.read(Key::Config, path),
+        mounted: mounted.map(|place| of_file(place, config.as_deref())),
+        config,
         object: config_map.or(firewall),
         kubeconfig: read.read(Key::Kubeconfig, path),
         instance: read.read(Key::Instance, values::instance),
@@ -231,6 +236,15 @@ pub fn resolve(
                 .to_owned(),
         );
     }
+    if let [mounted] = said(&[Key::MountedConfigMap])[..]
+        && said(&[Key::Config]).is_empty()
+    {
+        problems.push(format!(
+            "{} says which ConfigMap the configuration file is mounted from, and no file is named; name it with --config or \
+             BULKHEAD_CONFIG, or the ConfigMap alone with --config-map",
+            mounted.origin
+        ));
+    }
     if !problems.is_empty() {
         return Err(Refusal(problems));
     }
@@ -243,6 +257,15 @@ pub fn resolve(
         chosen,
         ..launch
     })
+}
+
+/// The kubelet calls files as the keys are called.
+fn of_file(place: Place, file: Option<&Path>) -> Place {
+    let name = || file?.file_name()?.to_str().map(str::to_owned);
+    Place {
+        key: place.key.clone().or_else(name),
+        ..place
+    }
 }
 
 /// A path; an empty one is none that anybody meant.

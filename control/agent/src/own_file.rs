@@ -1,7 +1,8 @@
 //! What became of the daemon's own configuration file, for those who do not read the log.
 //!
-//! Owns the telling: `history` has the last refusal, and where the daemon runs in a pod that may write events, the pod gets one,
-//! since a mounted ConfigMap has no status of its own. Refuses nothing and commits nothing.
+//! Owns the telling: `history` has the last refusal, and where the daemon runs in a pod that may write events, the pod gets one.
+//! The status of a ConfigMap that the file is mounted from follows from the same ([`bulkhead_kube::OwnFile`]). Refuses nothing and
+//! commits nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ impl Teller {
                 reason: "Committed",
                 note: format!("{}: revision {revision} is in force", self.instance),
             });
+            self.kubernetes.changed();
         }
     }
 
@@ -75,6 +77,7 @@ impl Teller {
             reason: reason.name(),
             note: format!("{}: {message}", self.instance),
         });
+        self.kubernetes.changed();
     }
 }
 

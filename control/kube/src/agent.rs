@@ -42,6 +42,8 @@ pub enum Reason {
     Superseded,
     /// The data plane or the disk could not.
     Failed,
+    /// A mounted file does not say yet what its object says, or it was not read yet.
+    Pending,
     /// The firewall is not up yet. It says when it is ([`Kubernetes::changed`](crate::Kubernetes::changed)); nothing was judged
     /// until then but whether it could begin with this.
     Starting,
@@ -55,8 +57,22 @@ impl Reason {
             Self::AwaitingConfirmation => "AwaitingConfirmation",
             Self::Superseded => "Superseded",
             Self::Failed => "Failed",
+            Self::Pending => "Pending",
             Self::Starting => "Starting",
         }
+    }
+
+    /// The reason of that name; [`Self::Failed`] where there is none.
+    pub fn named(name: &str) -> Self {
+        let known = [
+            Self::Invalid,
+            Self::AwaitingConfirmation,
+            Self::Superseded,
+            Self::Pending,
+            Self::Starting,
+        ];
+        let found = known.into_iter().find(|reason| reason.name() == name);
+        found.unwrap_or(Self::Failed)
     }
 
     /// Whether the same document may be accepted later.
@@ -72,6 +88,17 @@ pub struct Refusal {
     pub reason: Reason,
     /// Why, for people: with line and column where a line is wrong.
     pub message: String,
+}
+
+/// The daemon's own configuration file: as it is now, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnFile {
+    /// SHA-256 of what it says; `None`: it cannot be read.
+    pub hash: Option<String>,
+    /// Whether just that was in force already.
+    pub taken: bool,
+    /// Why it is not, if it was refused.
+    pub refusal: Option<Refusal>,
 }
 
 /// What is in force.
@@ -111,6 +138,11 @@ pub trait Agent: Send + Sync + 'static {
 
     /// What is in force; `None`: the firewall is not up yet.
     fn in_force(&self) -> Option<InForce>;
+
+    /// The daemon's own file; `None`: it has none, or the firewall is not up yet.
+    fn own_file(&self) -> Option<OwnFile> {
+        None
+    }
 
     /// The address groups that follow pods, by name.
     fn pod_groups(&self) -> Vec<(String, PodSelection)>;

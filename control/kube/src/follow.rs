@@ -4,23 +4,21 @@
 //! status that is written if it says something new. While the API is away everything stays as it is; the watch comes back by
 //! itself ([`watch`]). An object that is deleted leaves its last document in force: who wants nothing to pass commits that.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use tokio::time::{Instant, interval_at, sleep_until};
 
-use crate::agent::{Agent, Document, Origin, Reason, Refusal};
+use crate::agent::{Agent, Document, Reason, Refusal};
 use crate::document;
 use crate::place::Place;
-use crate::report::{Reported, Unwritten, Writer};
-use crate::status::{Instance, Known, Summary};
+use crate::report::Writer;
+use crate::reporter::{Judged, Reporter};
 use crate::thread::Signals;
 use crate::watch;
 
@@ -28,12 +26,6 @@ use crate::watch;
 const LOOK: Duration = Duration::from_secs(5);
 /// When a document that may pass later is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
-/// How often it is tried to take the status away: somebody else may write meanwhile.
-const FAREWELLS: usize = 3;
-/// How long what was written is not written again, whatever the object says: the API may take it and keep it to itself.
-const INSIST: Duration = Duration::from_secs(60);
-/// How long it is remembered which entries were taken away.
-const FORGOTTEN: Duration = Duration::from_secs(3_600);
 
 /// Follows an object until told to stop.
 pub async fn follow(
@@ -49,16 +41,13 @@ pub async fn follow(
     let mut looks = interval_at(Instant::now() + LOOK, LOOK);
     let mut follower = Follower {
         agent,
+        reporter: Reporter::new(writer.clone(), &place, &instance),
         writer,
         instance,
         object: None,
         tried: None,
         retry: None,
-        written: None,
-        summarized: None,
-        buried: BTreeMap::new(),
         away: false,
-        unwritten: false,
         place,
     };
     let mut next = None;
@@ -126,15 +115,9 @@ struct Follower {
     object: Option<DynamicObject>,
     tried: Option<Tried>,
     retry: Option<Instant>,
-    /// The entry that was written last, and when.
-    written: Option<(Instance, Instant)>,
-    summarized: Option<(Summary, Instant)>,
-    /// Whose entries were taken away, how often, and when.
-    buried: BTreeMap<String, (u32, Instant)>,
+    reporter: Reporter,
     /// The API did not answer the last time.
     away: bool,
-    /// It did not take what was written.
-    unwritten: bool,
 }
 
 impl Follower {
@@ -147,7 +130,8 @@ impl Follower {
                 if object.is_none() {
                     tracing::warn!(object = %self.place, "the object does not exist, the last configuration stays in force");
                     // What comes under the same name is another object.
-                    (self.tried, self.retry, self.written, self.summarized) = (None, None, None, None);
+                    (self.tried, self.retry) = (None, None);
+                    self.reporter.forget();
                 }
                 self.object = object;
             }
@@ -264,149 +248,31 @@ impl Follower {
         }
     }
 
-    /// Writes the instance's entry and the summary, as far as they are news.
+    /// Says what became of the document, as far as it is news.
     async fn report(&mut self) {
         let Some(object) = self.object.as_ref().filter(|_| !self.away) else {
             return;
         };
-        let now = Timestamp::now();
-        let reported = Reported::read(&self.place, object);
         let in_force = self.agent.in_force();
         let wanted = document::of(&self.place, object)
             .ok()
             .map(|document| document.hash);
-        let before = self.written.as_ref().map(|(entry, _)| entry);
-        let entry = Instance::new(
-            &Known {
-                name: &self.instance,
-                in_force: in_force.as_ref(),
-                wanted: wanted.as_deref(),
-                refusal: self.tried.as_ref().and_then(|tried| tried.refusal.as_ref()),
-                observed_generation: object.metadata.generation,
-            },
-            before.or(reported.entry(&self.instance)),
-            now,
-        );
-        let mut outcome = Ok(());
-        if is_news(&entry, reported.entry(&self.instance), self.written.as_ref()) {
-            outcome = self.writer.entry(Some(&entry)).await;
-            self.written = outcome.is_ok().then(|| (entry.clone(), Instant::now()));
-        }
-        if self.place.origin == Origin::Firewall && outcome.is_ok() {
-            let before = self
-                .summarized
-                .as_ref()
-                .map_or(&reported.summary, |(summary, _)| summary);
-            // Times that somebody else has written are as good as ours.
-            let before = if says_as(before, &reported.summary) {
-                &reported.summary
-            } else {
-                before
-            };
-            let summary = Summary::of(&reported.with(&entry), before, now);
-            if is_news(&summary, Some(&reported.summary), self.summarized.as_ref()) {
-                outcome = self.writer.summary(&summary).await;
-                self.summarized = outcome.is_ok().then(|| (summary, Instant::now()));
-            }
-        }
-        if outcome.is_ok() {
-            outcome = self.bury(&reported, now).await;
-        }
-        let unwritten = outcome.is_err();
-        match (outcome, std::mem::replace(&mut self.unwritten, unwritten)) {
-            (Err(error), false) => tracing::warn!(object = %self.place, error, "cannot write the status"),
-            (Err(error), true) => {
-                tracing::debug!(object = %self.place, error, "cannot write the status still")
-            }
-            (Ok(()), true) => tracing::info!(object = %self.place, "the status is written again"),
-            (Ok(()), false) => {}
-        }
-    }
-
-    /// Takes the entries of dead instances away: as theirs, and if they stay, being somebody else's, whosever they are. What comes
-    /// back all the same is left alone for an hour.
-    async fn bury(&mut self, reported: &Reported, now: Timestamp) -> Result<(), Unwritten> {
-        self.buried.retain(|_, (_, when)| when.elapsed() < FORGOTTEN);
-        let dead = reported
-            .instances
-            .iter()
-            .filter(|instance| instance.is_expired(now) && instance.name != self.instance);
-        for Instance { name, .. } in dead {
-            let before = self.buried.get(name).copied();
-            let (object, place) = (self.object.as_ref(), &self.place);
-            match before {
-                None => {
-                    tracing::info!(object = %place, instance = name, "the entry of an instance that is gone is removed");
-                    self.writer.bury(name).await?;
-                }
-                Some((1, when)) if when.elapsed() >= AGAIN => {
-                    tracing::warn!(object = %place, instance = name, "the entry of an instance that is gone is somebody else's, or its clock is wrong; it is removed all the same");
-                    if let Some(object) = object {
-                        self.writer.remove(object, name).await?;
-                    }
-                }
-                Some(_) => continue,
-            }
-            let times = before.map_or(1, |(times, _)| times + 1);
-            self.buried.insert(name.clone(), (times, Instant::now()));
-        }
-        Ok(())
-    }
-
-    /// Takes the entry away: whoever stops does not degrade the others. The last one says that nobody is left.
-    async fn leave(&self) {
-        if self.written.is_none() || self.away {
-            return;
-        }
-        let mut outcome = Ok(());
-        for _ in 0..FAREWELLS {
-            outcome = self.try_to_leave().await;
-            if outcome.is_ok() {
-                return;
-            }
-        }
-        if let Err(error) = outcome {
-            tracing::warn!(object = %self.place, error, "cannot take the status away, it goes after a while");
-        }
-    }
-
-    async fn try_to_leave(&self) -> Result<(), Unwritten> {
-        // What the watch has seen last may be older than what was written last.
-        let Some(object) = self.writer.read().await? else {
-            return Ok(());
+        let judged = Judged {
+            object,
+            in_force: in_force.as_ref(),
+            wanted: wanted.as_deref(),
+            refusal: self.tried.as_ref().and_then(|tried| tried.refusal.as_ref()),
         };
-        let now = Timestamp::now();
-        let reported = Reported::read(&self.place, &object);
-        let others = |instance: &&Instance| instance.name != self.instance && !instance.is_expired(now);
-        let others: Vec<Instance> = reported.instances.iter().filter(others).cloned().collect();
-        match others.is_empty() {
-            true => self.writer.last(&object).await?,
-            false => self.writer.entry(None).await?,
-        }
-        if self.place.origin == Origin::ConfigMap {
-            return Ok(());
-        }
-        self.writer
-            .summary(&Summary::of(&others, &reported.summary, now))
-            .await
+        // What was not taken is tried again at the next look.
+        let _taken = self.reporter.report(&judged).await;
     }
-}
 
-/// Whether something is to be written: the object does not say it, and it was not written just now.
-fn is_news<T: PartialEq>(wanted: &T, says: Option<&T>, written: Option<&(T, Instant)>) -> bool {
-    let just_written = written.is_some_and(|(value, when)| value == wanted && when.elapsed() < INSIST);
-    says != Some(wanted) && !just_written
-}
-
-/// Whether two summaries differ in their times at most.
-fn says_as(one: &Summary, other: &Summary) -> bool {
-    let statuses = |summary: &Summary| -> Vec<(String, String)> {
-        let conditions = summary.conditions.iter();
-        conditions
-            .map(|condition| (condition.kind.clone(), condition.status.clone()))
-            .collect()
-    };
-    statuses(one) == statuses(other)
+    /// Takes the entry away: whoever stops does not degrade the others.
+    async fn leave(&self) {
+        if !self.away {
+            self.reporter.leave().await;
+        }
+    }
 }
 
 /// The innermost cause says most.

@@ -24,6 +24,8 @@ pub enum Need {
     Firewall,
     /// A mounted file: events about the pod.
     Mounted,
+    /// `--mounted-config-map`
+    MountedStatus,
     /// Address groups with `pods`.
     Pods,
     /// Address groups with `namespaceSelector`.
@@ -50,6 +52,14 @@ pub const PERMISSIONS: &[Permission] = &[
         verbs: &["list", "watch", "patch"],
         one_object: true,
         needs: &[Need::ConfigMap],
+    },
+    Permission {
+        group: "",
+        resource: "configmaps",
+        // Nothing is followed: the document comes with the mount.
+        verbs: &["get", "patch"],
+        one_object: true,
+        needs: &[Need::MountedStatus],
     },
     Permission {
         group: "bulkhead.dev",

@@ -94,6 +94,8 @@ pub struct Writer {
     api: Api<DynamicObject>,
     client: Client,
     instance: String,
+    /// Whether the object may be read by its name, and not be listed.
+    by_name: bool,
 }
 
 impl Writer {
@@ -104,6 +106,15 @@ impl Writer {
             place: place.clone(),
             client,
             instance: instance.to_owned(),
+            by_name: false,
+        }
+    }
+
+    /// One that may get the object, and neither list nor watch.
+    pub fn by_name(client: Client, place: &Place, instance: &str) -> Self {
+        Self {
+            by_name: true,
+            ..Self::new(client, place, instance)
         }
     }
 
@@ -117,6 +128,9 @@ impl Writer {
     /// # Errors
     /// If the API does not say.
     pub async fn read(&self) -> Result<Option<DynamicObject>, Unwritten> {
+        if self.by_name {
+            return within(self.api.get_opt(&self.place.name)).await;
+        }
         // A list of one: what a watch needs is permitted, and nothing else is asked for.
         let one = ListParams::default().fields(&format!("metadata.name={}", self.place.name));
         let list = within(self.api.list(&one)).await?;
@@ -197,7 +211,8 @@ impl Writer {
             Origin::ConfigMap => {
                 let annotations = match entry {
                     Some(entry) => {
-                        let text = serde_json::to_string(entry).map_err(|error| error.to_string())?;
+                        // `kubectl describe` cuts each line of an annotation after 138 bytes.
+                        let text = serde_json::to_string_pretty(entry).map_err(|error| error.to_string())?;
                         json!({ annotation(instance): text })
                     }
                     None => json!({}),

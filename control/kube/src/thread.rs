@@ -18,6 +18,7 @@ use crate::address_group::follow_address_groups;
 use crate::agent::Agent;
 use crate::follow::{describe, follow};
 use crate::group::follow_groups;
+use crate::mounted_status::report_mounted;
 use crate::network_policies::follow_network_policies;
 use crate::notice::{Notice, OwnPod, tell};
 use crate::patience::Patience;
@@ -37,6 +38,8 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub struct Settings {
     /// The object that has the configuration.
     pub place: Option<Place>,
+    /// The ConfigMap that the daemon's own file is mounted from, if its status is to be written.
+    pub mounted: Option<Place>,
     /// A kubeconfig; `None`: the pod's own service account.
     pub kubeconfig: Option<PathBuf>,
     /// What this instance is called.
@@ -174,6 +177,7 @@ async fn run(
         |notices: &watch::Receiver<Option<Notice>>| settings.pod.is_none() || notices.borrow().is_none();
     let nothing = || {
         settings.place.is_none()
+            && settings.mounted.is_none()
             && !settings.network_policies
             && agent.pod_groups().is_empty()
             && agent.address_groups().is_empty()
@@ -197,6 +201,16 @@ async fn run(
         let begin = move || {
             let (place, instance) = (place.clone(), instance.clone());
             follow(client.clone(), place, instance, agent.clone(), heard.clone())
+        };
+        tasks.spawn(supervise(what, signals.clone(), |_| {}, begin));
+    }
+    if let Some(place) = settings.mounted.clone() {
+        let what = format!("telling of {place}");
+        let (client, agent, heard) = (client.clone(), agent.clone(), signals.clone());
+        let instance = settings.instance.clone();
+        let begin = move || {
+            let (place, instance) = (place.clone(), instance.clone());
+            report_mounted(client.clone(), place, instance, agent.clone(), heard.clone())
         };
         tasks.spawn(supervise(what, signals.clone(), |_| {}, begin));
     }

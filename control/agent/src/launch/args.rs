@@ -19,6 +19,10 @@ pub struct RunArgs {
     /// BULKHEAD_FIREWALL_RESOURCE]
     #[arg(long, value_name = "NAMESPACE/NAME")]
     firewall_resource: Option<String>,
+    /// Beside a file, the ConfigMap that it is mounted from: what became of it is written there. The key is the file's name unless
+    /// one is named [env: BULKHEAD_MOUNTED_CONFIG_MAP]
+    #[arg(long, value_name = "NAMESPACE/NAME[/KEY]")]
+    mounted_config_map: Option<String>,
     /// How to reach the API [env: BULKHEAD_KUBECONFIG] [default: the pod's service account]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<String>,
@@ -119,6 +123,7 @@ impl RunArgs {
             Key::Config => &self.config,
             Key::ConfigMap => &self.config_map,
             Key::FirewallResource => &self.firewall_resource,
+            Key::MountedConfigMap => &self.mounted_config_map,
             Key::Kubeconfig => &self.kubeconfig,
             Key::Instance => &self.instance,
             Key::NetworkPolicies => &self.network_policies,

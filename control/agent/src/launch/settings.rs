@@ -15,6 +15,8 @@ pub enum Key {
     ConfigMap,
     /// `--firewall-resource`
     FirewallResource,
+    /// `--mounted-config-map`
+    MountedConfigMap,
     /// `--kubeconfig`
     Kubeconfig,
     /// `--instance`
@@ -115,6 +117,7 @@ settings! {
     Config "config" "BULKHEAD_CONFIG" "", None;
     ConfigMap "config-map" "BULKHEAD_CONFIG_MAP" "", None;
     FirewallResource "firewall-resource" "BULKHEAD_FIREWALL_RESOURCE" "", None;
+    MountedConfigMap "mounted-config-map" "BULKHEAD_MOUNTED_CONFIG_MAP" "", None;
     Kubeconfig "kubeconfig" "BULKHEAD_KUBECONFIG" "", None;
     Instance "instance" "BULKHEAD_INSTANCE" "", None;
     NetworkPolicies "network-policies" "BULKHEAD_NETWORK_POLICIES" "off", None;

@@ -46,6 +46,7 @@ const VALUES: &[(Key, [&str; 2], &str)] = &[
     (Key::Config, ["a.yaml", "b.yaml"], ""),
     (Key::ConfigMap, ["edge/a", "edge/b/fw.yaml"], ""),
     (Key::FirewallResource, ["edge/a", "edge/b"], ""),
+    (Key::MountedConfigMap, ["edge/a", "edge/b/fw.yaml"], ""),
     (Key::Kubeconfig, ["/a", "/b"], ""),
     (Key::Instance, ["edge-0", "edge-1"], ""),
     (Key::NetworkPolicies, ["on", "off"], ""),
@@ -323,11 +324,33 @@ fn the_configuration_is_in_one_place() {
             &[],
             "--instance=\"Edge 0\" cannot be: it can be the name of a pod",
         ),
+        (
+            &["--mounted-config-map", "edge/a", "--config-map", "edge/a"],
+            &[],
+            "--mounted-config-map says which ConfigMap the configuration file is mounted from, and no file is named",
+        ),
     ] {
         let text = refused(words, variables);
         assert!(text.contains(line), "{text}");
         assert!(!text.contains("there is no configuration"), "{text}");
     }
+}
+
+#[test]
+fn the_key_of_a_mounted_config_map_is_called_as_the_file() {
+    let mounted = |file: &str, map: &str| {
+        let words = ["--config", file, "--mounted-config-map", map];
+        let launch = launch(&words, &[]).expect("a launch");
+        launch.mounted.map(|place| place.to_string())
+    };
+    assert_eq!(
+        mounted("/etc/bulkhead/fw.yaml", "edge/policy").as_deref(),
+        Some("configmap edge/policy/fw.yaml")
+    );
+    assert_eq!(
+        mounted("/etc/bulkhead/fw.yaml", "edge/policy/other").as_deref(),
+        Some("configmap edge/policy/other")
+    );
 }
 
 #[test]

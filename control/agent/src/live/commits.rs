@@ -8,7 +8,7 @@
 mod refusal;
 mod refused;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -356,6 +356,11 @@ impl LiveFirewall {
             repeats: Some(number),
             asked,
         })
+    }
+
+    /// The daemon's own configuration file, if it has one.
+    pub fn own_file(&self) -> Option<&Path> {
+        self.commits.file.as_deref()
     }
 
     /// The revision in force.

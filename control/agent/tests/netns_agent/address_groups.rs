@@ -31,7 +31,7 @@ fn kube_agent_enforces_an_address_group_without_a_commit() {
     let (inside, server) = (topology.host("inside"), topology.host("server"));
     let listening = TcpServer::start(&server.namespace, server.v4_port(PORT)).expect("a server");
     let to = listening.address();
-    let mut cluster = Cluster::start(topology.firewall());
+    let mut cluster = Cluster::start(topology.firewall(), &["rbac.addressGroupNamespaces={default}"]);
     cluster.define();
     let configuration = CONFIGURATION
         .replace(
@@ -95,10 +95,7 @@ fn kube_agent_enforces_an_address_group_without_a_commit() {
     assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.log());
     daemon.restart();
     assert!(reaches(), "the members are those of before:\n{}", daemon.log());
-    topology
-        .firewall()
-        .run(|| cluster.env.start_apiserver())
-        .expect("an API server");
+    cluster.start_again();
 
     // Edited, a member is out, with the sessions that it has opened; deleted, everybody is.
     cluster.merge(OBJECT, &json!({ "spec": { "members": [inside.v4.to_string()] } }));

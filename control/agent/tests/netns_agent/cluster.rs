@@ -1,21 +1,24 @@
-//! A Kubernetes API in the firewall's namespace, and a firewall that may ask of it what a role grants and no more.
+//! A Kubernetes API in the firewall's namespace, and a firewall that may ask of it what the chart's roles grant and no more.
 //!
-//! Owns the rights of the daemon's user: those of [`PERMISSIONS`]. A call beyond them fails the test at its end, by the audit log
-//! of the API server.
+//! Owns the rights of the daemon: it comes as the service account that the chart makes, with the roles that the chart renders for
+//! the values a test names. A call beyond them fails the test at its end, by the audit log of the API server.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bulkhead_kube::crd;
-use bulkhead_kube::rbac::PERMISSIONS;
-use bulkhead_kube_env::{Answer, Client, KubeEnv, Options, User};
+use bulkhead_kube_env::{Answer, Client, KubeEnv, chart, multi_network_policies};
 use bulkhead_testkit::Namespace;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::daemon::DEADLINE;
 
-const USER: &str = "firewall";
-const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1";
+/// What the chart calls everything, and so the object that has the configuration.
+pub const NAME: &str = "edge";
+/// As whom the API server knows the daemon.
+const ACCOUNT: &str = "system:serviceaccount:default:edge";
 
 /// The API as a cluster's owner sees it.
 pub struct Cluster<'n> {
@@ -25,52 +28,51 @@ pub struct Cluster<'n> {
 }
 
 impl<'n> Cluster<'n> {
+    /// `values`: of the chart, such as `configuration.source=configMap`; they decide what the daemon may do.
     #[track_caller]
-    pub fn start(namespace: &'n Namespace) -> Self {
-        let options = Options {
-            users: vec![User {
-                name: USER.to_owned(),
-                groups: Vec::new(),
-            }],
-            ..Options::default()
-        };
-        let env = namespace.run(|| KubeEnv::with(options)).expect("an API server");
+    pub fn start(namespace: &'n Namespace, values: &[&str]) -> Self {
+        let env = namespace.run(KubeEnv::start).expect("an API server");
         let cluster = Self {
             namespace,
             client: env.client("admin").expect("a client"),
             env,
         };
-        let rules: Vec<Value> = PERMISSIONS
-            .iter()
-            .map(|permission| {
-                let mut rule = json!({
-                    "apiGroups": [permission.group],
-                    "resources": [permission.resource],
-                    "verbs": permission.verbs,
-                });
-                if permission.one_object {
-                    rule["resourceNames"] = json!(["edge"]);
-                }
-                rule
-            })
-            .collect();
-        cluster.create(
-            &format!("{ROLES}/clusterroles"),
-            &json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-                "metadata": { "name": "firewall" }, "rules": rules,
-            }),
-        );
-        cluster.create(
-            &format!("{ROLES}/clusterrolebindings"),
-            &json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-                "metadata": { "name": "firewall" },
-                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "firewall" },
-                "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
-            }),
-        );
+        cluster.grant(values);
         cluster
+    }
+
+    /// Makes the account and the roles, as an installation of the chart in the namespace `default` would.
+    #[track_caller]
+    fn grant(&self, values: &[&str]) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let minimal = root.join("deploy/helm/variations/minimal.yaml");
+        let name = format!("fullnameOverride={NAME}");
+        let mut more = vec!["--namespace", "default", "--set", &name];
+        for template in ["templates/serviceaccount.yaml", "templates/rbac.yaml"] {
+            more.extend(["--show-only", template]);
+        }
+        for value in values {
+            more.extend(["--set", value]);
+        }
+        let rendered = chart::template(self.env.parts(), &root, &minimal, &more).expect("the chart's roles");
+        let file = self.env.directory().join("rights.yaml");
+        fs::write(&file, rendered).expect("a file");
+        self.kubectl(&["create", "--filename", file.to_str().expect("text")]);
+    }
+
+    /// What kubectl prints, asked by the cluster's owner.
+    #[track_caller]
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let kubeconfig = self.env.kubeconfig_file("admin").expect("a kubeconfig");
+        let mut kubectl = Command::new(&self.env.parts().kubectl);
+        kubectl
+            .args(arguments)
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .env("HOME", self.env.directory());
+        self.namespace
+            .run(|| chart::output(&mut kubectl))
+            .expect("kubectl")
     }
 
     /// Makes our own kinds known, as their definitions are in the repository, and waits until they are served.
@@ -92,10 +94,21 @@ impl<'n> Cluster<'n> {
         }
     }
 
-    /// What the daemon reaches the API with.
+    /// The same of MultiNetworkPolicy.
+    #[track_caller]
+    pub fn define_network_policies(&self) {
+        let define = || self.client.define(&multi_network_policies());
+        self.namespace.run(define).expect("a definition");
+    }
+
+    /// What the daemon reaches the API with: a token of its account, as a pod would have it.
     #[track_caller]
     pub fn kubeconfig(&self) -> PathBuf {
-        self.env.kubeconfig_file(USER).expect("a kubeconfig")
+        let token = || self.env.service_account_token("default", NAME);
+        let token = self.namespace.run(token).expect("a token");
+        let file = self.env.directory().join("kubeconfig-of-the-daemon");
+        fs::write(&file, self.env.kubeconfig(&token)).expect("a file");
+        file
     }
 
     #[track_caller]
@@ -106,9 +119,16 @@ impl<'n> Cluster<'n> {
             .expect("an answer")
     }
 
+    /// A pod is on a node and runs, too: no kubelet is here to do it.
     #[track_caller]
     pub fn create(&self, path: &str, object: &Value) -> Value {
-        self.ask(201, |client| client.post(path, object))
+        let created = self.ask(201, |client| client.post(path, object));
+        if object["kind"] == "Pod" {
+            let name = object["metadata"]["name"].as_str().expect("a name");
+            let ran = self.namespace.run(|| self.client.run_pod("default", name));
+            ran.expect("a pod that runs");
+        }
+        created
     }
 
     #[track_caller]
@@ -125,6 +145,22 @@ impl<'n> Cluster<'n> {
     pub fn read(&self, path: &str) -> Value {
         self.ask(200, |client| client.get(path))
     }
+
+    /// The events about an object, by its id, as `kubectl describe` looks for them.
+    #[track_caller]
+    pub fn events(&self, uid: &str) -> Vec<Value> {
+        let path = format!("/api/v1/namespaces/default/events?fieldSelector=involvedObject.uid={uid}");
+        self.read(&path)["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Starts the API server again.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let env = &mut self.env;
+        self.namespace
+            .run(|| env.start_apiserver())
+            .expect("the API server again");
+    }
 }
 
 impl Drop for Cluster<'_> {
@@ -132,9 +168,9 @@ impl Drop for Cluster<'_> {
         if std::thread::panicking() {
             return;
         }
-        let asked = self.env.asked(USER).expect("the audit log");
+        let asked = self.env.asked(ACCOUNT).expect("the audit log");
         assert!(!asked.is_empty(), "the daemon has asked for nothing");
-        let beyond = self.env.refused(USER).expect("the audit log");
-        assert!(beyond.is_empty(), "beyond what the role grants: {beyond:#?}");
+        let beyond = self.env.refused(ACCOUNT).expect("the audit log");
+        assert!(beyond.is_empty(), "beyond what the chart grants: {beyond:#?}");
     }
 }

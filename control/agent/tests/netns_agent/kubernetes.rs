@@ -1,23 +1,24 @@
-//! A daemon whose configuration and pods come from a real Kubernetes API, with traffic that shows what is in force.
+//! A daemon whose configuration and pods come from a real Kubernetes API, with traffic of both families that shows what is in
+//! force: the same story for each kind of object that may have the configuration.
 //!
 //! The API server runs in the firewall's namespace, on loopback, as the daemon's only neighbour that is no data interface.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bulkhead_kube_env::{Client, KubeEnv};
-use bulkhead_testkit::{Host, Namespace, TcpServer, privileged};
+use bulkhead_testkit::{Host, TcpServer, privileged};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::cluster::Cluster;
 use crate::daemon::{DEADLINE, Launch};
+use crate::object::Object;
 use crate::probes::{LOOPBACK, get};
 use crate::{CONFIGURATION, PORT, brief, topology};
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-const MAP: &str = "/api/v1/namespaces/default/configmaps/edge";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const POD: &str = "/api/v1/namespaces/default/pods/web-0";
+const INSTANCE: &str = "edge-0";
 
 /// Who may use the servers is a matter of labels.
 fn by_label() -> String {
@@ -30,67 +31,6 @@ fn by_label() -> String {
             "to: servers, destination",
             "to: servers, source: web, destination",
         )
-}
-
-/// The API as a cluster's owner sees it, from the firewall's namespace.
-pub struct Owner<'n> {
-    pub namespace: &'n Namespace,
-    pub client: Client,
-}
-
-impl Owner<'_> {
-    #[track_caller]
-    pub fn create(&self, path: &str, object: &Value) {
-        let answer = self.namespace.run(|| self.client.post(path, object));
-        answer
-            .and_then(|answer| answer.expect(201))
-            .expect("a new object");
-        if object["kind"] == "Pod" {
-            // No kubelet is here to do it.
-            let name = object["metadata"]["name"].as_str().expect("a name");
-            let ran = self.namespace.run(|| self.client.run_pod("default", name));
-            ran.expect("a pod that runs");
-        }
-    }
-
-    #[track_caller]
-    pub fn merge(&self, path: &str, change: &Value) {
-        let answer = self.namespace.run(|| self.client.merge(path, change));
-        answer.and_then(|answer| answer.expect(200)).expect("a change");
-    }
-
-    fn document(&self, text: &str) {
-        self.merge(MAP, &json!({ "data": { "firewall.yaml": text } }));
-    }
-
-    /// What the instance says on the ConfigMap; `null`: nothing.
-    #[track_caller]
-    fn status(&self) -> Value {
-        let answer = self.namespace.run(|| self.client.get(MAP));
-        let map = answer
-            .and_then(|answer| answer.expect(200))
-            .expect("the ConfigMap");
-        match map["metadata"]["annotations"]["status.bulkhead.dev/edge-0"].as_str() {
-            Some(text) => serde_json::from_str(text).expect("an entry"),
-            None => Value::Null,
-        }
-    }
-
-    /// Waits until the document on the ConfigMap is told to be in force, or not and why.
-    #[track_caller]
-    fn await_applied(&self, holds: &str, reason: &str, message: &str) {
-        until(&format!("Applied is {holds}: {reason}: {message}"), || {
-            let status = self.status();
-            let conditions = status["conditions"].as_array();
-            conditions.into_iter().flatten().any(|condition| {
-                let said = condition["message"].as_str().unwrap_or_default();
-                condition["type"] == "Applied"
-                    && condition["status"] == holds
-                    && condition["reason"] == reason
-                    && said.contains(message)
-            })
-        });
-    }
 }
 
 #[track_caller]
@@ -108,24 +48,34 @@ pub fn reaches(host: &Host, to: SocketAddr) -> bool {
 
 #[test]
 fn kube_agent_enforces_what_a_config_map_says_and_whom_pods_make_it_mean() {
-    if !privileged() {
-        return;
+    if privileged() {
+        enforces(Object::ConfigMap, "bhk-api");
     }
-    let topology = topology("bhk-api");
+}
+
+#[test]
+fn kube_agent_enforces_what_a_firewall_resource_says_and_whom_pods_make_it_mean() {
+    if privileged() {
+        enforces(Object::Firewall, "bhk-fwr");
+    }
+}
+
+fn enforces(object: Object, prefix: &str) {
+    let topology = topology(prefix);
     let (inside, server) = (topology.host("inside"), topology.host("server"));
-    let listening = TcpServer::start(&server.namespace, server.v4_port(PORT)).expect("a server");
-    let to = listening.address();
-    let namespace = topology.firewall();
-    let mut env = namespace.run(KubeEnv::start).expect("an API server");
-    let kubeconfig = env.kubeconfig_file("admin").expect("a kubeconfig");
-    let owner = Owner {
-        namespace,
-        client: env.client("admin").expect("a client"),
-    };
+    let addresses = [server.v4_port(PORT), server.v6_port(PORT)];
+    let _servers = addresses.map(|address| TcpServer::start(&server.namespace, address).expect("a server"));
+    let all_may = || addresses.iter().all(|to| reaches(inside, *to));
+    let none_may = || !addresses.iter().any(|to| reaches(inside, *to));
+    let mut cluster = Cluster::start(topology.firewall(), &[object.source(), "rbac.podGroups=true"]);
+    if object == Object::Firewall {
+        cluster.define();
+    }
+    let kubeconfig = cluster.kubeconfig();
 
     // Nothing is touched before there is a document, and a start is not ended for want of one.
     let mut daemon = Launch::without_file()
-        .variable("BULKHEAD_CONFIG_MAP", "default/edge")
+        .variable(object.setting(), "default/edge")
         .variable("BULKHEAD_MANAGEMENT", LOOPBACK)
         .arguments(&[
             "--kubeconfig",
@@ -137,42 +87,59 @@ fn kube_agent_enforces_what_a_config_map_says_and_whom_pods_make_it_mean() {
     daemon.await_log("a sound document is waited for");
     let (status, text) = get(&topology, "/readyz");
     assert_eq!(status, 503, "{text}");
+    let kind = format!("{object:?}").to_lowercase();
     assert!(
-        text.contains("[-]started: waiting for a sound document in configmap default/edge\n"),
+        text.contains(&format!(
+            "[-]started: waiting for a sound document in {kind} default/edge\n"
+        )),
         "{text}"
     );
     assert_eq!(get(&topology, "/livez").0, 200);
     assert_eq!(daemon.blackhole_rules(), [], "nothing is touched");
     // A document is judged by the settings of the start, the first one too.
     let two_interfaces = by_label().replace(", { name: net3, zone: outside }]", "]");
-    owner.create(
-        MAPS,
-        &json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "edge" },
-            "data": { "firewall.yaml": two_interfaces },
-        }),
-    );
-    owner.await_applied(
-        "False",
-        "Invalid",
-        "2 data interfaces are named here, but 3 were asked for at the start",
-    );
+    object.create(&cluster, &two_interfaces);
+    let few = "2 data interfaces are named here, but 3 were asked for at the start";
+    object.await_applied(&cluster, INSTANCE, ("False", "Invalid", few));
     assert_eq!(daemon.blackhole_rules(), [], "nothing is touched");
 
-    owner.document(&by_label());
+    object.set(&cluster, &by_label());
     daemon.await_ready();
-    owner.await_applied("True", "Committed", "");
+    let entry = object.await_applied(&cluster, INSTANCE, ("True", "Committed", "revision 1 "));
     let newest = &daemon.json(&["history"])["revisions"][0];
+    let source = match object {
+        Object::ConfigMap => "config-map",
+        Object::Firewall => "firewall",
+    };
     assert_eq!(
         (&newest["revision"], &newest["source"]),
-        (&1.into(), &"config-map".into())
+        (&json!(1), &json!(source))
+    );
+    assert_eq!(
+        (&entry["hash"], &entry["revision"]),
+        (&newest["sha256"], &json!(1))
     );
     assert_eq!(get(&topology, "/readyz").0, 200);
+    let uid = object.read(&cluster)["metadata"]["uid"].clone();
+    until("an event of the very object", || {
+        let events = cluster.events(uid.as_str().expect("an id"));
+        let note = "edge-0: revision 1 is in force";
+        let mut told = events.iter().map(|event| (&event["reason"], &event["message"]));
+        told.any(|told| told == (&json!("Committed"), &json!(note)))
+    });
+    if object == Object::Firewall {
+        // What all instances together come to, of which this is one.
+        until("the summary", || {
+            let status = &object.read(&cluster)["status"];
+            status["applied"] == "1/1" && status["hash"] == newest["sha256"]
+        });
+    }
 
     // No pod has the label yet; one that has it may, for as long as it has it, with the sessions that it has opened.
-    assert!(!reaches(inside, to), "nobody may");
-    let network = json!([{ "name": "default/inside", "interface": "net1", "ips": [inside.v4.to_string()] }]);
-    owner.create(
+    assert!(none_may(), "nobody may");
+    let ips = inside.addresses().map(|address| address.to_string());
+    let network = json!([{ "name": "default/inside", "interface": "net1", "ips": ips }]);
+    cluster.create(
         PODS,
         &json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -183,36 +150,40 @@ fn kube_agent_enforces_what_a_config_map_says_and_whom_pods_make_it_mean() {
             "spec": { "containers": [{ "name": "main", "image": "none" }] },
         }),
     );
-    until("the pod may", || reaches(inside, to));
-    let mut held = brief(inside)
-        .tcp(to)
-        .expect("a socket")
-        .answered()
-        .expect("a connection");
-    owner.merge(POD, &json!({ "metadata": { "labels": { "app": "batch" } } }));
-    until("the pod may not any more", || !reaches(inside, to));
-    assert!(!held.exchange(100, 100).expect("a socket").is_answered());
-    owner.merge(POD, &json!({ "metadata": { "labels": { "app": "web" } } }));
-    until("the pod may again", || reaches(inside, to));
+    until("the pod may", all_may);
+    let mut held = addresses.map(|to| {
+        let opened = brief(inside).tcp(to).expect("a socket");
+        opened.answered().expect("a connection")
+    });
+    cluster.merge(POD, &json!({ "metadata": { "labels": { "app": "batch" } } }));
+    until("the pod may not any more", none_may);
+    for conversation in &mut held {
+        assert!(!conversation.exchange(100, 100).expect("a socket").is_answered());
+    }
+    cluster.merge(POD, &json!({ "metadata": { "labels": { "app": "web" } } }));
+    until("the pod may again", all_may);
 
     // What is wrong changes nothing, and is told where its author looks.
-    owner.document(&by_label().replace("action: reject", "action: rejct"));
-    owner.await_applied("False", "Invalid", "rejct");
+    object.set(
+        &cluster,
+        &by_label().replace("net3, zone: outside", "net3, zone: nowhere"),
+    );
+    object.await_applied(&cluster, INSTANCE, ("False", "Invalid", "\"nowhere\""));
     assert_eq!(daemon.json(&["history"])["revisions"][0]["revision"], 1);
-    assert!(reaches(inside, to));
-    owner.document(&by_label().replace("name: out,", "name: outward,"));
-    owner.await_applied("True", "Committed", "revision 2");
+    assert!(all_may());
+    object.set(&cluster, &by_label().replace("name: out,", "name: outward,"));
+    object.await_applied(&cluster, INSTANCE, ("True", "Committed", "revision 2 "));
     assert!(daemon.text(&["show", "policies"]).contains("outward"));
 
     // It takes along what it has said, and without the API it starts with what it had.
     assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.log());
-    assert_eq!(owner.status(), Value::Null);
-    env.stop_apiserver();
+    let left = object.read(&cluster);
+    assert_eq!(object.entry(&left, INSTANCE), Value::Null);
+    if object == Object::Firewall {
+        assert_eq!(left["status"]["applied"], "0/0", "{left:#}");
+    }
+    cluster.env.stop_apiserver();
     daemon.restart();
     assert_eq!(daemon.json(&["history"])["revisions"][0]["revision"], 2);
-    assert!(
-        reaches(inside, to),
-        "the members are those of before:\n{}",
-        daemon.log()
-    );
+    assert!(all_may(), "the members are those of before:\n{}", daemon.log());
 }

@@ -14,6 +14,7 @@ mod load;
 mod many_pods;
 mod mounted;
 mod network_policies;
+mod object;
 mod probes;
 mod restart;
 mod screens;

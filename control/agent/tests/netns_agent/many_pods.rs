@@ -74,7 +74,7 @@ fn kube_agent_knows_ten_thousand_pods_and_each_of_them_counts() {
         return;
     }
     let topology = topology("bhk-many");
-    let cluster = Cluster::start(topology.firewall());
+    let cluster = Cluster::start(topology.firewall(), &["rbac.podGroups=true"]);
     let pods: Vec<Value> = (0..PODS).map(pod).collect();
     let began = Instant::now();
     topology

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use bulkhead_kube_env::Client;
 use serde_json::{Value, json};
 
-use crate::common::{Recorder, USER, define, eventually, server, start};
+use crate::common::{Recorder, USER, columns, define, eventually, kubectl, server, start};
 use crate::pods::{create, network_status, path};
 
 const OBJECTS: &str = "/apis/bulkhead.dev/v1alpha1/namespaces/default/addressgroups";
@@ -216,6 +216,15 @@ fn kube_two_instances_of_an_address_group_do_not_fight_and_leave_nothing_behind(
         })
         .collect::<Result<_>>()?;
     status(&admin, "True", "InForce", "2/2", 1)?;
+    let shown = kubectl(&env, &["get", "ag"])?;
+    let in_force = [
+        ("NAME", "partners"),
+        ("READY", "True"),
+        ("MEMBERS", "1"),
+        ("FIREWALLS", "2/2"),
+        ("REASON", "InForce"),
+    ];
+    assert_eq!(columns(&shown)?, in_force);
     std::thread::sleep(Duration::from_secs(2));
     let version = admin.get(OBJECT)?.expect(200)?["metadata"]["resourceVersion"].clone();
     std::thread::sleep(Duration::from_secs(3));

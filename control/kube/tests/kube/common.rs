@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use bulkhead_kube::{
     Agent, Document, FoundPods, InForce, Kubernetes, NotIsolated, ObjectMembers, Place, Reason, Refusal,
     Settings, crd,
 };
-use bulkhead_kube_env::{Client, KubeEnv, Options, User};
+use bulkhead_kube_env::{Client, KubeEnv, Options, User, chart};
 use serde_json::{Value, json};
 
 /// How long anything may take on a busy machine.
@@ -403,12 +404,37 @@ pub fn start_with(
     let _ = tracing_subscriber::fmt().with_test_writer().try_init();
     let settings = Settings {
         place,
+        mounted: None,
         kubeconfig: Some(config),
         instance: name.to_owned(),
         network_policies,
         pod: None,
     };
     Ok(Kubernetes::start(settings, recorder.clone())?)
+}
+
+/// What kubectl prints to the cluster's owner.
+pub fn kubectl(env: &KubeEnv, arguments: &[&str]) -> Result<String> {
+    let mut kubectl = Command::new(&env.parts().kubectl);
+    kubectl
+        .args(arguments)
+        .arg("--kubeconfig")
+        .arg(env.kubeconfig_file("admin")?)
+        .env("HOME", env.directory());
+    chart::output(&mut kubectl)
+}
+
+/// The one line of a table of `kubectl get` by its columns, without the age, which every table ends with.
+pub fn columns(table: &str) -> Result<Vec<(&str, &str)>> {
+    let mut lines = table.lines().map(|line| line.split_whitespace());
+    let (Some(head), Some(line), None) = (lines.next(), lines.next(), lines.next()) else {
+        bail!("not a table of one line:\n{table}");
+    };
+    let mut columns: Vec<(&str, &str)> = head.zip(line).collect();
+    match columns.pop() {
+        Some(("AGE", _)) => Ok(columns),
+        other => bail!("the last column is {other:?}:\n{table}"),
+    }
 }
 
 /// Asks until there is an answer.

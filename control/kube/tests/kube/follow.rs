@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{USER, define, document, eventually, follow, server, spec};
+use crate::common::{USER, columns, define, document, eventually, follow, kubectl, server, spec};
 use crate::relay::Relay;
 use anyhow::{Context as _, Result};
 use bulkhead_kube::{ANNOTATION, Place};
@@ -38,6 +38,12 @@ fn condition(status: &Value, kind: &str) -> Option<(String, String, String)> {
     let found = conditions.iter().find(|condition| condition["type"] == kind)?;
     let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
     Some((text("status"), text("reason"), text("message")))
+}
+
+/// Whether a line says this, however its words are aligned.
+fn has_line(text: &str, words: &str) -> bool {
+    text.lines()
+        .any(|line| line.split_whitespace().eq(words.split_whitespace()))
 }
 
 fn is(status: &Value, kind: &str, holds: &str, reason: &str) -> bool {
@@ -156,6 +162,22 @@ fn kube_two_instances_follow_a_firewall_and_do_not_fight() -> Result<()> {
         (&json!(hash), &json!(1))
     );
     assert_eq!(both["instances"].as_array().map(Vec::len), Some(2));
+    // As whoever looks sees it.
+    let shown = kubectl(&env, &["get", "firewalls"])?;
+    let in_force = [
+        ("NAME", "edge"),
+        ("READY", "True"),
+        ("APPLIED", "2/2"),
+        ("DEGRADED", "False"),
+        ("REASON", "AsConfigured"),
+    ];
+    assert_eq!(columns(&shown)?, in_force);
+    eventually("what happened is told, too", || {
+        let described = kubectl(&env, &["describe", "firewall", "edge"])?;
+        let told = ["fw-0: revision 1 is in force", "fw-1: revision 1 is in force"];
+        let shown = has_line(&described, "Applied: 2/2") && has_line(&described, &format!("Hash: {hash}"));
+        Ok((shown && told.iter().all(|told| described.contains(told))).then_some(()))
+    })?;
 
     // Nobody writes where nothing changes.
     std::thread::sleep(Duration::from_secs(6));
@@ -177,6 +199,15 @@ fn kube_two_instances_follow_a_firewall_and_do_not_fight() -> Result<()> {
         .unwrap_or_default();
     assert!(message.contains("polices"), "{refused}");
     assert_eq!(refused["hash"], json!(hash), "the last one stays in force");
+    let shown = kubectl(&env, &["get", "fw", "edge"])?;
+    let not_in_force = [
+        ("NAME", "edge"),
+        ("READY", "True"),
+        ("APPLIED", "0/2"),
+        ("DEGRADED", "True"),
+        ("REASON", "Invalid"),
+    ];
+    assert_eq!(columns(&shown)?, not_in_force);
     // What the API server judges itself does not get that far.
     admin
         .merge(FIREWALL, &json!({ "spec": { "forwarding": "sideways" } }))?

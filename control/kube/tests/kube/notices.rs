@@ -18,6 +18,7 @@ fn kube_a_refused_file_is_an_event_of_the_pod_and_nothing_else_is_asked() -> Res
     let uid = admin.get(&path("default", "edge-0"))?.expect(200)?["metadata"]["uid"].clone();
     let settings = Settings {
         place: None,
+        mounted: None,
         kubeconfig: Some(env.kubeconfig_file(USER)?),
         instance: "edge-0".to_owned(),
         network_policies: false,

@@ -53,7 +53,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Whether the pod talks to the API at all. */}}
 {{- define "bulkhead.usesApi" -}}
-{{- if or (ne .Values.configuration.source "mounted") .Values.rbac.events .Values.rbac.podGroups .Values.rbac.addressGroupNamespaces .Values.multiNetworkPolicies }}yes{{ end -}}
+{{- if or (ne .Values.configuration.source "mounted") .Values.rbac.status .Values.rbac.events .Values.rbac.podGroups .Values.rbac.addressGroupNamespaces .Values.multiNetworkPolicies }}yes{{ end -}}
 {{- end -}}
 
 {{/* Whether the number of replicas is not ours to say. */}}

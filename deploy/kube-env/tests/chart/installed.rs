@@ -124,7 +124,7 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     assert_eq!(admin.get(&deployment)?.status, 404);
 
     // The other end of the rights: everything that groups of pods need, of the whole cluster, and still nothing else. And a
-    // configuration that is only mounted needs to write events, and reads nothing.
+    // configuration that is only mounted is followed nowhere.
     upgrade(&values("existing-configuration"), &[])?;
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "tenants")?)?;
     for path in ["/api/v1/pods", "/api/v1/namespaces"] {
@@ -169,12 +169,17 @@ fn kube_chart_installs_upgrades_and_uninstalls_with_the_rights_it_needs_and_no_m
     helm(&["uninstall", RELEASE])?;
     upgrade(&values("minimal"), &[])?;
     let firewall = env.client_with_token(&env.service_account_token(NAMESPACE, "edge-bulkhead")?)?;
-    firewall.get(&own)?.expect(403)?;
+    // A mounted configuration may be read by its name, for its status, and is not found or followed.
+    firewall.get(&own)?.expect(200)?;
+    firewall.apply(&own, "edge-0", &status)?.expect(200)?;
+    firewall.get(&maps)?.expect(403)?;
     let mut another = event;
     another["metadata"]["name"] = json!("edge.2");
     firewall.post(&events, &another)?.expect(201)?;
     upgrade(&values("minimal"), &["--set", "rbac.events=false"])?;
     another["metadata"]["name"] = json!("edge.3");
     firewall.post(&events, &another)?.expect(403)?;
+    upgrade(&values("minimal"), &["--set", "rbac.status=false"])?;
+    firewall.get(&own)?.expect(403)?;
     Ok(())
 }

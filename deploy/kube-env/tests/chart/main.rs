@@ -242,6 +242,6 @@ fn kube_chart_settings_are_those_of_the_launch_contract() -> Result<()> {
         "{arguments:?}"
     );
     // All of `launch`, and what the chart decides.
-    assert_eq!(given.len(), 17, "{given:?}");
+    assert_eq!(given.len(), 18, "{given:?}");
     Ok(())
 }

@@ -65,13 +65,15 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
         chart::template(&parts, &root, &minimal, &show)
     };
     let sources = [
-        ("mounted", Some(Need::Mounted)),
-        ("configMap", Some(Need::ConfigMap)),
-        ("firewall", Some(Need::Firewall)),
+        ("mounted", &[Need::Mounted, Need::MountedStatus][..]),
+        ("configMap", &[Need::ConfigMap]),
+        ("firewall", &[Need::Firewall]),
     ];
-    let groups: [(&str, &[Need], &[&str]); 7] = [
+    let groups: [(&str, &[Need], &[&str]); 9] = [
         ("rbac.podGroups=false", &[], &[]),
         ("rbac.events=false", &[], &[]),
+        ("rbac.status=false", &[], &[]),
+        ("rbac.status=false,rbac.events=false", &[], &[]),
         (
             "rbac.podGroups=true",
             &[Need::Pods, Need::NamespaceSelector],
@@ -109,10 +111,13 @@ fn kube_chart_grants_what_the_code_asks_for_and_nothing_else() -> Result<()> {
                     permission.one_object,
                 )
             };
-            // Whoever has a status has events; of a mounted file they are a matter of choice.
-            let silent = set.contains("rbac.events=false");
-            let said = |need: &Need| !(silent && *need == Need::Mounted);
-            let of_source: Vec<Need> = of_source.into_iter().filter(said).collect();
+            // Whoever follows an object has a status and events; of a mounted file either is a matter of choice.
+            let unsaid = |value: &str, need: Need, of: &Need| set.contains(value) && *of == need;
+            let said = |of: &&Need| {
+                !unsaid("rbac.events=false", Need::Mounted, of)
+                    && !unsaid("rbac.status=false", Need::MountedStatus, of)
+            };
+            let of_source: Vec<Need> = of_source.iter().filter(said).copied().collect();
             let mut asked: BTreeSet<Right> = permissions(&of_source)
                 .map(|permission| right(NAMESPACE, permission))
                 .collect();

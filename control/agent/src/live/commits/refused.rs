@@ -43,6 +43,12 @@ impl LiveFirewall {
         }
     }
 
+    /// What was said last of a document that is not in force, if it is the one from there.
+    pub fn last_refused(&self, document: &str) -> Option<RefusedDocument> {
+        let last = self.commits.refused.get();
+        last.filter(|last| last.document == document)
+    }
+
     /// A document from there is in force. Whether the one before was refused.
     pub fn note_accepted(&self, document: &str) -> bool {
         let mut last = self
