@@ -169,6 +169,11 @@ impl<'t> Daemon<'t> {
         self.process.id()
     }
 
+    /// Whether the process that was started last has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.process.try_wait().expect("a child").is_none()
+    }
+
     /// Waits until it has ended by itself.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {

@@ -204,15 +204,36 @@ fn kube_agent_enforces_what_a_config_map_says_and_whom_pods_make_it_mean() {
     owner.await_applied("True", "Committed", "revision 2");
     assert!(daemon.text(&["show", "policies"]).contains("outward"));
 
+    // The API goes away under a running daemon and comes back: what was in force stays, what is new then is taken by the same
+    // process.
+    env.stop_apiserver();
+    assert!(reaches(inside, to), "{}", daemon.log());
+    namespace
+        .run(|| env.start_apiserver())
+        .expect("the API server again");
+    owner.document(&by_label().replace("name: out,", "name: abroad,"));
+    owner.await_applied("True", "Committed", "revision 3");
+    assert!(daemon.text(&["show", "policies"]).contains("abroad"));
+    assert!(daemon.runs(), "{}", daemon.log());
+
     // It takes along what it has said, and without the API it starts with what it had.
     assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.log());
     assert_eq!(owner.status(), Value::Null);
     env.stop_apiserver();
     daemon.restart();
-    assert_eq!(daemon.json(&["history"])["revisions"][0]["revision"], 2);
+    assert_eq!(daemon.json(&["history"])["revisions"][0]["revision"], 3);
     assert!(
         reaches(inside, to),
         "the members are those of before:\n{}",
         daemon.log()
     );
+
+    // One that has not heard of the API since its start goes on asking for it.
+    namespace
+        .run(|| env.start_apiserver())
+        .expect("the API server again");
+    owner.document(&by_label().replace("service: test, action: permit", "service: test, action: deny"));
+    owner.await_applied("True", "Committed", "revision 4");
+    assert!(!reaches(inside, to), "{}", daemon.log());
+    assert!(daemon.runs(), "{}", daemon.log());
 }
