@@ -15,6 +15,7 @@ mod many_pods;
 mod mounted;
 mod network_policies;
 mod probes;
+mod replicas;
 mod restart;
 mod screens;
 mod sizes;
