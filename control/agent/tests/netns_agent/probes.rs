@@ -179,7 +179,8 @@ fn netns_agent_probes_leave_no_trace() {
     );
 }
 
-fn counter(daemon: &Daemon<'_>, name: &str) -> u64 {
+/// A counter of the data plane by its name.
+pub fn counter(daemon: &Daemon<'_>, name: &str) -> u64 {
     let counters = daemon.json(&["show", "counters", "--all"]);
     let counters = counters["counters"].as_array().expect("counters");
     let found = counters.iter().find(|counter| counter["name"] == name);
