@@ -181,7 +181,7 @@ impl Replica<'_> {
 }
 
 /// One visit: a connection that has carried something, and the place it went by.
-fn visit<'s>(site: &'s Site, visitor: Ipv4Addr) -> (&'s Place, TcpConversation) {
+fn visit(site: &Site, visitor: Ipv4Addr) -> (&Place, TcpConversation) {
     let client = Client::new(&site.visitors).source((visitor, 0).into());
     let mut conversation = client
         .tcp(PUBLISHED)
