@@ -12,15 +12,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bulkhead_kube_env::{KubeEnv, Options, chart};
-use bulkhead_testkit::{Client, Stream, TcpConversation, TcpServer, privileged};
+use bulkhead_kube_env::{self as kube_env, KubeEnv, Options, chart};
+use bulkhead_testkit::{Client, Namespace, Stream, TcpConversation, TcpServer, privileged};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use self::site::{API, CONTROLLERS, NEWCOMER, PUBLISHED, Place, REGULAR, Site};
 use crate::address;
 use crate::daemon::{Daemon, Launch};
-use crate::kubernetes::{Owner, until};
+use crate::kubernetes::until;
 use crate::probes::get_from;
 
 const ACCOUNT: &str = "system:serviceaccount:bulkhead:edge-bulkhead";
@@ -37,7 +37,9 @@ const TEMPLATES: [&str; 4] = [
 
 /// The API with what the chart makes in it.
 struct Release<'s> {
-    owner: Owner<'s>,
+    /// From where its owner asks.
+    namespace: &'s Namespace,
+    owner: kube_env::Client,
     env: KubeEnv,
     /// The container of the Deployment's pods.
     container: Value,
@@ -52,13 +54,11 @@ impl<'s> Release<'s> {
         };
         let start = || KubeEnv::with(options);
         let env = site.cluster.run(start).expect("an API server");
-        let owner = Owner {
-            namespace: &site.cluster,
-            client: env.client("admin").expect("a client"),
-        };
+        let owner = env.client("admin").expect("a client");
         let namespace =
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "bulkhead" } });
-        owner.create("/api/v1/namespaces", &namespace);
+        let create = || owner.post("/api/v1/namespaces", &namespace)?.expect(201);
+        site.cluster.run(create).expect("a namespace");
 
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let values = root.join("deploy/helm/variations/ingress-protection.yaml");
@@ -85,6 +85,7 @@ impl<'s> Release<'s> {
         let kubeconfig = env.directory().join("kubeconfig-of-the-account");
         fs::write(&kubeconfig, env.kubeconfig(&token.expect("a token"))).expect("a file");
         let mut release = Self {
+            namespace: &site.cluster,
             owner,
             env,
             container: Value::Null,
@@ -96,8 +97,15 @@ impl<'s> Release<'s> {
     }
 
     fn read(&self, path: &str) -> Value {
-        let answer = self.owner.namespace.run(|| self.owner.client.get(path));
-        answer.and_then(|answer| answer.expect(200)).expect("an object")
+        let read = || self.owner.get(path)?.expect(200);
+        self.namespace.run(read).expect("an object")
+    }
+
+    /// Changes the document that all have.
+    fn configure(&self, text: &str) {
+        let data = json!({ "data": { "firewall.yaml": text } });
+        let merge = || self.owner.merge(MAP, &data)?.expect(200);
+        self.namespace.run(merge).expect("a change");
     }
 
     /// Starts a pod's container, as a kubelet would.
@@ -257,8 +265,7 @@ fn kube_agent_replicas_keep_their_sessions_and_one_that_drains_gives_way_to_the_
     let text = text.as_str().expect("a document");
     let changed = text.replace("name: visit\n", "name: visitors\n");
     assert_ne!(changed, text);
-    let data = json!({ "data": { "firewall.yaml": changed } });
-    release.owner.merge(MAP, &data);
+    release.configure(&changed);
     release.await_applied(&[(leaving.pod, 2), (staying.pod, 2)]);
     by_leaving.iter_mut().for_each(carries);
     by_staying.iter_mut().for_each(carries);
