@@ -97,8 +97,13 @@ impl Launch {
 
     /// Starts it.
     pub fn begin(self, topology: &Topology) -> Daemon<'_> {
+        self.begin_in(topology.firewall())
+    }
+
+    /// Starts it where there is no topology around.
+    pub fn begin_in(self, namespace: &Namespace) -> Daemon<'_> {
         let directory = tempfile::tempdir().expect("a directory");
-        Daemon::begin(topology, &self.configuration, directory, self.how)
+        Daemon::begin(namespace, &self.configuration, directory, self.how)
     }
 }
 
@@ -135,16 +140,16 @@ impl<'t> Daemon<'t> {
             variables: Vec::new(),
             own_sysfs: false,
         };
-        let mut daemon = Self::begin(topology, configuration, directory, how);
+        let mut daemon = Self::begin(topology.firewall(), configuration, directory, how);
         daemon.await_ready();
         daemon
     }
 
-    fn begin(topology: &'t Topology, configuration: &str, directory: tempfile::TempDir, how: How) -> Self {
+    fn begin(namespace: &'t Namespace, configuration: &str, directory: tempfile::TempDir, how: How) -> Self {
         fs::write(directory.path().join("firewall.yaml"), configuration).expect("a file");
-        let process = spawn(topology.firewall(), &directory, &how);
+        let process = spawn(namespace, &directory, &how);
         Self {
-            namespace: topology.firewall(),
+            namespace,
             how,
             process,
             directory,
@@ -167,6 +172,11 @@ impl<'t> Daemon<'t> {
 
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Whether the process that was started last has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.process.try_wait().expect("a child").is_none()
     }
 
     /// Waits until it has ended by itself.

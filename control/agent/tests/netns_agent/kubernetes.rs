@@ -175,6 +175,16 @@ fn enforces(object: Object, prefix: &str) {
     object.await_applied(&cluster, INSTANCE, ("True", "Committed", "revision 2 "));
     assert!(daemon.text(&["show", "policies"]).contains("outward"));
 
+    // The API goes away under a running daemon and comes back: what was in force stays, what is new then is taken by the same
+    // process.
+    cluster.env.stop_apiserver();
+    assert!(all_may(), "{}", daemon.log());
+    cluster.start_again();
+    object.set(&cluster, &by_label().replace("name: out,", "name: abroad,"));
+    object.await_applied(&cluster, INSTANCE, ("True", "Committed", "revision 3 "));
+    assert!(daemon.text(&["show", "policies"]).contains("abroad"));
+    assert!(daemon.runs(), "{}", daemon.log());
+
     // It takes along what it has said, and without the API it starts with what it had.
     assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.log());
     let left = object.read(&cluster);
@@ -184,6 +194,14 @@ fn enforces(object: Object, prefix: &str) {
     }
     cluster.env.stop_apiserver();
     daemon.restart();
-    assert_eq!(daemon.json(&["history"])["revisions"][0]["revision"], 2);
+    assert_eq!(daemon.json(&["history"])["revisions"][0]["revision"], 3);
     assert!(all_may(), "the members are those of before:\n{}", daemon.log());
+
+    // One that has not heard of the API since its start goes on asking for it.
+    cluster.start_again();
+    let denied = by_label().replace("service: test, action: permit", "service: test, action: deny");
+    object.set(&cluster, &denied);
+    object.await_applied(&cluster, INSTANCE, ("True", "Committed", "revision 4 "));
+    assert!(none_may(), "{}", daemon.log());
+    assert!(daemon.runs(), "{}", daemon.log());
 }

@@ -1,25 +1,33 @@
 //! Commits, confirmations and rollbacks under load: no permitted packet is lost, no denied one passes.
 //!
 //! Datagrams are counted one by one, because nothing sends a lost one again: what was sent is what arrived and what came
-//! back. Beside them a TCP stream compares its content, and two kinds of packets that no revision permits knock all the
-//! while, one denied by a policy and one by default.
+//! back. Beside them conversations begin all the while, each from a port of its own and with a single datagram; a TCP stream
+//! compares its content; and two kinds of packets that no revision permits knock, one denied by a policy and one by default.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bulkhead_testkit::{Host, KernelCounters, Stream, TcpServer, effort, patience, privileged};
+use bulkhead_testkit::{Host, KernelCounters, Stream, TcpServer, UdpServer, effort, patience, privileged};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use crate::daemon::Daemon;
+use crate::probes::counter;
 use crate::{CONFIGURATION, PORT, connect, topology};
 
 /// Commits, confirmations and rollbacks together: rounds of one commit, one to be confirmed, its confirmation, a rollback.
 const ROUNDS: usize = 50;
 /// The counted datagrams' port.
 const COUNTED: u16 = 7_001;
+/// The port of conversations that begin.
+const BEGUN: u16 = 7_003;
+/// Between two of them.
+const BEGIN: Duration = Duration::from_millis(3);
+/// Where they come from, one after the other: below the ports that a kernel chooses by itself.
+const SOURCES: Range<u16> = 10_000..32_000;
 /// A port that no policy names.
 const UNNAMED: u16 = 7_002;
 /// Between two datagrams.
@@ -43,9 +51,14 @@ fn variant(number: usize) -> String {
     let text = CONFIGURATION
         .replace("\"fd77:1::/64\"] }]", &format!("\"fd77:1::/64\"] }}{groups}]"))
         .replace("  policies:\n", &format!("  policies:\n{policies}"))
-        .replace("tcp: 7000 }", "tcp: 7000, udp: 7001 }")
+        .replace("tcp: 7000 }", "tcp: 7000, udp: [7001, 7003] }")
+        .replace("max: 4096", "max: 65536")
         .replace("name: test }\nspec", &format!("name: load{number} }}\nspec"));
-    assert!(text.contains("udp: 7001") && text.contains(&format!("load{number}")));
+    assert!(
+        text.contains("udp: [7001, 7003]")
+            && text.contains("max: 65536")
+            && text.contains(&format!("load{number}"))
+    );
     text
 }
 
@@ -56,6 +69,27 @@ fn socket(host: &Host, address: SocketAddr) -> UdpSocket {
         .set_read_timeout(Some(Duration::from_millis(100)))
         .expect("a timeout");
     socket
+}
+
+/// Begins conversations by IPv4 and IPv6 in turn until it is told to stop. Returns how many, and which of them had no answer.
+fn begin(from: &Host, to: &Host, done: &AtomicBool) -> (u64, Vec<String>) {
+    let mut begun = 0;
+    let mut unanswered = Vec::new();
+    for (family, source) in (0..2).cycle().zip(SOURCES.cycle()) {
+        if done.load(Ordering::Acquire) {
+            break;
+        }
+        let source = SocketAddr::new(from.addresses()[family], source);
+        let to = SocketAddr::new(to.addresses()[family], BEGUN);
+        let outcome = from.client().source(source).udp_probe(to, 64);
+        let outcome = outcome.expect("a socket");
+        begun += 1;
+        if !outcome.is_answered() {
+            unanswered.push(format!("{source} to {to}: {}", outcome.describe()));
+        }
+        thread::sleep(patience(BEGIN));
+    }
+    (begun, unanswered)
 }
 
 #[test]
@@ -77,6 +111,9 @@ fn netns_agent_commits_under_load_lose_nothing_and_let_nothing_through() {
     let listening = TcpServer::start(&server.namespace, server.v4_port(PORT)).expect("a server");
     let stream = Stream::start(connect(inside, listening.address()), 64 << 10).expect("a stream");
 
+    let _answering = server
+        .addresses()
+        .map(|address| UdpServer::start(&server.namespace, (address, BEGUN).into()).expect("a server"));
     let echo = socket(server, server.v4_port(COUNTED));
     let counting = socket(inside, inside.v4_port(0));
     counting.connect(server.v4_port(COUNTED)).expect("an address");
@@ -106,7 +143,7 @@ fn netns_agent_commits_under_load_lose_nothing_and_let_nothing_through() {
     let before = KernelCounters::snapshot(&inside.namespace).expect("counters");
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
     let value = |counter: &AtomicU64| counter.load(Ordering::Acquire);
-    let took = thread::scope(|scope| {
+    let (took, begun, unanswered) = thread::scope(|scope| {
         scope.spawn(|| {
             let mut number = 0_u64;
             while !done.load(Ordering::Acquire) {
@@ -154,6 +191,7 @@ fn netns_agent_commits_under_load_lose_nothing_and_let_nothing_through() {
                 }
             });
         }
+        let beginning = scope.spawn(|| begin(inside, server, &done));
         let began = Instant::now();
         let operated = thread::scope(|scope| scope.spawn(|| operate(&daemon, &documents)).join());
         let took = began.elapsed();
@@ -166,19 +204,29 @@ fn netns_agent_commits_under_load_lose_nothing_and_let_nothing_through() {
         thread::sleep(patience(Duration::from_millis(200)));
         drained.store(true, Ordering::Release);
         operated.expect("every operation");
-        took
+        let (begun, unanswered) = beginning.join().expect("every socket");
+        (took, begun, unanswered)
     });
     let [sent, echoed, returned, knocked, passed] = [&sent, &echoed, &returned, &knocked, &passed].map(value);
     let report = stream.report();
     let after = KernelCounters::snapshot(&inside.namespace).expect("counters");
     println!(
-        "{rounds} rounds of four operations in {took:?}: {sent} datagrams there, {echoed} arrived, {returned} came back; {knocked} knocks, \
-         {passed} passed; {report:?}, {} segments sent again",
+        "{rounds} rounds of four operations in {took:?}: {sent} datagrams there, {echoed} arrived, {returned} came back; {begun} \
+         conversations begun, {} without an answer; {knocked} knocks, {passed} passed; {report:?}, {} segments sent again",
+        unanswered.len(),
         after.since(&before, "TcpRetransSegs")
     );
     let counters = daemon.text(&["show", "counters"]);
     assert_eq!((echoed, returned), (sent, sent), "{counters}");
     assert!(sent > 1_000, "{sent} datagrams are no load");
+    assert!(
+        unanswered.is_empty(),
+        "{} of {begun}: {unanswered:?}\n{counters}",
+        unanswered.len()
+    );
+    assert!(begun > effort(500_u64), "{begun} conversations are no load");
+    let created = counter(&daemon, "session_created");
+    assert!(created >= begun, "{created} sessions for {begun} conversations");
     assert_eq!(passed, 0, "{counters}");
     assert!(knocked > 1_000, "{knocked} knocks are no trial");
     assert!(report.broken.is_none() && report.exchanges > 100, "{report:?}");

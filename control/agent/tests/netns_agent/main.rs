@@ -16,6 +16,7 @@ mod mounted;
 mod network_policies;
 mod object;
 mod probes;
+mod replicas;
 mod restart;
 mod screens;
 mod sizes;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_dataplane::link::{Hook, Link, has_tcx};
 use bulkhead_dataplane::netlink::VethSpec;
-use bulkhead_testkit::{Bpffs, TcpServer, Tool, Topology, privileged};
+use bulkhead_testkit::{Bpffs, Namespace, TcpServer, Tool, Topology, privileged};
 
 use crate::daemon::{DEADLINE, Daemon, Launch};
 use crate::{CONFIGURATION, PORT, connect, topology};
@@ -19,8 +19,14 @@ pub const LOOPBACK: &str = "127.0.0.1:9360";
 /// Status and body of an answer.
 #[track_caller]
 pub fn get(topology: &Topology, path: &str) -> (u16, String) {
-    let answer = topology.firewall().run(|| {
-        let mut stream = TcpStream::connect(LOOPBACK)?;
+    get_from(topology.firewall(), LOOPBACK, path)
+}
+
+/// The same, asked for from anywhere.
+#[track_caller]
+pub fn get_from(namespace: &Namespace, address: &str, path: &str) -> (u16, String) {
+    let answer = namespace.run(|| {
+        let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
         let mut answer = String::new();
@@ -173,7 +179,8 @@ fn netns_agent_probes_leave_no_trace() {
     );
 }
 
-fn counter(daemon: &Daemon<'_>, name: &str) -> u64 {
+/// A counter of the data plane by its name.
+pub fn counter(daemon: &Daemon<'_>, name: &str) -> u64 {
     let counters = daemon.json(&["show", "counters", "--all"]);
     let counters = counters["counters"].as_array().expect("counters");
     let found = counters.iter().find(|counter| counter["name"] == name);
