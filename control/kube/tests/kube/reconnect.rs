@@ -91,11 +91,11 @@ fn kube_instances_that_lost_the_api_do_not_come_back_all_at_once() -> Result<()>
         .collect();
     assert!(late.len() >= INSTANCES / 2, "nobody tries any more");
     // Waits of two and four seconds, each spread by half: they fall into 13 of the 16 moments, into 8 at the least of thousands of
-    // runs. Spread by a tenth it were 5 at the most.
+    // runs. Spread by a tenth it were 6.
     let spread = moments(closed, &late);
     println!("{} late tries in {spread} moments", late.len());
     assert!(
-        spread >= 7 && most_at_once(&late) <= late.len() / 2,
+        spread >= 8 && most_at_once(&late) <= late.len() / 2,
         "they try at the same moments: {spread} of 16"
     );
 
