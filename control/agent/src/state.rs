@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use bulkhead_revisions::{Directory, Memory, Revision, Store, StoreError};
+use bulkhead_revisions::{Directory, Memory, Store, StoreError};
 
 /// Where state is kept unless told otherwise.
 pub const DEFAULT: &str = "/var/lib/bulkhead";
@@ -40,18 +40,12 @@ pub fn directory(named: Option<&Path>) -> Result<Option<PathBuf>> {
 
 /// Whether there are revisions, for whoever may not make anything yet.
 pub fn has_revisions(named: Option<&Path>) -> bool {
-    let directory = named.unwrap_or(Path::new(DEFAULT)).join(REVISIONS);
-    Directory::holds_revisions(&directory)
+    Directory::holds_revisions(&revisions_directory(named))
 }
 
-/// The revision that a start without a file begins with, with its document and its directory, for whoever only wants to know.
-///
-/// # Errors
-/// If there is something that cannot be read.
-pub fn newest(named: Option<&Path>) -> Result<(PathBuf, Option<(Revision, Vec<u8>)>)> {
-    let directory = named.unwrap_or(Path::new(DEFAULT)).join(REVISIONS);
-    let found = bulkhead_revisions::newest(&directory).context("cannot look at the revisions")?;
-    Ok((directory, found))
+/// Where a start finds its revisions, for whoever only wants to look.
+pub fn revisions_directory(named: Option<&Path>) -> PathBuf {
+    named.unwrap_or(Path::new(DEFAULT)).join(REVISIONS)
 }
 
 fn nothing_kept(path: &Path, error: &dyn std::fmt::Display) {

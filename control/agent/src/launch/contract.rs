@@ -125,7 +125,8 @@ impl Launch {
             let configuration = Configuration::read(file, &self.terms)?.check_place(&self.terms)?;
             return Ok(Some((configuration, Origin::File(file.display().to_string()))));
         }
-        let (directory, newest) = state::newest(self.state.as_deref())?;
+        let directory = state::revisions_directory(self.state.as_deref());
+        let newest = bulkhead_revisions::newest(&directory).context("cannot look at the revisions")?;
         let directory = directory.display();
         let unknown = "forwarding, size, ports and interfaces are known when there is a configuration";
         let unseen =
