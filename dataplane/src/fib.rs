@@ -154,6 +154,12 @@ impl Mirror {
         self.routes.longest(address)
     }
 
+    /// A data interface, as the programs find it.
+    #[must_use]
+    pub fn interface(&self, index: u32) -> Option<&Interface> {
+        self.interfaces.get(&index)
+    }
+
     /// Follows one neighbour; whether flows may remember it otherwise. A stale one is probed: the kernel itself sends nothing to it any
     /// more, so nobody else would notice that it moved.
     ///

@@ -71,6 +71,19 @@ pub fn in_service(ruleset: &Ruleset, index: usize, protocol: u8, port: u16) -> b
         })
 }
 
+/// Who says which groups an address is in.
+pub trait Membership {
+    /// Whether the group with this index has the address.
+    fn has(&self, group: usize, address: &IpAddr) -> bool;
+}
+
+/// What the ruleset lists: the members that dynamic groups begin with.
+impl Membership for Ruleset {
+    fn has(&self, group: usize, address: &IpAddr) -> bool {
+        in_group(self, group, address)
+    }
+}
+
 /// What a rule of any kind names; an empty list means anything.
 struct Named<'a> {
     from: &'a [usize],
@@ -81,26 +94,40 @@ struct Named<'a> {
 }
 
 /// Whether a rule that names these matches a packet from zone `from` to zone `to`.
-fn matches(ruleset: &Ruleset, named: &Named<'_>, from: usize, to: usize, tuple: &Tuple) -> bool {
+fn matches(
+    ruleset: &Ruleset,
+    members: &impl Membership,
+    named: &Named<'_>,
+    (from, to): (usize, usize),
+    tuple: &Tuple,
+) -> bool {
     let zone = |zones: &[usize], zone| zones.is_empty() || zones.contains(&zone);
     let group = |groups: &[usize], address| {
-        groups.is_empty() || groups.iter().any(|group| in_group(ruleset, *group, address))
+        groups.is_empty() || groups.iter().any(|group| members.has(*group, address))
     };
-    let service = named.service.is_empty()
-        || named
-            .service
-            .iter()
-            .any(|service| in_service(ruleset, *service, tuple.protocol, tuple.port));
+    let service = |service: &usize| in_service(ruleset, *service, tuple.protocol, tuple.port);
     zone(named.from, from)
         && zone(named.to, to)
         && group(named.source, &tuple.source)
         && group(named.destination, &tuple.destination)
-        && service
+        && (named.service.is_empty() || named.service.iter().any(service))
 }
 
 /// Index of the first policy that matches a packet from zone `from` to zone `to` (indices); `None`: denied by default.
 #[must_use]
 pub fn first_match(ruleset: &Ruleset, from: usize, to: usize, tuple: &Tuple) -> Option<usize> {
+    first_match_among(ruleset, ruleset, from, to, tuple)
+}
+
+/// The same with members that somebody else knows: those that dynamic groups have by now.
+#[must_use]
+pub fn first_match_among(
+    ruleset: &Ruleset,
+    members: &impl Membership,
+    from: usize,
+    to: usize,
+    tuple: &Tuple,
+) -> Option<usize> {
     ruleset.policies.iter().position(|policy| {
         let named = Named {
             from: &policy.from,
@@ -109,7 +136,7 @@ pub fn first_match(ruleset: &Ruleset, from: usize, to: usize, tuple: &Tuple) -> 
             destination: &policy.destination,
             service: &policy.service,
         };
-        matches(ruleset, &named, from, to, tuple)
+        matches(ruleset, members, &named, (from, to), tuple)
     })
 }
 
@@ -137,7 +164,7 @@ pub fn source_nat(ruleset: &Ruleset, from: usize, to: usize, tuple: &Tuple) -> O
                 destination: &rule.destination,
                 service: &rule.service,
             };
-            matches(ruleset, &named, from, to, tuple)
+            matches(ruleset, ruleset, &named, (from, to), tuple)
         })
     };
     fixed
@@ -160,7 +187,7 @@ pub fn destination_nat(ruleset: &Ruleset, from: usize, tuple: &Tuple) -> Option<
                 destination: &rule.destination,
                 service: &rule.service,
             };
-            matches(ruleset, &named, from, from, tuple)
+            matches(ruleset, ruleset, &named, (from, from), tuple)
         })
     };
     fixed

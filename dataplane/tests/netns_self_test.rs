@@ -4,12 +4,16 @@
 mod common;
 
 use anyhow::{Context as _, Result, ensure};
-use bulkhead_abi::{Reason, ZoneKey};
+use bulkhead_abi::{PolicyAction, Reason, Route4Key, Route6Key, RouteEntry, ZoneKey};
 use bulkhead_dataplane::{
+    bpf::Object,
     engine::{Check, Engine, Options},
-    ruleset::{HookMode, Ruleset, Wire},
+    ruleset::{Group, HookMode, Policy, Prefix, Ruleset, Scan, Screen, Wire},
 };
 use bulkhead_testkit::{HostSpec, Topology, privileged};
+
+/// What the tables of routes hold.
+type Routes = (Vec<(Route4Key, RouteEntry)>, Vec<(Route6Key, RouteEntry)>);
 
 fn topology() -> Result<Topology> {
     Topology::builder("bhst-")
@@ -48,8 +52,29 @@ fn counted(engine: &Engine) -> Result<Vec<u64>> {
         Reason::TcpNoSession,
     ]
     .iter()
-    .map(|reason| counters.get(reason.name()).copied().context("a reason"))
+    .map(|reason| reason.name())
+    .chain([
+        "decision_cache_hits",
+        "decision_cache_misses",
+        "events_suppressed",
+        "slow_path_suppressed",
+    ])
+    .map(|name| {
+        counters
+            .get(name)
+            .copied()
+            .with_context(|| format!("no counter {name}"))
+    })
+    .chain(engine.policy_hits()?.into_iter().map(Ok))
     .collect()
+}
+
+/// The tightest there is: any second target is a scan.
+fn scan() -> Option<Scan> {
+    Some(Scan {
+        count: 1,
+        interval: std::time::Duration::from_secs(1),
+    })
 }
 
 /// Both ends of one wire, and no policy.
@@ -83,12 +108,32 @@ fn netns_self_test_passes_as_configured_and_leaves_no_trace() -> Result<()> {
     for zone in &mut open.zones {
         zone.host_inbound.push(any);
     }
+    // Screens that see every packet out of the ordinary, and all of the first ones.
+    let mut screened = common::ruleset(HookMode::Auto, false);
+    screened.screens.push(Screen {
+        name: "all".to_owned(),
+        ip_spoofing: true,
+        unknown_protocol: true,
+        udp_flood: Some(1),
+        udp_port_scan: scan(),
+        udp_sweep: scan(),
+        ..Screen::default()
+    });
+    for zone in &mut screened.zones {
+        zone.screen = Some(0);
+    }
     for (case, rules) in [
         ("routed", common::ruleset(HookMode::Auto, false)),
         ("open to the firewall itself", open),
         ("wired", wired()),
+        ("screened", screened),
     ] {
         let topology = topology()?;
+        // Nobody asks twenty times in a second; what denials may be told of is for users' packets.
+        let rules = Ruleset {
+            deny_events_per_second: 1_000,
+            ..rules
+        };
         let engine = start(&topology, rules)?;
         let before = counted(&engine)?;
         for _ in 0..20 {
@@ -103,6 +148,8 @@ fn netns_self_test_passes_as_configured_and_leaves_no_trace() -> Result<()> {
         let told = engine.recent_events(usize::MAX);
         let own = told.iter().filter(|event| event.destination.port() == 9);
         ensure!(own.count() == 0, "{case}: {told:?}");
+        let sessions = engine.sessions(&|_| true, 10)?;
+        ensure!(sessions.total == 0, "{case}: {sessions:?}");
         ensure!(engine.stuck().is_empty(), "{case}: {:?}", engine.stuck());
     }
     Ok(())
@@ -153,5 +200,167 @@ fn netns_self_test_fails_when_a_table_lacks_what_the_configuration_says() -> Res
     );
     engine.with_object(|object| object.maps.live.set(&0, &live))?;
     ensure!(wrong(&ask(&topology, &engine)).is_empty());
+    Ok(())
+}
+
+/// Tables of policy that have lost what the configuration says: asked of the tables in either family, met by a packet on its
+/// way from zone to zone.
+#[test]
+fn netns_self_test_fails_when_policy_tables_lack_what_the_configuration_says() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let topology = topology()?;
+    // One group a family: each policy is about an address of its own.
+    let mut rules = common::ruleset(HookMode::Auto, false);
+    let v6 = rules.groups[0].members.split_off(1);
+    rules.groups.push(Group {
+        name: "servers6".into(),
+        members: v6,
+        ..Group::default()
+    });
+    let out6 = Policy {
+        name: "out6".into(),
+        destination: vec![1],
+        ..rules.policies[1].clone()
+    };
+    rules.policies.push(out6);
+    let engine = start(&topology, rules)?;
+    let sound = |what: &str| -> Result<()> {
+        let checks = ask(&topology, &engine);
+        ensure!(wrong(&checks).is_empty(), "{what}: {checks:?}");
+        Ok(())
+    };
+    let lame = |what: &str, says: &str| -> Result<()> {
+        let checks = ask(&topology, &engine);
+        let [("self-test", why)] = wrong(&checks)[..] else {
+            anyhow::bail!("{what}: {checks:?}")
+        };
+        ensure!(why.contains(says), "{what}: {why}");
+        Ok(())
+    };
+    sound("at first")?;
+
+    // The class of the servers, in each family.
+    let (key4, key6) = engine.with_object(|object| -> Result<_> {
+        Ok((object.maps.prefixes4.keys()?, object.maps.prefixes6.keys()?))
+    })?;
+    let ([key4], [key6]) = (&key4[..], &key6[..]) else {
+        anyhow::bail!("{key4:?} {key6:?}")
+    };
+    let class = engine.with_object(|object| object.maps.prefixes4.get(key4))?;
+    let class = class.context("a class")?;
+    engine.with_object(|object| object.maps.prefixes4.remove(key4))?;
+    lame(
+        "without the IPv4 class",
+        "policy out is to decide, and by the tables no policy",
+    )?;
+    engine.with_object(|object| object.maps.prefixes4.set(key4, &class))?;
+    sound("with it")?;
+    let class = engine.with_object(|object| object.maps.prefixes6.get(key6))?;
+    let class = class.context("a class")?;
+    engine.with_object(|object| object.maps.prefixes6.remove(key6))?;
+    lame(
+        "without the IPv6 class",
+        "policy out6 is to decide, and by the tables no policy",
+    )?;
+    engine.with_object(|object| object.maps.prefixes6.set(key6, &class))?;
+    sound("with it")?;
+
+    // The vectors of all rules.
+    let vectors = engine.with_object(|object| -> Result<_> {
+        let mut found = Vec::new();
+        object
+            .maps
+            .vectors
+            .for_each(|key, word| found.push((*key, *word)))?;
+        object
+            .maps
+            .vectors
+            .remove_all(found.iter().map(|(key, _)| *key))?;
+        Ok(found)
+    })?;
+    ensure!(!vectors.is_empty());
+    lame("without vectors", "policy no is to decide")?;
+    engine.with_object(|object| object.maps.vectors.set_all(vectors))?;
+    sound("with them")?;
+
+    // The rule itself says otherwise.
+    let rules = engine.with_object(|object| object.maps.rules.keys())?;
+    for key in &rules {
+        let rule = engine.with_object(|object| object.maps.rules.get(key))?;
+        let mut rule = rule.context("a rule")?;
+        if rule.policy == 0 {
+            rule.action = PolicyAction::Permit as u8;
+            engine.with_object(|object| object.maps.rules.set(key, &rule))?;
+            lame("with another action", "policy no is to Reject")?;
+            rule.action = PolicyAction::Reject as u8;
+            engine.with_object(|object| object.maps.rules.set(key, &rule))?;
+        }
+    }
+    sound("with its own")?;
+
+    // What only a packet meets: where it goes. The mirror of the routes knows better than their table.
+    for (table, name) in [
+        ("IPv4", "an IPv4 packet between zones"),
+        ("IPv6", "an IPv6 packet between zones"),
+    ] {
+        let remove = |object: &mut Object| -> Result<Routes> {
+            let (mut v4, mut v6) = (Vec::new(), Vec::new());
+            if table == "IPv4" {
+                object
+                    .maps
+                    .routes4
+                    .for_each(|key, route| v4.push((*key, *route)))?;
+                object.maps.routes4.remove_all(v4.iter().map(|(key, _)| *key))?;
+            } else {
+                object
+                    .maps
+                    .routes6
+                    .for_each(|key, route| v6.push((*key, *route)))?;
+                object.maps.routes6.remove_all(v6.iter().map(|(key, _)| *key))?;
+            }
+            Ok((v4, v6))
+        };
+        let (v4, v6) = engine.with_object(remove)?;
+        lame(table, name)?;
+        lame(table, "must end as default_deny")?;
+        engine.with_object(|object| object.maps.routes4.set_all(v4))?;
+        engine.with_object(|object| object.maps.routes6.set_all(v6))?;
+        sound(table)?;
+    }
+    Ok(())
+}
+
+/// Members of a dynamic group count as they are by now, not as the configuration began.
+#[test]
+fn netns_self_test_goes_by_the_members_that_groups_have() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let topology = topology()?;
+    let mut rules = common::ruleset(HookMode::Auto, false);
+    rules.groups[0].dynamic = true;
+    let engine = start(&topology, rules)?;
+    for members in [vec![], vec!["192.0.2.9"], vec!["10.77.1.2", "198.51.100.77"]] {
+        let members = members.iter().map(|member| {
+            Ok(Prefix {
+                address: member.parse()?,
+                length: 32,
+            })
+        });
+        engine.set_members("servers", members.collect::<Result<_>>()?)?;
+        let checks = ask(&topology, &engine);
+        ensure!(wrong(&checks).is_empty(), "{checks:?}");
+    }
+    // The table has lost one that was added.
+    let hosts = engine.with_object(|object| object.maps.hosts4.keys())?;
+    ensure!(hosts.len() == 2, "{hosts:?}");
+    engine.with_object(|object| object.maps.hosts4.remove_all(hosts))?;
+    let checks = ask(&topology, &engine);
+    ensure!(
+        matches!(wrong(&checks)[..], [("self-test", why)] if why.contains("policy out is to decide")),
+        "{checks:?}"
+    );
     Ok(())
 }

@@ -38,8 +38,10 @@ pub enum Origin {
     Environment(String),
     /// A variable by its other name.
     Alias(String),
-    /// The configuration.
+    /// The configuration file.
     File(String),
+    /// The configuration that was accepted last, as the state directory has it.
+    Revision(String),
     /// Nobody said anything.
     Default,
 }
@@ -47,9 +49,11 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CommandLine(name) | Self::Environment(name) | Self::Alias(name) | Self::File(name) => {
-                f.write_str(name)
-            }
+            Self::CommandLine(name)
+            | Self::Environment(name)
+            | Self::Alias(name)
+            | Self::File(name)
+            | Self::Revision(name) => f.write_str(name),
             Self::Default => f.write_str("default"),
         }
     }

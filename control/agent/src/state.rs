@@ -40,8 +40,12 @@ pub fn directory(named: Option<&Path>) -> Result<Option<PathBuf>> {
 
 /// Whether there are revisions, for whoever may not make anything yet.
 pub fn has_revisions(named: Option<&Path>) -> bool {
-    let directory = named.unwrap_or(Path::new(DEFAULT)).join(REVISIONS);
-    Directory::holds_revisions(&directory)
+    Directory::holds_revisions(&revisions_directory(named))
+}
+
+/// Where a start finds its revisions, for whoever only wants to look.
+pub fn revisions_directory(named: Option<&Path>) -> PathBuf {
+    named.unwrap_or(Path::new(DEFAULT)).join(REVISIONS)
 }
 
 fn nothing_kept(path: &Path, error: &dyn std::fmt::Display) {

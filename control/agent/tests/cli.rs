@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/examples");
 
@@ -450,6 +450,28 @@ fn the_contract_is_printed_with_where_each_value_came_from() {
     assert!(stdout(&yaml).contains("setting: config\n"), "{}", stdout(&yaml));
 }
 
+/// A document with interfaces that are not there.
+const ABSENT: &str = "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: x }\nspec:\n  \
+                      zones: [{ name: a }, { name: b }]\n  \
+                      interfaces: [{ name: bhk-absent0, zone: a }, { name: bhk-absent1, zone: b }]\n";
+/// What makes a wire of it.
+const SPLICED: &str = "  wires: [{ name: w, interfaces: [bhk-absent0, bhk-absent1] }]\n";
+
+/// The contract of these arguments.
+fn contract(arguments: &[&str]) -> Value {
+    let output = run(&[&["--print-contract", "-o", "json"], arguments].concat(), &[]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    serde_json::from_str(&stdout(&output)).expect("JSON")
+}
+
+/// Its line for a setting.
+fn setting_of(contract: &Value, setting: &str) -> Value {
+    let lines = contract["settings"].as_array().expect("settings");
+    let line = lines.iter().find(|line| line["setting"] == setting);
+    line.unwrap_or_else(|| panic!("{setting} is not in {contract}"))
+        .clone()
+}
+
 #[test]
 fn what_the_document_says_is_in_the_contract_and_what_wins_over_it_too() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -488,6 +510,151 @@ fn what_the_document_says_is_in_the_contract_and_what_wins_over_it_too() {
         "{contract}"
     );
     assert_eq!(contract["interfaces"][0]["present"], false);
+}
+
+/// A default that is written is the document's all the same, and what wins over it is told.
+#[test]
+fn a_default_that_the_document_says_is_the_documents() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!("{ABSENT}  forwarding: routed\n  size: medium\n");
+    let path = file(directory.path(), "routed.yaml", &text);
+    let config = path.to_str().expect("text");
+    let plain = contract(&["--config", config]);
+    for (setting, value) in [("forwarding", "routed"), ("size", "medium")] {
+        let line = setting_of(&plain, setting);
+        assert_eq!(
+            (&line["value"], &line["origin"]),
+            (&value.into(), &json!({ "kind": "file", "name": config })),
+            "{line}"
+        );
+    }
+    // What is not written is nobody's word.
+    for (name, written, overrides) in [
+        ("said.yaml", "  forwarding: routed\n", "routed in "),
+        ("bare.yaml", "", ""),
+    ] {
+        let path = file(directory.path(), name, &format!("{ABSENT}{SPLICED}{written}"));
+        let config = path.to_str().expect("text");
+        let wired = contract(&["--config", config, "--forwarding", "wire"]);
+        let line = setting_of(&wired, "forwarding");
+        let overrides = match overrides {
+            "" => Value::Null,
+            overrides => format!("{overrides}{config}").into(),
+        };
+        assert_eq!(
+            (&line["value"], &line["overrides"]),
+            (&"wire".into(), &overrides),
+            "{line}"
+        );
+    }
+}
+
+/// Without a file it is the revision that was accepted last; the API is not asked, and that is said.
+#[test]
+fn without_a_file_the_contract_is_the_last_revisions() {
+    let state = tempfile::tempdir().expect("a directory");
+    let named = state.path().to_str().expect("text");
+    let revisions = state.path().join("revisions");
+    let warnings = |contract: &Value| contract["warnings"].to_string();
+
+    let nothing = contract(&["--config-map", "edge/policy", "--state", named]);
+    assert!(
+        warnings(&nothing).contains(&format!(
+            "configmap edge/policy is not looked at here, only what was accepted from there before; there is no revision in {}",
+            revisions.display()
+        )),
+        "{nothing}"
+    );
+    assert!(!revisions.exists(), "asking makes nothing");
+    let nothing = contract(&["--state", named]);
+    assert!(
+        warnings(&nothing).contains("there is no revision in"),
+        "{nothing}"
+    );
+
+    let draft = |file: &str| bulkhead_revisions::Draft {
+        time_ms: 1,
+        author: "somebody".to_owned(),
+        user: "root".to_owned(),
+        comment: String::new(),
+        source: bulkhead_revisions::Source::ConfigMap,
+        file: file.to_owned(),
+        repeats: None,
+        taken: None,
+        confirm_within_ms: None,
+    };
+    let disk = bulkhead_revisions::Directory::open(&revisions).expect("a directory");
+    let (mut store, _) = bulkhead_revisions::Store::open(disk, 50).expect("a store");
+    let mut accept = |text: &str| {
+        let prepared = store.prepare(draft("policy/firewall.yaml"), text.as_bytes());
+        store.publish(prepared.expect("a draft")).expect("a revision");
+    };
+    accept(ABSENT);
+    accept(&format!("{ABSENT}  forwarding: routed\n  size: small\n"));
+    // The daemon that keeps them may be running: `store` has the lock.
+    let origin = json!({ "kind": "revision", "name": format!("revision 2 in {}", revisions.display()) });
+    for source in [
+        &["--config-map", "edge/policy"][..],
+        &["--firewall-resource", "edge/policy"],
+        &[],
+    ] {
+        let shown = contract(&[source, &["--state", named]].concat());
+        for (setting, value) in [("forwarding", "routed"), ("size", "small"), ("ports", "2")] {
+            let line = setting_of(&shown, setting);
+            assert_eq!(
+                (&line["value"], &line["origin"]),
+                (&value.into(), &origin),
+                "{line}"
+            );
+        }
+        let interfaces = shown["interfaces"].as_array().expect("interfaces");
+        let names: Vec<&str> = interfaces
+            .iter()
+            .filter_map(|part| part["interface"].as_str())
+            .collect();
+        assert_eq!(names, ["bhk-absent0", "bhk-absent1"]);
+        let unseen = warnings(&shown).contains("edge/policy is not looked at here");
+        assert_eq!(unseen, !source.is_empty(), "{shown}");
+    }
+    // One that does not fit: a start from the API waits for another, one from nowhere else is refused.
+    let misfit = ["--state", named, "--config-map", "edge/policy", "--ports", "5"];
+    let misfit = contract(&misfit);
+    assert!(
+        warnings(&misfit).contains("does not fit these settings and would not be used"),
+        "{misfit}"
+    );
+    let output = run(&["--print-contract", "--state", named, "--ports", "5"], &[]);
+    assert_eq!(status(&output), 2, "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("2 data interfaces are named here, but 5 were asked for"),
+        "{}",
+        stderr(&output)
+    );
+
+    // What it says is overridden like a file's.
+    accept(&format!("{ABSENT}{SPLICED}  forwarding: routed\n"));
+    let wired = [
+        "--state",
+        named,
+        "--config-map",
+        "edge/policy",
+        "--forwarding",
+        "wire",
+    ];
+    let line = setting_of(&contract(&wired), "forwarding");
+    assert_eq!(
+        (&line["value"], &line["overrides"]),
+        (
+            &"wire".into(),
+            &format!("routed in revision 3 in {}", revisions.display()).into()
+        ),
+        "{line}"
+    );
+
+    // One that is damaged is passed over.
+    std::fs::write(revisions.join("00000003.revision"), "{}").expect("a file");
+    let shown = contract(&["--state", named]);
+    assert_eq!(setting_of(&shown, "ports")["origin"], origin);
 }
 
 #[test]

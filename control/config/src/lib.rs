@@ -60,7 +60,7 @@ pub use document::{
 };
 pub use object::ObjectGroup;
 pub use one_or_many::{NumberOrText, OneOrMany};
-pub use overrides::Overrides;
+pub use overrides::{Overrides, Written};
 pub use reference::reference;
 pub use resolve::{MAX_INTERFACES, MAX_POOL_RANGES, check_interfaces};
 pub use schema::json_schema;
@@ -77,8 +77,10 @@ pub const KIND: &str = "Firewall";
 /// A text that passed every check.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// What was written.
+    /// What was written, with what wins over it.
     pub document: Document,
+    /// What it says itself where something may win over it.
+    pub written: Written,
     /// What it means.
     pub config: Config,
     /// What is allowed but probably not meant.
@@ -106,13 +108,15 @@ pub fn parse_with(
 ) -> Result<Parsed, Diagnostics> {
     let mut diagnostics = Diagnostics::new(file);
     let parsed = read::document(source.as_ref(), &mut diagnostics).and_then(|mut read| {
-        overrides.apply(&mut read, &mut diagnostics);
-        resolve::config(read, &mut diagnostics)
+        let written = overrides.apply(&mut read, &mut diagnostics);
+        let (document, config) = resolve::config(read, &mut diagnostics)?;
+        Some((document, written, config))
     });
     diagnostics.sort();
     match parsed {
-        Some((document, config)) if !diagnostics.has_errors() => Ok(Parsed {
+        Some((document, written, config)) if !diagnostics.has_errors() => Ok(Parsed {
             document,
+            written,
             config,
             warnings: diagnostics,
         }),

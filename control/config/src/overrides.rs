@@ -18,6 +18,15 @@ pub struct Overrides {
     pub size: Option<SizeName>,
 }
 
+/// What a document itself says of these settings; `None`: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// `spec.forwarding`.
+    pub forwarding: Option<Forwarding>,
+    /// `spec.size`.
+    pub size: Option<SizeEntry>,
+}
+
 impl Forwarding {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Routed, Self::Wire];
@@ -33,12 +42,16 @@ impl Forwarding {
 }
 
 impl Overrides {
-    /// Puts the settings in the place of the document's.
-    pub(crate) fn apply(&self, read: &mut Read<'_>, diagnostics: &mut Diagnostics) {
+    /// Puts the settings in the place of the document's, and returns those.
+    pub(crate) fn apply(&self, read: &mut Read<'_>, diagnostics: &mut Diagnostics) -> Written {
         let spec = &mut read.document.spec;
-        let written = |field| {
+        let named = |field| {
             let spec = read.tree.get("spec")?;
             spec.value.get(field)
+        };
+        let written = Written {
+            forwarding: named("forwarding").map(|_| spec.forwarding),
+            size: spec.size,
         };
         let mut overridden = |field: &'static str, document: &str, used: &str| {
             let (at, path) = read.tree.locate(&steps!["spec", field]);
@@ -49,7 +62,7 @@ impl Overrides {
             diagnostics.push(Severity::Warning, at, path, (message, Some(help)));
         };
         if let Some(forwarding) = self.forwarding {
-            if written("forwarding").is_some() && spec.forwarding != forwarding {
+            if written.forwarding.is_some_and(|written| written != forwarding) {
                 overridden("forwarding", spec.forwarding.name(), forwarding.name());
             }
             spec.forwarding = forwarding;
@@ -62,6 +75,7 @@ impl Overrides {
             }
             spec.size = Some(SizeEntry::Name(size));
         }
+        written
     }
 }
 
@@ -106,6 +120,27 @@ mod tests {
                     warnings.len() == 1 && warnings[0].contains(text) && warnings[0].starts_with("x.yaml:7:"),
                     "{written}: {warnings:?}"
                 ),
+            }
+        }
+    }
+
+    /// A default that is written is not the same as nothing, whatever wins over it.
+    #[test]
+    fn what_the_document_itself_says_is_kept() {
+        let both = Overrides {
+            forwarding: Some(Forwarding::Wire),
+            size: Some(SizeName::Large),
+        };
+        for overrides in [Overrides::default(), both] {
+            for (text, forwarding, size) in [
+                ("", None, None),
+                ("  forwarding: routed\n", Some(Forwarding::Routed), None),
+                ("  size: medium\n", None, Some(SizeEntry::Name(SizeName::Medium))),
+            ] {
+                let wires = if overrides.forwarding.is_some() { WIRE } else { "" };
+                let parsed = parse_with("x.yaml", format!("{DOCUMENT}{wires}{text}"), &overrides);
+                let written = parsed.expect("sound").written;
+                assert_eq!(written, Written { forwarding, size }, "{text}");
             }
         }
     }

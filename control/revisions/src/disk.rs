@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::StoreError;
+use crate::file;
+use crate::revision::Revision;
 
 /// Files in one flat directory.
 pub trait Disk: Send {
@@ -86,8 +88,46 @@ impl Directory {
         let names = fs::read_dir(path).into_iter().flatten().flatten();
         names
             .filter_map(|entry| entry.file_name().into_string().ok())
-            .any(|name| crate::file::number(&name).is_some())
+            .any(|name| file::number(&name).is_some())
     }
+}
+
+/// The newest revision of a directory that is whole, with its document; `None`: there is none. For whoever only wants to know:
+/// makes, locks and removes nothing, and may look while a daemon writes there.
+///
+/// # Errors
+/// [`StoreError::Io`] if the directory, or a file in it, is there and cannot be read.
+pub fn newest(path: &Path) -> Result<Option<(Revision, Vec<u8>)>, StoreError> {
+    let failed = |name: &Path| {
+        let name = name.display().to_string();
+        |source| StoreError::Io {
+            operation: "read",
+            name,
+            source,
+        }
+    };
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(failed(path))?,
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed(path))?.file_name();
+        numbers.extend(name.to_str().and_then(file::number));
+    }
+    numbers.sort_unstable();
+    for number in numbers.into_iter().rev() {
+        let path = path.join(file::name(number));
+        let content = match fs::read(&path) {
+            // The daemon keeps so many of them.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            content => content.map_err(failed(&path))?,
+        };
+        if let Ok(found) = file::whole(content, number) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 impl Disk for Directory {

@@ -15,7 +15,7 @@ mod file;
 mod revision;
 mod store;
 
-pub use disk::{Directory, Disk, Memory};
+pub use disk::{Directory, Disk, Memory, newest};
 pub use revision::{Awaited, Confirmation, Draft, Revision, Source, digest};
 pub use store::{Damaged, Prepared, Store};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bulkhead_revisions::{Directory, Draft, Memory, Source, Store, StoreError, digest};
+use bulkhead_revisions::{Directory, Draft, Memory, Source, Store, StoreError, digest, newest};
 
 fn draft(comment: &str) -> Draft {
     Draft {
@@ -230,4 +230,29 @@ fn memory_does_the_same_until_it_is_gone() {
     }
     assert_eq!(numbers(&store), [2, 3]);
     assert_eq!(store.document(2).expect("a document"), b"two");
+}
+
+/// Whoever only looks finds what a store would, changes nothing, and needs no lock.
+#[test]
+fn the_newest_is_found_without_a_store() {
+    let roof = tempfile::tempdir().expect("a directory");
+    let path = roof.path().join("revisions");
+    assert_eq!(newest(&path).expect("nothing is no error"), None);
+    assert!(!path.exists());
+    let mut store = open(&path);
+    assert_eq!(newest(&path).expect("an empty directory"), None);
+    for text in ["one", "two", "three"] {
+        commit(&mut store, text);
+    }
+    // A commit that is under way is none yet.
+    let half = store.prepare(draft("four"), b"four").expect("a disk");
+    let found = || newest(&path).expect("a directory").expect("a revision");
+    let (revision, document) = found();
+    assert_eq!((Some(&revision), &document[..]), (store.current(), &b"three"[..]));
+    store.discard(half);
+    // What a store passes over.
+    fs::write(path.join("00000009.revision"), "{}").expect("a file");
+    fs::write(path.join("00000003.revision"), "{}").expect("a file");
+    assert_eq!(found().1, b"two");
+    assert!(newest(&path.join("00000002.revision")).is_err(), "no directory");
 }

@@ -11,7 +11,7 @@ use bulkhead_abi::{
 use bulkhead_packet::Packet;
 use bulkhead_pipeline::{Question, Table, Tables as _, Work, decide, nat};
 
-use self::tables::ReadOnly;
+pub(super) use self::tables::ReadOnly;
 use super::{Engine, EngineError, lock, names::Names};
 use crate::{
     address::{address, family, words},

@@ -22,6 +22,17 @@ const LINGER: Duration = Duration::from_secs(300);
 /// The longest lookup.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long an answer is good for: as its shortest-lived record, or what was said of there being none, within bounds. Of an answer
+/// that says nothing (from the hosts file) it is a minute.
+fn again(found: &Found) -> Duration {
+    let times = found.addresses.iter().map(|(_, time)| *time);
+    times
+        .chain(found.negative)
+        .min()
+        .unwrap_or(LEAST * 12)
+        .clamp(LEAST, MOST)
+}
+
 /// The names of a group.
 pub(super) struct NamesState {
     pub(super) names: BTreeMap<String, NameState>,
@@ -218,12 +229,7 @@ impl Groups {
             }
         };
         (own.error, own.failures, own.answered) = (None, 0, true);
-        let times = found
-            .addresses
-            .iter()
-            .map(|(_, time)| *time)
-            .chain(found.negative);
-        own.next = Instant::now() + times.min().unwrap_or(LEAST * 12).clamp(LEAST, MOST);
+        own.next = Instant::now() + again(&found);
         let addresses = found
             .addresses
             .into_iter()
@@ -263,5 +269,55 @@ impl Groups {
         drop(state);
         // A failure is in the log.
         let _ = self.save(turn, group, Source::Dns, &saved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer of records that live so long, and of a family without any for so long.
+    fn answer(records: &[u64], negative: Option<u64>) -> Found {
+        let address = |seconds: &u64| {
+            (
+                "192.0.2.1".parse().expect("an address"),
+                Duration::from_secs(*seconds),
+            )
+        };
+        Found {
+            addresses: records.iter().map(address).collect(),
+            negative: negative.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_good_for_as_long_as_it_says_within_bounds() {
+        const DAY: u64 = 86_400;
+        for (records, negative, seconds) in [
+            (&[0][..], None, 5),
+            (&[1], None, 5),
+            (&[5], None, 5),
+            (&[6], None, 6),
+            (&[300], None, 300),
+            (&[3_600], None, 3_600),
+            (&[DAY], None, 3_600),
+            // The shortest-lived one.
+            (&[300, 40, 3_000], None, 40),
+            (&[DAY, 1], None, 5),
+            // There is none: of both families, or of one.
+            (&[], Some(900), 900),
+            (&[], Some(0), 5),
+            (&[], Some(DAY), 3_600),
+            (&[300], Some(60), 60),
+            (&[60], Some(300), 60),
+            // The hosts file.
+            (&[], None, 60),
+        ] {
+            assert_eq!(
+                again(&answer(records, negative)),
+                Duration::from_secs(seconds),
+                "{records:?} {negative:?}"
+            );
+        }
     }
 }

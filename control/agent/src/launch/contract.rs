@@ -1,9 +1,8 @@
 //! `bulkhead run --print-contract`: what a start would use, and where each value came from.
 //!
-//! Looks at the configuration file too, if one is named: what it says of forwarding and size counts where nothing else
-//! does, and where it is overridden that is shown. Starts nothing and changes nothing.
-
-use std::path::Path;
+//! Looks at the configuration too: what it says of forwarding and size counts where nothing else does, and where it is overridden
+//! that is shown. That is the file, if one is named, and else the revision that was accepted last; the Kubernetes API is
+//! not asked, which is said. Starts nothing, makes nothing and changes nothing.
 
 use anyhow::{Context as _, Result};
 use bulkhead_config::{Forwarding, SizeEntry};
@@ -12,7 +11,8 @@ use serde::Serialize;
 use super::settings::Key;
 use super::terms::{links, management_interface};
 use super::{Addresses, Chosen, Launch, Origin};
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Refused};
+use crate::state;
 use crate::table::{Align, Table};
 
 /// The contract.
@@ -58,7 +58,7 @@ impl Launch {
     /// What would be used.
     ///
     /// # Errors
-    /// [`Refused`](crate::configuration::Refused) if the configuration file is.
+    /// [`Refused`] if the configuration is.
     pub fn contract(&self) -> Result<Contract> {
         let mut settings: Vec<Line> = self.chosen.iter().map(line).collect();
         let mut warnings = self.warnings.clone();
@@ -72,9 +72,7 @@ impl Launch {
                 role: "management",
             });
         }
-        if let Some(file) = &self.config {
-            let configuration = Configuration::read(file, &self.terms)?;
-            let configuration = configuration.check_place(&self.terms)?;
+        if let Some((configuration, origin)) = self.document(&mut warnings)? {
             let parsed = &configuration.parsed;
             warnings.extend(parsed.warnings.iter().map(ToString::to_string));
             interfaces.extend(parsed.config.interfaces.iter().map(|interface| Part {
@@ -82,43 +80,35 @@ impl Launch {
                 role: "data",
                 present: present(&interface.name),
             }));
-            // As it is written, without what wins over it.
-            let written = Configuration::read(file, &super::Terms::default()).ok();
-            let written = written.as_ref().map(|written| &written.parsed.document.spec);
-            let forwarding = written
-                .map(|spec| spec.forwarding)
-                .filter(|forwarding| *forwarding != Forwarding::default());
-            let size = written.and_then(|spec| spec.size).map(|size| match size {
+            let forwarding = parsed.written.forwarding.map(|f| f.name().to_owned());
+            let size = parsed.written.size.map(|size| match size {
                 SizeEntry::Name(name) => name.name().to_owned(),
                 SizeEntry::Numbers(_) => "given in numbers".to_owned(),
             });
-            document(
+            decide(
                 &mut settings,
                 Key::Forwarding,
-                file,
-                forwarding.map(|f| f.name().to_owned()),
+                &origin,
+                forwarding,
                 Forwarding::default().name(),
             );
-            document(
+            decide(
                 &mut settings,
                 Key::Size,
-                file,
+                &origin,
                 size,
                 bulkhead_config::SizeName::default().name(),
             );
             if self.terms.addresses == Addresses::Keep {
-                let given = written.is_some_and(|spec| {
-                    spec.interfaces
-                        .iter()
-                        .any(|interface| !interface.addresses.is_empty())
-                });
+                let mut entries = parsed.document.spec.interfaces.iter();
+                let given = entries.any(|interface| !interface.addresses.is_empty());
                 if given && let Some(line) = find(&mut settings, Key::Addresses) {
-                    line.overrides = Some(format!("addresses in {}", file.display()));
+                    line.overrides = Some(format!("addresses in {origin}"));
                 }
             }
             if let Some(line) = find(&mut settings, Key::Ports).filter(|line| line.value.is_none()) {
                 line.value = Some(parsed.config.interfaces.len().to_string());
-                line.origin = Origin::File(file.display().to_string());
+                line.origin = origin;
             }
         }
         Ok(Contract {
@@ -126,6 +116,52 @@ impl Launch {
             interfaces,
             warnings,
         })
+    }
+
+    /// The configuration that a start would begin with, as far as that can be seen from here: the file, or else the revision that
+    /// was accepted last.
+    fn document(&self, warnings: &mut Vec<String>) -> Result<Option<(Configuration, Origin)>> {
+        if let Some(file) = &self.config {
+            let configuration = Configuration::read(file, &self.terms)?.check_place(&self.terms)?;
+            return Ok(Some((configuration, Origin::File(file.display().to_string()))));
+        }
+        let directory = state::revisions_directory(self.state.as_deref());
+        let newest = bulkhead_revisions::newest(&directory).context("cannot look at the revisions")?;
+        let directory = directory.display();
+        let unknown = "forwarding, size, ports and interfaces are known when there is a configuration";
+        let unseen =
+            |place| format!("{place} is not looked at here, only what was accepted from there before");
+        let Some((revision, document)) = newest else {
+            let nothing = format!("there is no revision in {directory}: {unknown}");
+            warnings.push(match &self.object {
+                Some(place) => format!("{}; {nothing}", unseen(place)),
+                None => nothing,
+            });
+            return Ok(None);
+        };
+        warnings.extend(self.object.as_ref().map(unseen));
+        let number = revision.number;
+        if revision.awaited().is_some() {
+            warnings.push(format!(
+                "revision {number} awaits confirmation; without it the one before is in force again"
+            ));
+        }
+        let judged = Configuration::of(&revision.file, &document, &self.terms)
+            .and_then(|configuration| configuration.check_place(&self.terms));
+        match judged {
+            Ok(configuration) => {
+                let origin = Origin::Revision(format!("revision {number} in {directory}"));
+                Ok(Some((configuration, origin)))
+            }
+            // Such a start waits for another document.
+            Err(error) if self.object.is_some() && error.is::<Refused>() => {
+                warnings.push(format!(
+                    "revision {number} in {directory} does not fit these settings and would not be used: {unknown}"
+                ));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -152,19 +188,18 @@ fn find(settings: &mut [Line], key: Key) -> Option<&mut Line> {
 }
 
 /// What the document says of a setting counts where nobody else has said anything; else it is overridden.
-fn document(settings: &mut [Line], key: Key, file: &Path, written: Option<String>, default: &str) {
+fn decide(settings: &mut [Line], key: Key, document: &Origin, written: Option<String>, default: &str) {
     let Some(line) = find(settings, key) else {
         return;
     };
-    let file = file.display().to_string();
     match (&line.value, written) {
         (None, Some(written)) => {
             line.value = Some(written);
-            line.origin = Origin::File(file);
+            line.origin = document.clone();
         }
         (None, None) => line.value = Some(default.to_owned()),
         (Some(used), Some(written)) if *used != written => {
-            line.overrides = Some(format!("{written} in {file}"));
+            line.overrides = Some(format!("{written} in {document}"));
         }
         _ => {}
     }

@@ -72,6 +72,34 @@ const VALUES: &[(Key, [&str; 2], &str)] = &[
     (Key::NdpTimeout, ["10s", "20s"], "20"),
 ];
 
+/// The variables of cSRX that have a meaning here, each with a value that it can have there.
+const TAKEN: &[(&str, &str)] = &[
+    ("CSRX_FORWARD_MODE", "routing"),
+    ("CSRX_PORT_NUM", "3"),
+    ("CSRX_SIZE", "CSRX-2CPU-4G"),
+    ("CSRX_CTRL_CPU", "0x1"),
+    ("CSRX_DATA_CPU", "0x1"),
+    ("CSRX_ARP_TIMEOUT", "300"),
+    ("CSRX_NDP_TIMEOUT", "300"),
+    ("CSRX_AUTO_ASSIGN_IP", "yes"),
+    ("CSRX_MGMT_PORT_REORDER", "yes"),
+];
+
+/// Those that have none, in order. From what cSRX documents, not from the table that is held against them.
+const WITHOUT_A_MEANING: &[&str] = &[
+    "CSRX_DPDK_VDEV",
+    "CSRX_HUGEPAGES",
+    "CSRX_JUNOS_CONFIG",
+    "CSRX_LICENSE_FILE",
+    "CSRX_PACKET_DRIVER",
+    "CSRX_ROOT_PASSWORD",
+    "CSRX_SD_DEVICE_IP",
+    "CSRX_SD_DEVICE_PORT",
+    "CSRX_SD_HOST",
+    "CSRX_SD_USER",
+    "CSRX_TCP_CKSUM_CALC",
+];
+
 #[test]
 fn the_command_line_beats_the_environment_whatever_the_setting() {
     let covered: Vec<Key> = VALUES.iter().map(|(key, ..)| *key).collect();
@@ -435,7 +463,36 @@ fn the_documentation_lists_every_setting_and_every_name_without_a_meaning() {
         "put this into deploy/docs/launch.md:\n{}",
         documented()
     );
-    for (name, _) in MEANINGLESS {
-        assert!(page.contains(name), "{name} is not in deploy/docs/launch.md");
+    let mut meaningless: Vec<&str> = MEANINGLESS.iter().map(|(name, _)| *name).collect();
+    meaningless.sort_unstable();
+    assert_eq!(meaningless, WITHOUT_A_MEANING, "each with its reason");
+    for name in WITHOUT_A_MEANING {
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "{name} is not in deploy/docs/launch.md"
+        );
+    }
+}
+
+/// Every variable of cSRX, with a value of its, is an alias of a setting or named in a warning with its reason.
+#[test]
+fn every_variable_of_csrx_is_taken_or_explained() {
+    for (name, value) in TAKEN {
+        let launch = launch(&[], &[(name, value)]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let taken = |chosen: &Chosen| chosen.origin == Origin::Alias((*name).to_owned());
+        assert!(launch.chosen.iter().any(taken), "{name} is not taken");
+        assert!(launch.warnings.is_empty(), "{name}: {:?}", launch.warnings);
+    }
+    let aliases = SETTINGS.iter().filter_map(|setting| setting.alias);
+    let aliases: Vec<&str> = aliases.map(|alias| alias.variable).collect();
+    assert_eq!(aliases.len(), TAKEN.len(), "{aliases:?}");
+    for name in WITHOUT_A_MEANING {
+        let launch = launch(&[], &[(name, "x")]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let [warning] = &launch.warnings[..] else {
+            panic!("{name}: {:?}", launch.warnings)
+        };
+        let reason = warning.strip_prefix(&format!("{name} means nothing here: "));
+        let reason = reason.unwrap_or_else(|| panic!("{warning}"));
+        assert!(reason != "nobody knows that variable", "{name} has no reason");
     }
 }

@@ -35,7 +35,18 @@ struct How {
     variables: Vec<(String, String)>,
     /// Whether `/sys` is a sysfs of the daemon's own network namespace.
     own_sysfs: bool,
+    /// Whether it has the capabilities that the manifests give, and no other.
+    four_capabilities: bool,
 }
+
+/// What `setpriv` is told: those four, and no way to others.
+pub const FOUR_CAPABILITIES: [&str; 5] = [
+    "--bounding-set",
+    "-all,+net_admin,+net_raw,+bpf,+perfmon",
+    "--inh-caps",
+    "-all,+net_admin,+net_raw,+bpf,+perfmon",
+    "--no-new-privs",
+];
 
 /// A daemon about to be started, with more than a configuration.
 pub struct Launch {
@@ -57,6 +68,7 @@ impl Launch {
                 arguments: Vec::new(),
                 variables: Vec::new(),
                 own_sysfs: false,
+                four_capabilities: false,
             },
         }
     }
@@ -85,6 +97,11 @@ impl Launch {
 
     pub fn own_sysfs(mut self) -> Self {
         self.how.own_sysfs = true;
+        self
+    }
+
+    pub fn only_four_capabilities(mut self) -> Self {
+        self.how.four_capabilities = true;
         self
     }
 
@@ -139,6 +156,7 @@ impl<'t> Daemon<'t> {
             arguments: Vec::new(),
             variables: Vec::new(),
             own_sysfs: false,
+            four_capabilities: false,
         };
         let mut daemon = Self::begin(topology.firewall(), configuration, directory, how);
         daemon.await_ready();
@@ -293,6 +311,10 @@ fn spawn(namespace: &Namespace, directory: &tempfile::TempDir, how: &How) -> Chi
         let mut command = Command::new("unshare");
         let script = "mount -t sysfs sysfs /sys && exec \"$@\"";
         command.args(["--mount", "sh", "-c", script, "sh", BINARY]);
+        command
+    } else if how.four_capabilities {
+        let mut command = Command::new("setpriv");
+        command.args(FOUR_CAPABILITIES).arg(BINARY);
         command
     } else {
         Command::new(BINARY)

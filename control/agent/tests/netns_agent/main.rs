@@ -2,6 +2,7 @@
 //! types it.
 
 mod address_groups;
+mod capabilities;
 mod cluster;
 mod commits;
 mod contract;

@@ -1,6 +1,6 @@
 //! MultiNetworkPolicies of a real Kubernetes API around a document, with traffic that shows what is in force.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -256,6 +256,105 @@ fn kube_agent_puts_network_policies_around_the_document_and_keeps_them_without_t
     cluster.start_again();
     until("the API has said", || reaches(world, to) && !reaches(inside, to));
     assert_eq!(get(&topology, "/readyz").0, 200);
+}
+
+/// What a pod sends, by address and port: in a block and not in it, in it and excepted, in a range of ports and beside it.
+#[test]
+fn kube_agent_enforces_egress_to_blocks_with_exceptions_and_ranges_of_ports() {
+    const ISOLATION: &str = "mnp/default/web/egress/isolation";
+    const WEB_POLICY: &str = "/apis/k8s.cni.cncf.io/v1beta1/namespaces/default/multi-networkpolicies/web";
+    if !privileged() {
+        return;
+    }
+    let topology = segments("bhk-egr");
+    let (inside, server, world) = (
+        topology.host("inside"),
+        topology.host("server"),
+        topology.host("world"),
+    );
+    // The world is permitted every port by the document, the server one.
+    let reached: Vec<SocketAddr> = (PORT - 1..=PORT + 2)
+        .flat_map(|port| [world.v4_port(port), world.v6_port(port)])
+        .collect();
+    let on_world = reached
+        .iter()
+        .map(|address| TcpServer::start(&world.namespace, *address));
+    let _on_world: Vec<TcpServer> = on_world.map(|started| started.expect("a server")).collect();
+    let in_segment = [server.v4_port(PORT), server.v6_port(PORT)];
+    let _in_segment =
+        in_segment.map(|address| TcpServer::start(&server.namespace, address).expect("a server"));
+    // Networks by the third number of their addresses, as the topology gives them.
+    let (segment, outside) = (["10.77.1.0/24", "fd77:1::/64"], ["10.77.2.0/24", "fd77:2::/64"]);
+    let all = ["10.77.0.0/16", "fd77::/16"];
+    assert!(
+        server.v4.to_string().starts_with("10.77.1.") && world.v6.to_string().starts_with("fd77:2::"),
+        "{} {}",
+        server.v4,
+        world.v6
+    );
+    let namespace = topology.firewall();
+    let env = namespace.run(KubeEnv::start).expect("an API server");
+    let kubeconfig = env.kubeconfig_file("admin").expect("a kubeconfig");
+    let owner = Owner {
+        namespace,
+        client: env.client("admin").expect("a client"),
+    };
+    let define = || owner.client.define(&multi_network_policies());
+    namespace.run(define).expect("a definition");
+    owner.create(PODS, &pod("web-0", "web", inside));
+    let daemon = Launch::new(CONFIGURATION)
+        .arguments(&[
+            "--network-policies=on",
+            "--kubeconfig",
+            kubeconfig.to_str().expect("text"),
+        ])
+        .start(&topology);
+    until("the document alone decides", || {
+        reached.iter().chain(&in_segment).all(|to| reaches(inside, *to))
+    });
+
+    // An egress rule for both families, and the ports from 7000 to 7001.
+    let egress = |blocks: [Value; 2]| {
+        let to: Vec<Value> = blocks
+            .into_iter()
+            .map(|block| json!({ "ipBlock": block }))
+            .collect();
+        json!({ "spec": {
+            "podSelector": { "matchLabels": { "app": "web" } }, "policyTypes": ["Egress"],
+            "egress": [{ "to": to, "ports": [{ "protocol": "TCP", "port": PORT, "endPort": PORT + 1 }] }],
+        } })
+    };
+    let plain = |cidr: [&str; 2]| cidr.map(|cidr| json!({ "cidr": cidr }));
+    owner.create(POLICIES, &policy("web", &egress(plain(outside))));
+    until("the server is beyond the block", || {
+        !reaches(inside, in_segment[0])
+    });
+    assert!(!reaches(inside, in_segment[1]));
+    for to in &reached {
+        let within = (PORT..=PORT + 1).contains(&to.port());
+        assert_eq!(reaches(inside, *to), within, "{to}");
+    }
+    assert!(hits_of(&daemon, ISOLATION) > 0);
+    // All of it but what is excepted.
+    let excepting = [0, 1].map(|family| json!({ "cidr": all[family], "except": [outside[family]] }));
+    owner.merge(WEB_POLICY, &egress(excepting));
+    until("the world is excepted", || !reaches(inside, reached[2]));
+    for to in &reached {
+        assert!(!reaches(inside, *to), "{to}");
+    }
+    for to in in_segment {
+        assert!(reaches(inside, to), "{to} is in the block and not excepted");
+    }
+    // Without the exception it is the same block; with the other one it is the other way round.
+    owner.merge(WEB_POLICY, &egress(plain(all)));
+    until("nothing is excepted", || {
+        reaches(inside, reached[2]) && reaches(inside, reached[3])
+    });
+    let excepting = [0, 1].map(|family| json!({ "cidr": all[family], "except": [segment[family]] }));
+    owner.merge(WEB_POLICY, &egress(excepting));
+    until("the server is excepted", || !reaches(inside, in_segment[0]));
+    assert!(!reaches(inside, in_segment[1]));
+    assert!(reaches(inside, reached[2]) && reaches(inside, reached[3]));
 }
 
 /// Ends the sender, whatever becomes of the test.

@@ -124,6 +124,77 @@ fn netns_agent_pinned_stopped_or_killed_goes_on_and_is_taken_over() {
     drop(connect(inside, listening.address()));
 }
 
+/// A rolling update over another version of the tables: whoever reads the log knows before the switch what it costs.
+#[test]
+fn netns_agent_says_which_sessions_another_version_will_drop_before_it_does() {
+    if !privileged() {
+        return;
+    }
+    let topology = topology("bhk-pinv");
+    let bpffs = Bpffs::mount().expect("a bpffs");
+    let (inside, server) = (topology.host("inside"), topology.host("server"));
+    let listening = TcpServer::start(&server.namespace, server.v4_port(PORT)).expect("a server");
+    let listening6 = TcpServer::start(&server.namespace, server.v6_port(PORT)).expect("a server");
+    let mut daemon = Daemon::start_pinned(&topology, CONFIGURATION, &[&pins(&bpffs)]);
+    let mut held = [
+        connect(inside, listening.address()),
+        connect(inside, listening.address()),
+        connect(inside, listening6.address()),
+    ];
+    let sessions = daemon.json(&["show", "sessions"])["total"].as_u64();
+    assert_eq!(sessions, Some(3));
+    assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.log());
+    // What a version after this one would have left.
+    let instance = bpffs.path().join("bulkhead/test");
+    let own = instance.join(format!("v{}", bulkhead_abi::ABI_VERSION));
+    let other = instance.join(format!("v{}", bulkhead_abi::ABI_VERSION + 1));
+    std::fs::rename(&own, &other).expect("pinned tables");
+    daemon.restart();
+    let log = daemon.log();
+    let at = |what: &str| {
+        let found = log.lines().position(|line| line.contains(what));
+        found.unwrap_or_else(|| panic!("{what:?} is not in the log:\n{log}"))
+    };
+    let told = at(
+        "the tables of another version cannot be taken over: their sessions end when this version is in force",
+    );
+    let line = log.lines().nth(told).expect("the line");
+    assert!(
+        line.contains("WARN") && line.contains("sessions=3") && line.contains(&other.display().to_string()),
+        "{line}"
+    );
+    assert!(told < at("enforcing"), "{log}");
+    // And so it is: gone, and what is new is permitted.
+    assert!(!other.exists() && own.exists());
+    for held in &mut held {
+        assert!(!held.exchange(10, 10).expect("a socket").is_answered());
+    }
+    drop(connect(inside, listening.address()));
+
+    // Tables of this version that are laid out otherwise: the same, with their names.
+    let held = connect(inside, listening6.address());
+    let sessions = daemon.json(&["show", "sessions"])["total"]
+        .as_u64()
+        .expect("a number");
+    assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.log());
+    std::fs::rename(own.join("LIMITS"), own.join("MAPPINGS_INSIDE")).expect("pinned tables");
+    daemon.restart();
+    let log = daemon.log();
+    let at = |what: &str| log.lines().position(|line| line.contains(what));
+    let told =
+        at("tables of another layout cannot be taken over: their sessions end when this load is in force");
+    assert!(told.is_some() && told < at("enforcing"), "{log}");
+    let line = told.and_then(|told| log.lines().nth(told)).expect("the line");
+    assert!(
+        line.contains("WARN")
+            && line.contains("MAPPINGS_INSIDE")
+            && line.contains(&format!("sessions={sessions}")),
+        "{sessions}: {line}"
+    );
+    drop(held);
+    drop(connect(inside, listening.address()));
+}
+
 #[test]
 fn netns_agent_on_exit_detach_takes_everything_off() {
     if !privileged() {

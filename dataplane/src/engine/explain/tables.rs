@@ -13,9 +13,9 @@ use bulkhead_pipeline::{Clock, Insert, Limiter, NO_COOKIE, Table, Tables};
 use crate::bpf::KernelMaps;
 
 /// The live tables, read-only: what would change them does nothing.
-pub(super) struct ReadOnly<'a> {
-    pub(super) maps: &'a KernelMaps,
-    pub(super) wired: bool,
+pub(in crate::engine) struct ReadOnly<'a> {
+    pub(in crate::engine) maps: &'a KernelMaps,
+    pub(in crate::engine) wired: bool,
 }
 
 impl Repeat for ReadOnly<'_> {
@@ -27,7 +27,7 @@ impl Repeat for ReadOnly<'_> {
 /// An unreadable table counts as empty: the explanation then says "denied by default", as the packet would be.
 fn present<V>(result: Result<Option<V>, crate::table::TableError>) -> Option<V> {
     result.unwrap_or_else(|error| {
-        tracing::warn!(%error, "explain could not read a table");
+        tracing::warn!(%error, "a table cannot be read");
         None
     })
 }

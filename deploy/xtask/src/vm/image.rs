@@ -22,7 +22,7 @@ use super::{
 use crate::process;
 
 /// What tests start besides what busybox has.
-const TOOLS: &[&str] = &["ip", "tc", "ethtool", "ping", "sysctl"];
+const TOOLS: &[&str] = &["ip", "tc", "ethtool", "ping", "setpriv", "sysctl"];
 
 /// What goes into the machine.
 pub struct Contents<'a> {
