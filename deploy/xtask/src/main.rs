@@ -17,6 +17,7 @@ mod netns;
 mod process;
 mod report;
 mod setup;
+mod skips;
 mod test;
 mod vm;
 

@@ -23,7 +23,7 @@ use crate::{
     process::{self, Stream, Workspace},
     report::{self, TierReport},
     setup::{self, Want},
-    vm,
+    skips, vm,
 };
 
 /// Names of tests that need the kernel and root.
@@ -67,7 +67,7 @@ enum Tier {
     Docker,
     /// The parser, for a bounded time, from the stored corpus
     Fuzz,
-    /// The privileged tests on other kernels, emulated: half an hour each and more
+    /// The privileged tests on other kernels, emulated: hours
     Vm,
     /// unit, privileged, attack, kube, docker and, where cargo-fuzz is installed or CI=true, fuzz
     AllDefault,
@@ -324,6 +324,9 @@ fn cargo_test<'a>(
     let status = process::follow(&mut cargo, Stream::Out, |line| parser.line(line))?;
     let summary = parser.finish();
     let mut report = tier_report(tier.name(), &summary, status.success());
+    if tier != Tier::Unit {
+        report.problems.extend(skips::of_the_host(&summary));
+    }
     report.took = began.elapsed();
     Ok((report, summary.failures))
 }
