@@ -91,11 +91,12 @@ fn matches(ruleset: &Ruleset, named: &Named<'_>, from: usize, to: usize, tuple: 
             .service
             .iter()
             .any(|service| in_service(ruleset, *service, tuple.protocol, tuple.port));
+    // Groups last: theirs are the long lists.
     zone(named.from, from)
         && zone(named.to, to)
+        && service
         && group(named.source, &tuple.source)
         && group(named.destination, &tuple.destination)
-        && service
 }
 
 /// Index of the first policy that matches a packet from zone `from` to zone `to` (indices); `None`: denied by default.
