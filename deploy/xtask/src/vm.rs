@@ -293,7 +293,9 @@ fn boot(options: &Options, series: Series, prepared: &Prepared, plan: &plan::Pla
         plan,
     )?;
     let success = outcome.problems.is_empty() && outcome.summary.counts.failed == 0;
-    let planned = plan.tests().map(|(_, test)| test);
+    // Of a machine that died it is not known what did not skip.
+    let whole = outcome.problems.is_empty();
+    let planned = plan.tests().map(|(_, test)| test).filter(|_| whole);
     let skips = skips::of_a_machine(series, planned, &outcome.summary);
     let mut report = test::tier_report(series.tier(), &outcome.summary, true);
     report.problems.extend(outcome.problems);
