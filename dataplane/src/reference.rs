@@ -105,12 +105,17 @@ fn matches(
     let group = |groups: &[usize], address| {
         groups.is_empty() || groups.iter().any(|group| members.has(*group, address))
     };
-    let service = |service: &usize| in_service(ruleset, *service, tuple.protocol, tuple.port);
+    let service = named.service.is_empty()
+        || named
+            .service
+            .iter()
+            .any(|service| in_service(ruleset, *service, tuple.protocol, tuple.port));
+    // Groups last: theirs are the long lists.
     zone(named.from, from)
         && zone(named.to, to)
+        && service
         && group(named.source, &tuple.source)
         && group(named.destination, &tuple.destination)
-        && (named.service.is_empty() || named.service.iter().any(service))
 }
 
 /// Index of the first policy that matches a packet from zone `from` to zone `to` (indices); `None`: denied by default.

@@ -387,7 +387,7 @@ fn netns_one_address_into_a_group_of_a_million_takes_milliseconds() -> Result<()
     let _server = TcpServer::start(&outside.namespace, server)?;
     let infected = host_prefix(sick.v4.into());
     let mut times = Vec::new();
-    for turn in 0..50 {
+    for turn in 0..200 {
         let began = Instant::now();
         let change = if turn % 2 == 0 {
             engine.update_members("feed", &[infected], &[])?
@@ -406,9 +406,10 @@ fn netns_one_address_into_a_group_of_a_million_takes_milliseconds() -> Result<()
         }
     }
     times.sort();
+    // Of a hundred, one may meet a machine that was busy elsewhere.
+    let [median, high] = [50, 99].map(|percent| times[times.len() * percent / 100 - 1]);
     println!(
-        "one address into or out of {MEMBERS}: median {:?}, longest {:?}",
-        times[25],
+        "one address into or out of {MEMBERS}: median {median:?}, 99 of 100 within {high:?}, longest {:?}",
         times.last().expect("times")
     );
     for table in engine.memory()?.iter().filter(|table| table.bytes > 1 << 20) {
@@ -421,9 +422,8 @@ fn netns_one_address_into_a_group_of_a_million_takes_milliseconds() -> Result<()
         );
     }
     assert!(
-        times[25] <= patience(Duration::from_millis(10)),
-        "median {:?}",
-        times[25]
+        high <= patience(Duration::from_millis(10)),
+        "99 of 100 within {high:?}"
     );
     Ok(())
 }

@@ -336,6 +336,7 @@ fn start_with(
             v6: launch.ndp_timeout,
         },
         cpus: launch.data_cpus.clone(),
+        object: None,
     };
     let groups = Groups::load(state, &config);
     let isolations = match launch.network_policies {

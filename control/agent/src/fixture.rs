@@ -357,6 +357,8 @@ pub struct Fixture {
     pub cleared: AtomicUsize,
     /// What was committed.
     pub commits: Mutex<Vec<(Vec<u8>, String, Asked)>>,
+    /// Which members were to come and to go.
+    pub changes: Mutex<Vec<Change>>,
     /// Whoever sends here is heard by the subscribers.
     pub events: Sender<Flow>,
     receiver: Receiver<Flow>,
@@ -368,11 +370,15 @@ impl Default for Fixture {
         Self {
             cleared: AtomicUsize::new(0),
             commits: Mutex::default(),
+            changes: Mutex::default(),
             events,
             receiver,
         }
     }
 }
+
+/// A group, addresses that were to come to it or to go, and for how long.
+pub type Change = (String, Vec<String>, Option<Duration>);
 
 /// A group with a feed that is away and a member by hand.
 fn quarantine() -> Group {
@@ -489,6 +495,8 @@ impl Firewall for Fixture {
         addresses: &[String],
         lasting: Option<Duration>,
     ) -> Answered<GroupChanged> {
+        let change = (group.to_owned(), addresses.to_vec(), lasting);
+        self.changes.lock().expect("no panic").push(change);
         Ok(GroupChanged {
             group: group.to_owned(),
             added: addresses.len(),
@@ -499,9 +507,21 @@ impl Firewall for Fixture {
         })
     }
 
-    fn remove_from_group(&self, group: &str, _: &[String]) -> Answered<GroupChanged> {
-        let message = format!("there is no address group \"{group}\"");
-        Err(Failure::new(FailureCode::Refused, message))
+    fn remove_from_group(&self, group: &str, addresses: &[String]) -> Answered<GroupChanged> {
+        if group == "nowhere" {
+            let message = format!("there is no address group \"{group}\"");
+            return Err(Failure::new(FailureCode::Refused, message));
+        }
+        let change = (group.to_owned(), addresses.to_vec(), None);
+        self.changes.lock().expect("no panic").push(change);
+        Ok(GroupChanged {
+            group: group.to_owned(),
+            added: 0,
+            removed: addresses.len(),
+            members: 1,
+            kept: true,
+            milliseconds: 0.25,
+        })
     }
 
     fn counters(&self, all: bool) -> Answered<Counters> {

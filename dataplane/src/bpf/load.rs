@@ -1,10 +1,10 @@
-//! The embedded object on its way into the kernel: its maps made, its programs linked against them and verified.
+//! The object on its way into the kernel: its maps made, its programs linked against them and verified.
 //!
 //! Owns the order. Programs are verified on threads of their own, the ones that are attached first before the others:
 //! the verifier takes most of a start's time, one program on one CPU. Meanwhile the caller compiles, writes tables and
 //! attaches; [`Programs::get`] waits for the one that is asked for. XDP is verified when somebody asks, since most interfaces
-//! run TCX alone. Assumes that the object is the one built with this crate. Refuses to go on with an object that lacks one of
-//! its programs.
+//! run TCX alone. Assumes that the object is the one built with this crate, or another build's of the same ABI. Refuses to go
+//! on with an object that lacks one of its programs.
 
 use std::{
     cmp::Reverse,

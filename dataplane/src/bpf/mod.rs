@@ -195,6 +195,13 @@ impl Program {
     }
 }
 
+/// The object that this build embeds.
+#[must_use]
+pub fn embedded() -> &'static [u8] {
+    static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-programs.o"));
+    OBJECT
+}
+
 /// The marks of frames put back (low half) and of packets screened by XDP.
 fn draw_marks() -> Result<u64, BpfError> {
     let [inject, screened] = [inject::draw_mark(), inject::draw_mark()];
@@ -230,8 +237,20 @@ impl Object {
     /// # Errors
     /// If the kernel refuses a map, or something cannot be pinned. Nothing has changed then.
     pub fn begin(sizes: &Sizes, wired: bool, pins: Option<Pins>) -> Result<Self, BpfError> {
+        Self::begin_with(embedded(), sizes, wired, pins)
+    }
+
+    /// [`Object::begin`] with the object of another build of this `ABI_VERSION` in place of the embedded one.
+    ///
+    /// # Errors
+    /// As [`Object::begin`], and if it is no such object.
+    pub fn begin_with(
+        object: &[u8],
+        sizes: &Sizes,
+        wired: bool,
+        pins: Option<Pins>,
+    ) -> Result<Self, BpfError> {
         let inheritance = pins.map(|pins| Inheritance::find(pins, sizes)).transpose()?;
-        static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-programs.o"));
         // Packets may be on their way under the marks of the load before.
         let marks = match inheritance.as_ref().and_then(Inheritance::marks) {
             Some(marks) => marks,
@@ -247,7 +266,7 @@ impl Object {
             ],
             adopted: inheritance.as_ref().map_or(&[], Inheritance::adopted),
         };
-        let (mut tables, programs) = load::load(OBJECT, &plan)?;
+        let (mut tables, programs) = load::load(object, &plan)?;
         let listed = list(&tables)?;
         open::<u32, u64>(&tables, "MARKS")?.set(&0, &marks)?;
         let pinned = inheritance

@@ -54,7 +54,7 @@ pub use status::{InterfaceStatus, NatHits};
 
 use self::names::Names;
 use crate::{
-    bpf::{BpfError, KernelMaps, Object, Sizes},
+    bpf::{BpfError, KernelMaps, Object, Sizes, embedded},
     compile::{CompileError, CompiledRuleset, compile_with},
     fib::{FibError, Mirror},
     inject::Injector,
@@ -159,6 +159,9 @@ pub struct Options {
     pub neighbours: NeighbourTimes,
     /// The CPUs that handle what data interfaces receive; empty: as it is. See [`crate::steering`].
     pub cpus: Vec<usize>,
+    /// The programs, as the object of another build of this `ABI_VERSION`; `None`: the one embedded here
+    /// ([`crate::bpf::embedded`]).
+    pub object: Option<Arc<Vec<u8>>>,
 }
 
 /// How long neighbours count as reachable. `None`: as the kernel has it.
@@ -347,7 +350,11 @@ impl Engine {
         })?;
         let wired = !ruleset.wires.is_empty();
         let pins = options.pins.as_deref().map(Pins::open).transpose()?;
-        let mut object = Object::begin(&options.sizes, wired, pins)?;
+        let bytes = options
+            .object
+            .as_ref()
+            .map_or(embedded(), |bytes| bytes.as_slice());
+        let mut object = Object::begin_with(bytes, &options.sizes, wired, pins)?;
         let (inherited, fresh, since_ns) = (object.inherited(), object.is_fresh(), ageing::now_ns());
         let events = object.ring_buffer("EVENTS")?;
         let slow_path = object.ring_buffer("SLOW_PATH")?;

@@ -163,3 +163,35 @@ pub(crate) fn carry_over(
     }
     .map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `ABI_VERSION` is the version of is what is pinned.
+    #[test]
+    fn tables_are_those_recorded_of_the_version() {
+        let record = include_str!("../../../ebpf/abi/tests/layouts/layouts.txt");
+        assert!(record.contains(&format!("\nversion {}\n", abi::ABI_VERSION)));
+        let recorded = record.split("growing tables\n").nth(1).expect("a section");
+        let recorded: Vec<_> = recorded
+            .lines()
+            .map_while(|line| line.strip_prefix("  "))
+            .collect();
+        for shape in shapes(&Sizes::small()) {
+            // The kind by the name it has in the programs, the key's and the value's length behind their types.
+            let begins = format!("{} {:?} flags {} key ", shape.name, shape.kind, shape.flags);
+            let lengths = |line: &&str| {
+                let words: Vec<_> = line.split(' ').collect();
+                let length = |place: usize| words.get(place).and_then(|word| word.parse::<u32>().ok());
+                length(6) == Some(shape.key_bytes) && length(9) == Some(shape.value_bytes)
+            };
+            let mut found = recorded.iter().filter(|line| line.starts_with(&begins));
+            assert!(
+                found.next().is_some_and(lengths),
+                "{shape:?}: not so in ebpf/abi/tests/layouts, which records what is pinned"
+            );
+        }
+        assert_eq!(recorded.len(), shapes(&Sizes::small()).len(), "{recorded:?}");
+    }
+}

@@ -41,7 +41,7 @@ pub use self::bpffs::Bpffs;
 pub use self::counters::KernelCounters;
 pub use self::counting::{Count, CountingStream};
 pub use self::delta::{CounterDelta, Counters, Script};
-pub use self::effort::{deadline, effort, patience};
+pub use self::effort::{deadline, effort, patience, slowness};
 pub use self::endpoint::Client;
 pub use self::frame::{Checksum, Frame};
 pub use self::http::HttpServer;

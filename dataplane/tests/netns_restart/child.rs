@@ -12,12 +12,14 @@ use bulkhead_dataplane::{
     ruleset::HookMode,
 };
 
-use super::{Lab, SIZES, common};
+use super::{Lab, SIZES, builds, builds::Build, common};
 
 /// Where the child pins; not set: this is no child.
 const PINS: &str = "BULKHEAD_TEST_PINS";
 /// The hook and whether there is NAT, as the child is to configure.
 const RULES: &str = "BULKHEAD_TEST_RULES";
+/// Set: the child loads the object of another build.
+const OTHER_BUILD: &str = "BULKHEAD_TEST_OTHER_BUILD";
 /// What the child says when it enforces.
 const ENFORCING: &str = "enforcing";
 
@@ -27,6 +29,10 @@ pub struct Daemon(Child);
 impl Daemon {
     /// Starts it in the firewall's namespace.
     pub fn spawn(lab: &Lab, hook: HookMode, nat: bool) -> Result<Self> {
+        Self::spawn_build(lab, hook, nat, Build::This)
+    }
+
+    fn spawn_build(lab: &Lab, hook: HookMode, nat: bool, build: Build) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args([
@@ -39,13 +45,21 @@ impl Daemon {
             .env(RULES, format!("{hook:?} {nat}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
+        if build == Build::Other {
+            command.env(OTHER_BUILD, "1");
+        }
         // A child stays in the namespace of the thread that made it.
         Ok(Self(lab.topology.firewall().run(|| command.spawn())?))
     }
 
     /// Starts it and waits until it enforces.
     pub fn start(lab: &Lab, hook: HookMode, nat: bool) -> Result<Self> {
-        let mut daemon = Self::spawn(lab, hook, nat)?;
+        Self::start_build(lab, hook, nat, Build::This)
+    }
+
+    /// The same with the object of a build.
+    pub fn start_build(lab: &Lab, hook: HookMode, nat: bool, build: Build) -> Result<Self> {
+        let mut daemon = Self::spawn_build(lab, hook, nat, build)?;
         let output = daemon.0.stdout.take().context("its output")?;
         let said = BufReader::new(output)
             .lines()
@@ -94,6 +108,7 @@ fn netns_restart_child() -> Result<()> {
     let options = Options {
         sizes: SIZES,
         pins: Some(pins.into()),
+        object: std::env::var_os(OTHER_BUILD).map(|_| builds::other().into()),
         ..Options::default()
     };
     let _engine = Engine::start(common::ruleset(hook, rules.ends_with("true")), &options)?;

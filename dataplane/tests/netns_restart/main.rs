@@ -1,6 +1,7 @@
 //! Restart, upgrade and death of the daemon: what is pinned goes on enforcing, the next one takes it over, and nobody who
 //! talks notices.
 
+mod builds;
 mod child;
 #[expect(dead_code, reason = "these tests pin, and start engines of their own")]
 #[path = "../common/mod.rs"]

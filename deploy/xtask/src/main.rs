@@ -18,6 +18,7 @@ mod netns;
 mod process;
 mod report;
 mod setup;
+mod skips;
 mod slowest;
 mod test;
 mod vm;

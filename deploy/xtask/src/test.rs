@@ -24,6 +24,7 @@ use crate::{
     process::{self, Stream, Workspace},
     report::{self, TierReport},
     setup::{self, Want},
+    skips,
     slowest::Slowest,
     vm,
 };
@@ -69,7 +70,7 @@ enum Tier {
     Docker,
     /// The parser, for a bounded time, from the stored corpus
     Fuzz,
-    /// The privileged tests on other kernels, emulated: half an hour each and more
+    /// The privileged tests on other kernels, emulated: hours
     Vm,
     /// unit, privileged, attack, kube, docker and, where cargo-fuzz is installed or CI=true, fuzz
     AllDefault,
@@ -343,6 +344,9 @@ fn cargo_test<'a>(
     })?;
     let summary = parser.finish();
     let mut report = tier_report(tier.name(), &summary, status.success());
+    if tier != Tier::Unit {
+        report.problems.extend(skips::of_the_host(&summary));
+    }
     report.took = began.elapsed();
     // Unit tests run side by side: nobody knows how long one took.
     if tier != Tier::Unit {

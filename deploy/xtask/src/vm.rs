@@ -33,7 +33,7 @@ use crate::{
     process::Workspace,
     report::{self, TierReport},
     setup::{self, Want},
-    test,
+    skips, test,
 };
 
 /// What `--quick` runs: that the object loads, what it costs the verifier, and that traffic passes, and is stopped, through real
@@ -57,6 +57,9 @@ const TCG_SLOWNESS: u32 = 4;
 
 /// When a test is ended, by the machine's clock.
 const TEST_LIMIT: Duration = Duration::from_secs(400);
+
+/// When a machine is given up unless told otherwise: all tests emulated are hours of work.
+const TIMEOUT_MINUTES: u64 = 240;
 
 /// Where the tests of `--quick` are.
 const QUICK_PACKAGE: &str = "bulkhead-dataplane";
@@ -83,7 +86,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Accel::Tcg)]
     accel: Accel,
     /// When a machine is given up, by this machine's clock
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = TIMEOUT_MINUTES)]
     timeout_minutes: u64,
     /// Only tests whose names contain one of these; by default the privileged ones
     filters: Vec<String>,
@@ -137,7 +140,7 @@ impl Options {
             test: Vec::new(),
             skip: Vec::new(),
             accel: Accel::Tcg,
-            timeout_minutes: 120,
+            timeout_minutes: TIMEOUT_MINUTES,
             filters: Vec::new(),
         }
     }
@@ -290,8 +293,13 @@ fn boot(options: &Options, series: Series, prepared: &Prepared, plan: &plan::Pla
         plan,
     )?;
     let success = outcome.problems.is_empty() && outcome.summary.counts.failed == 0;
+    // Of a machine that died it is not known what did not skip.
+    let whole = outcome.problems.is_empty();
+    let planned = plan.tests().map(|(_, test)| test).filter(|_| whole);
+    let skips = skips::of_a_machine(series, planned, &outcome.summary);
     let mut report = test::tier_report(series.tier(), &outcome.summary, true);
     report.problems.extend(outcome.problems);
+    report.problems.extend(skips);
     if success {
         // It is large, and only of use to look into what went wrong.
         fs::remove_file(initrd).with_context(|| format!("cannot remove {}", initrd.display()))?;

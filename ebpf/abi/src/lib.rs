@@ -52,8 +52,9 @@ pub use screen::{
     screen_flags,
 };
 
-/// Version of everything in this crate. A change of any layout or meaning raises it; programs and user space of
-/// different versions never share maps.
+/// Version of everything in this crate that daemons leave to each other in pinned tables. A change of any of its layouts or
+/// meanings raises it, layouts and numbers held by `tests/layouts`; programs and user space of different versions never share
+/// maps. What is in no pinned table belongs to one build alone.
 pub const ABI_VERSION: u32 = 5;
 
 /// Zone number of the firewall itself: the destination of `hostInbound`, the source of its own connections.

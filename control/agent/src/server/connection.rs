@@ -26,7 +26,7 @@ use crate::report::Flow;
 use crate::words;
 
 /// How long a client may take for a request, and for reading what it asked for.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a stream without flows looks whether its client is still there.
 const GLANCE: Duration = Duration::from_millis(250);
 

@@ -1,5 +1,7 @@
 //! The protocol over a real socket.
 
+mod api;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::Ordering;
@@ -79,6 +81,8 @@ fn every_command_is_answered_on_one_connection() {
         })
         .expect("an answer");
     assert_eq!(groups.groups[0].name, "databases");
+    let memory: report::Memory = client.ask(&Command::ShowMemory {}).expect("an answer");
+    assert_eq!(memory, fixture::memory());
     let counters: report::Counters = client
         .ask(&Command::ShowCounters { all: false })
         .expect("an answer");
@@ -124,6 +128,79 @@ fn every_command_is_answered_on_one_connection() {
     client
         .ask::<report::Zones>(&Command::ShowZones {})
         .expect("a failure does not end the connection");
+}
+
+#[test]
+fn members_come_and_go() {
+    let running = running();
+    let mut client = running.client();
+    let addresses = vec!["192.0.2.7".to_owned(), "198.51.100.0/24".to_owned()];
+    let add = |seconds| Command::AddToGroup {
+        group: "quarantine".into(),
+        addresses: addresses.clone(),
+        seconds,
+    };
+    for (seconds, kept) in [(None, true), (Some(90), false)] {
+        let changed: report::GroupChanged = client.ask(&add(seconds)).expect("an answer");
+        assert_eq!(
+            (changed.group.as_str(), changed.added, changed.kept),
+            ("quarantine", 2, kept)
+        );
+    }
+    let remove = Command::RemoveFromGroup {
+        group: "quarantine".into(),
+        addresses: addresses[..1].to_vec(),
+    };
+    let changed: report::GroupChanged = client.ask(&remove).expect("an answer");
+    assert_eq!((changed.added, changed.removed, changed.members), (0, 1, 1));
+    // What was asked for, word by word.
+    assert_eq!(
+        *running.fixture.changes.lock().expect("no panic"),
+        [
+            ("quarantine".to_owned(), addresses.clone(), None),
+            (
+                "quarantine".to_owned(),
+                addresses.clone(),
+                Some(Duration::from_secs(90))
+            ),
+            ("quarantine".to_owned(), addresses[..1].to_vec(), None),
+        ]
+    );
+    let nowhere = Command::RemoveFromGroup {
+        group: "nowhere".into(),
+        addresses,
+    };
+    let error = client
+        .ask::<report::GroupChanged>(&nowhere)
+        .expect_err("a refusal");
+    let failure: &Failure = error.downcast_ref().expect("a failure");
+    assert_eq!(
+        (failure.code, failure.message.as_str()),
+        (FailureCode::Refused, "there is no address group \"nowhere\"")
+    );
+}
+
+#[test]
+fn revisions_are_confirmed_and_come_back() {
+    let running = running();
+    let mut client = running.client();
+    let rollback = Command::Rollback {
+        revision: Some(1),
+        options: CommitOptions {
+            comment: "back".into(),
+            ..CommitOptions::default()
+        },
+    };
+    let committed: report::Committed = client.ask(&rollback).expect("an answer");
+    assert_eq!(committed.revision, 2);
+    {
+        let commits = running.fixture.commits.lock().expect("no panic");
+        assert_eq!(commits[0].0, b"the document of revision Some(1)");
+        assert_eq!(commits[0].2.comment, "back");
+    }
+    let confirm = Command::Confirm { author: None };
+    let error = client.ask::<report::Confirmed>(&confirm).expect_err("a refusal");
+    assert_eq!(error.to_string(), "nothing awaits confirmation");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bulkhead_testkit::{Host, Outcome, TcpServer, effort, patience, privileged};
 use nix::sys::signal::Signal;
@@ -44,6 +44,31 @@ fn is_open(inside: &Host, server: &TcpServer) -> bool {
     }
 }
 
+/// Seconds since 1970 of a time as it is told, `2026-11-22T15:37:32.123000Z`.
+#[track_caller]
+fn unix_seconds(time: &Value) -> u64 {
+    let text = time.as_str().expect("a time");
+    let parts: Vec<u64> = text
+        .split(['-', 'T', ':', '.', 'Z'])
+        .filter_map(|part| part.parse().ok())
+        .collect();
+    let [year, month, day, hour, minute, second, ..] = parts[..] else {
+        panic!("{text}: no time")
+    };
+    assert!(
+        text.ends_with('Z') && text.len() > 20,
+        "{text}: not in UTC with parts of a second"
+    );
+    // Years begin in March, so that the day that comes and goes is their last.
+    let (year, month) = if month < 3 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    ((days * 24 + hour) * 60 + minute) * 60 + second
+}
+
 #[track_caller]
 fn refused(daemon: &Daemon<'_>, arguments: &[&str], status: i32, parts: &[&str]) {
     let output = daemon.command(arguments);
@@ -67,6 +92,7 @@ fn netns_agent_commits_are_in_force_attributed_compared_and_rolled_back() {
 
     // In force when it is told.
     let other = file(&daemon, "closed.yaml", &closed());
+    let began = SystemTime::now();
     let committed = daemon.json(&[
         "commit",
         &other,
@@ -80,6 +106,7 @@ fn netns_agent_commits_are_in_force_attributed_compared_and_rolled_back() {
         (&2.into(), &true.into(), &true.into()),
         "{committed}"
     );
+    let ended = SystemTime::now();
     assert!(!is_open(inside, &listening));
     let again = daemon.text(&["commit", &other]);
     assert!(again.starts_with("nothing to commit: revision 2"), "{again}");
@@ -97,6 +124,16 @@ fn netns_agent_commits_are_in_force_attributed_compared_and_rolled_back() {
         (&"anna".into(), &"root".into(), &"cli".into(), &"in_force".into())
     );
     assert_eq!(newest["comment"], "nobody works on Sundays");
+    // To the second, with the machine's clock on both sides.
+    let [committed, started] = [0, 1].map(|place| unix_seconds(&history["revisions"][place]["time"]));
+    let [earliest, latest] = [began, ended].map(|time| {
+        let since = time.duration_since(UNIX_EPOCH);
+        since.expect("after 1970").as_secs()
+    });
+    assert!(
+        (earliest..=latest).contains(&committed) && started <= committed,
+        "{committed} is from {earliest} to {latest}, and not before {started}"
+    );
     assert_eq!(
         (
             &history["revisions"][1]["source"],

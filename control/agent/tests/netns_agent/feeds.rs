@@ -289,6 +289,20 @@ fn netns_feed_last_good_list_is_in_force_from_the_first_packet_after_a_restart()
     }
 }
 
+/// The promise of a change by hand, as the daemon measures it from the request on: nine of ten within 10 ms, whoever else is
+/// running.
+fn in_milliseconds(daemon: &Daemon<'_>) {
+    let change = |word| daemon.json(&["group", word, "infected", "192.0.2.77"])["milliseconds"].as_f64();
+    let mut times: Vec<f64> = (0..10)
+        .flat_map(|_| [change("add"), change("remove")])
+        .map(|time| time.expect("a time"))
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("in force within {times:?} ms");
+    let promised = patience(Duration::from_millis(10)).as_secs_f64() * 1e3;
+    assert!(times[17] <= promised, "{times:?} ms");
+}
+
 #[test]
 fn netns_feed_group_add_cuts_a_live_stream() {
     if !privileged() {
@@ -310,7 +324,6 @@ fn netns_feed_group_add_cuts_a_live_stream() {
     let brief = format!("{}s", patience(Duration::from_secs(8)).as_secs());
     let changed = daemon.json(&["group", "add", "infected", &own, "--for", &brief]);
     assert_eq!((&changed["added"], &changed["kept"]), (&1.into(), &true.into()));
-    println!("in force within {} ms", changed["milliseconds"]);
     assert!(
         !held.exchange(10, 10).expect("a socket").is_answered(),
         "the next packet is denied"
@@ -357,5 +370,6 @@ fn netns_feed_group_add_cuts_a_live_stream() {
     denied(inside, &listening);
     await_members(&daemon, 2);
     daemon.text(&["group", "remove", "infected", &own]);
+    in_milliseconds(&daemon);
     drop(connect(inside, listening.address()));
 }
