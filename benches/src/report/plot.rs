@@ -13,7 +13,7 @@ use super::thousands;
 use crate::plan::Scenario;
 use crate::series::{Point, Results, Series, Unit};
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 820.0;
 const LEFT: f64 = 70.0;
 const PLOT_WIDTH: f64 = 420.0;
 const TOP: f64 = 44.0;

@@ -35,11 +35,11 @@ pub const KILLED: &str = "packets lost by SIGKILL and restart";
 pub const STOPPED: &str = "packets lost by SIGTERM and restart";
 
 /// The first start with a group from a file: until a packet to a member passes.
-pub const LISTED_START: &str = "a group from a file: first start to the first packet to a member";
+pub const LISTED_START: &str = "group in a file: first packet";
 /// Resident memory of the process then.
-pub const LISTED_RESIDENT: &str = "a group from a file: resident memory";
+pub const LISTED_RESIDENT: &str = "group in a file: resident memory";
 /// Memory of its tables then.
-pub const LISTED_TABLES: &str = "a group from a file: tables in the kernel";
+pub const LISTED_TABLES: &str = "group in a file: tables in the kernel";
 
 /// How long a daemon settles before its memory is read, and how long it stays dead.
 const SETTLE: Duration = Duration::from_millis(500);
