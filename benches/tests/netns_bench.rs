@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use bulkhead_testkit::privilege::privileged;
 use serde_json::Value;
 
-const SCENARIOS: [&str; 4] = ["established", "new-sessions", "bulk-tcp", "membership"];
+const SCENARIOS: [&str; 3] = ["established", "new-sessions", "bulk-tcp"];
 /// One of each kind of carrier.
 const CONTENDERS: [&str; 5] = [
     "bare-xdp",
@@ -72,7 +72,6 @@ fn netns_the_benchmark_measures_judges_and_writes_its_report() -> Result<()> {
             "bulk-tcp",
             &["bare-tcx-peer", "bulkhead-xdp", "bulkhead-tcx", "nftables"],
         ),
-        ("membership", &["bulkhead-tcx", "nftables"]),
     ] {
         for contender in contenders {
             let median = series(&report, scenario, contender)?["median"].as_f64();
