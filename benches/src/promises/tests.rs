@@ -129,7 +129,7 @@ fn made(point: &Point) -> bool {
 #[test]
 fn every_figure_that_is_judged_is_measured_by_a_full_run() {
     let promised = PROMISES.iter().map(|definition| definition.quantity);
-    let judged = promised.chain(further()).flat_map(|quantity| match quantity {
+    let judged = promised.chain(ratios::all()).flat_map(|quantity| match quantity {
         Quantity::Ratio(of, over) => vec![of, over],
         Quantity::Cost(of, over, source) => vec![of, over, source],
         Quantity::Value(point) | Quantity::Most(point) => vec![point],
