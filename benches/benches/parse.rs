@@ -12,7 +12,7 @@ const FIRST: u32 = u32::from_be_bytes([10, 192, 0, 1]);
 
 fn configuration(policies: u32) -> String {
     let mut text = String::from(
-        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: bench }\nspec:\n  interfaces:\n    \
+        "apiVersion: bulkhead.dev/v1alpha1\nkind: Firewall\nmetadata: { name: bench }\nspec:\n  size: large\n  interfaces:\n    \
          - { name: net1, zone: inside }\n    - { name: net2, zone: outside }\n  zones: [{ name: inside }, { name: outside }]\n  \
          services: [{ name: web, tcp: [80, 443] }]\n  addresses:\n",
     );

@@ -98,13 +98,18 @@ impl Contender {
         Self::IptablesIpset,
     ];
 
-    /// Those that carry bulk TCP and conversations of sockets.
-    pub const SOCKETS: [Self; 5] = [
-        Self::Kernel,
+    /// Those that carry bulk TCP and conversations of sockets. A bare redirect in XDP is not among them: it hands over
+    /// checksums that the sender left to its interface unfinished, and no socket takes such packets.
+    pub const SOCKETS: [Self; 9] = [
+        Self::BulkheadXdp,
+        Self::BareTcx,
+        Self::BareTcxPeer,
         Self::BulkheadTcx,
         Self::BulkheadTcxNat,
+        Self::Kernel,
         Self::Nftables,
         Self::NftablesMasquerade,
+        Self::IptablesIpset,
     ];
 
     /// Name in reports and on the command line.
@@ -217,7 +222,7 @@ impl Contender {
         matches!(self.carrier(), Carrier::Kernel(Some(_)))
     }
 
-    /// Whether replies find their way, too: only then can sessions be established beforehand.
+    /// Whether the replies to frames find their way, too: only then can sessions be established beforehand.
     #[must_use]
     pub const fn two_way(self) -> bool {
         matches!(self.carrier(), Carrier::Kernel(_) | Carrier::Bulkhead { .. })

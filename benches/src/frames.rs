@@ -16,7 +16,7 @@ use crate::conntrack;
 use crate::contender::{Carrier, Contender};
 use crate::cpu::{self, Meter, Scope};
 use crate::frame::FrameSpec;
-use crate::lab::{FIRST_PORT, Lab, Purpose, SINK_PORT, SOURCES, TARGETS};
+use crate::lab::{Lab, Purpose};
 use crate::object::{Counts, Globals, Object, SinkMode, Traffic};
 use crate::policy::Policy;
 use crate::popularity::Order;
@@ -96,14 +96,7 @@ impl FrameLab {
     pub fn new(contender: Contender, policy: Policy, traffic: Traffic, cpu: usize) -> Result<Self> {
         let lab = Lab::bare(contender, Purpose::Frames, policy)?;
         let (source, sink) = (lab.source(), lab.sink());
-        let frame = FrameSpec {
-            destination_mac: source.firewall_mac,
-            source_mac: source.mac,
-            first_source: SOURCES,
-            first_target: TARGETS,
-            first_port: FIRST_PORT,
-            destination_port: SINK_PORT,
-        };
+        let frame = lab.frame();
         let object = Object::load(&Globals {
             frame,
             source_ifindex: source.namespace.netlink()?.link_by_name(&source.interface)?.index,

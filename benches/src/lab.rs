@@ -15,6 +15,8 @@ use bulkhead_testkit::{Host, HostSpec, Namespace, Topology};
 use crate::bulkhead::Bulkhead;
 use crate::conntrack;
 use crate::contender::{Carrier, Contender};
+use crate::frame::FrameSpec;
+use crate::object::{Globals, Object};
 use crate::policy::{self, Policy, Rules};
 
 /// Prefix of all namespaces' names.
@@ -35,7 +37,7 @@ const NETWORK_BITS: u8 = 10;
 pub enum Purpose {
     /// Frames made by XDP: whatever they are redirected into needs GRO, or XDP at the far end.
     Frames,
-    /// Sockets: every interface as the kernel makes it.
+    /// Sockets: every interface as the kernel makes it, but for GRO where XDP redirects into it.
     Sockets,
 }
 
@@ -44,17 +46,20 @@ pub struct Lab {
     /// Who is in it.
     pub contender: Contender,
     policy: Policy,
-    // Dropped before the namespaces it stands in.
+    // Dropped before the namespaces they stand in.
     bulkhead: Option<Bulkhead>,
+    bare: Vec<Object>,
     topology: Topology,
 }
 
 impl Lab {
-    /// Makes the network and starts what forwards there. Bare redirects are the caller's, and Bulkhead for frames.
+    /// Makes the network and starts what forwards there. For frames bare redirects and Bulkhead are the caller's.
     pub fn new(contender: Contender, purpose: Purpose, policy: Policy) -> Result<Self> {
         let mut lab = Self::bare(contender, purpose, policy)?;
-        if let (Carrier::Bulkhead { .. }, Purpose::Sockets) = (contender.carrier(), purpose) {
-            lab.start_bulkhead(1_000)?;
+        match (contender.carrier(), purpose) {
+            (Carrier::Bulkhead { .. }, Purpose::Sockets) => lab.start_bulkhead(1_000)?,
+            (Carrier::BareTcx(name), Purpose::Sockets) => lab.redirect_both_ways(name)?,
+            _ => {}
         }
         Ok(lab)
     }
@@ -66,14 +71,19 @@ impl Lab {
     }
 
     fn build(contender: Contender, purpose: Purpose, policy: Policy) -> Result<Self> {
-        let mut source = HostSpec::new("source");
-        if purpose == Purpose::Frames {
-            // For replies that XDP redirects while sessions are being established.
+        let (mut source, mut sink) = (HostSpec::new("source"), HostSpec::new("sink"));
+        let xdp = matches!(contender.carrier(), Carrier::Bulkhead { xdp: true, .. });
+        if purpose == Purpose::Frames || xdp {
+            // For replies that XDP redirects.
             source = source.host_gro();
+        }
+        if purpose == Purpose::Sockets && xdp {
+            // Nothing is attached there that would let them in.
+            sink = sink.host_gro();
         }
         let topology = Topology::builder(PREFIX)
             .host(source)
-            .host(HostSpec::new("sink"))
+            .host(sink)
             .kernel_forwarding(contender.kernel_forwarding())
             .build()?;
         let firewall = topology.firewall();
@@ -94,6 +104,7 @@ impl Lab {
             contender,
             policy,
             bulkhead: None,
+            bare: Vec::new(),
             topology,
         };
         if let Carrier::Kernel(Some(rules)) = contender.carrier() {
@@ -130,6 +141,39 @@ impl Lab {
             feed(self.firewall(), "iptables-legacy-restore", &[], &chains)?;
         }
         Ok(())
+    }
+
+    /// A bare redirect on either side, each into the other.
+    fn redirect_both_ways(&mut self, program: &str) -> Result<()> {
+        let (source, sink) = (self.source(), self.sink());
+        let mut bare = Vec::new();
+        for (from, to) in [(source, sink), (sink, source)] {
+            let mut object = Object::load(&Globals {
+                frame: self.frame(),
+                source_ifindex: from.firewall_index,
+                bare_ifindex: to.firewall_index,
+                bare_macs: [to.mac, to.firewall_mac],
+                bare_entries: 0,
+                draws: false,
+            })?;
+            self.firewall()
+                .run(|| object.attach_tcx(program, &from.firewall_interface))?;
+            bare.push(object);
+        }
+        self.bare = bare;
+        Ok(())
+    }
+
+    /// The measured packet of this network.
+    pub fn frame(&self) -> FrameSpec {
+        FrameSpec {
+            destination_mac: self.source().firewall_mac,
+            source_mac: self.source().mac,
+            first_source: SOURCES,
+            first_target: TARGETS,
+            first_port: FIRST_PORT,
+            destination_port: SINK_PORT,
+        }
     }
 
     /// Starts Bulkhead in the firewall's namespace; for [`Purpose::Frames`] once the sink can receive.

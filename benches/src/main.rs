@@ -62,7 +62,7 @@ use crate::series::Results;
 #[derive(Debug, Parser)]
 #[command(name = "bulkhead-bench", version)]
 struct Arguments {
-    /// Fewer points and short rounds: under five minutes; updates benches/results/quick.{json,md}
+    /// Fewer points: under five minutes; updates benches/results/quick.{json,md}. Without it the README's table follows, too
     #[arg(long)]
     quick: bool,
     /// Only these scenarios, separated by commas; the report then goes to results/local
@@ -71,10 +71,10 @@ struct Arguments {
     /// Only these contenders, separated by commas; the report then goes to results/local
     #[arg(long, value_delimiter = ',', value_parser = contender)]
     only: Vec<Contender>,
-    /// Rounds of each contender [default: 7, or 5 with --quick]
+    /// Rounds of each contender [default: 3]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
-    /// Seconds per round [default: 1, or 0.5 with --quick]
+    /// Seconds per round [default: 0.5]
     #[arg(long)]
     seconds: Option<f64>,
     /// Established sessions where the scenario does not say
@@ -89,7 +89,7 @@ struct Arguments {
     /// Say what would run and how long it would take, and end
     #[arg(long)]
     plan: bool,
-    /// Measure nothing: put the promises of a run's JSON, a path in the repository, into the README
+    /// Measure nothing: put a run's JSON, a path in the repository, into the README, as a full run does at its end
     #[arg(long, value_name = "JSON")]
     readme: Option<String>,
 }
@@ -99,10 +99,16 @@ fn contender(id: &str) -> Result<Contender, String> {
     Contender::from_id(id).ok_or_else(|| format!("no such contender, use some of: {}", names()))
 }
 
+/// Seconds per round.
+const SECONDS: f64 = 0.5;
+/// Rounds of each contender: a full run has many points, and is to end within a quarter of an hour.
+const ROUNDS: u16 = 3;
+/// Where a full run is recorded, below the repository: what the README's table is made from.
+const RECORD: &str = "benches/results/full.json";
+
 impl Arguments {
     fn settings(&self) -> Result<Settings> {
-        let (rounds, seconds) = if self.quick { (5, 0.5) } else { (7, 1.0) };
-        let seconds = self.seconds.unwrap_or(seconds);
+        let seconds = self.seconds.unwrap_or(SECONDS);
         ensure!(
             (0.01..=60.0).contains(&seconds),
             "--seconds {seconds}: use 0.01 to 60"
@@ -116,7 +122,7 @@ impl Arguments {
         };
         Ok(Settings {
             quick: self.quick,
-            rounds: self.rounds.map_or(rounds, usize::from),
+            rounds: self.rounds.unwrap_or(ROUNDS).into(),
             length: Duration::from_secs_f64(seconds),
             flows: self.flows,
             cpu: self.cpu.unwrap_or(cpu::count() - 1),
@@ -125,21 +131,35 @@ impl Arguments {
         })
     }
 
-    /// Only a complete run with the usual settings may replace a recorded one.
-    fn destination(&self) -> PathBuf {
-        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
-        let usual = self.scenario.is_empty()
+    /// Whether it is a complete run with the usual settings: only such a one may replace a recorded one.
+    fn is_usual(&self) -> bool {
+        self.scenario.is_empty()
             && self.only.is_empty()
-            && self.rounds.is_none()
-            && self.seconds.is_none()
-            && self.flows == 1_000;
+            && self.rounds.is_none_or(|rounds| rounds == ROUNDS)
+            && self.seconds.is_none_or(|seconds| seconds == SECONDS)
+            && self.flows == 1_000
+    }
+
+    fn destination(&self) -> PathBuf {
+        let results = repository().join("benches/results");
         match &self.json {
             Some(path) => path.clone(),
-            None if usual && self.quick => results.join("quick.json"),
-            None if usual => results.join("full.json"),
+            None if self.is_usual() && self.quick => results.join("quick.json"),
+            None if self.is_usual() => repository().join(RECORD),
             None => results.join("local/latest.json"),
         }
     }
+
+    /// Whether the run is the one that the README tells of.
+    fn is_record(&self) -> bool {
+        self.is_usual() && !self.quick && self.json.is_none()
+    }
+}
+
+/// The source tree.
+fn repository() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
 }
 
 /// Set by the first SIGINT or SIGTERM.
@@ -175,7 +195,7 @@ fn go_on() -> Result<()> {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(json) = &arguments.readme {
-        return readme::update(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), json);
+        return readme::update(&repository(), json);
     }
     let settings = arguments.settings()?;
     eprint!("{}", budget(&settings));
@@ -194,7 +214,12 @@ fn main() -> Result<()> {
     let results = measure(&settings)?;
     let report = Report::new(environment, Method::of(&settings, began.elapsed()), results);
     print!("\n{}\n{}", report.preface(), report.terminal());
-    write(&report, &arguments.destination())
+    write(&report, &arguments.destination())?;
+    if arguments.is_record() {
+        readme::update(&repository(), RECORD)?;
+        eprintln!("put it into README.md");
+    }
+    Ok(())
 }
 
 /// What will run and how long it will take.
@@ -278,23 +303,28 @@ mod tests {
 
     #[test]
     fn only_usual_runs_are_recorded() {
-        let destination = |arguments: &[&str]| {
+        let parse = |arguments: &[&str]| {
             let arguments = std::iter::once(&"bulkhead-bench").chain(arguments);
-            Arguments::try_parse_from(arguments)
-                .expect("valid arguments")
-                .destination()
+            Arguments::try_parse_from(arguments).expect("valid arguments")
         };
+        let destination = |arguments: &[&str]| parse(arguments).destination();
         assert!(destination(&["--quick"]).ends_with("results/quick.json"));
         assert!(
             destination(&["--quick", "--only", "kernel,bare-xdp"]).ends_with("results/local/latest.json")
         );
-        assert!(destination(&["--quick", "--rounds", "3"]).ends_with("results/local/latest.json"));
+        assert!(destination(&["--quick", "--rounds", "5"]).ends_with("results/local/latest.json"));
         assert!(destination(&["--scenario", "rules"]).ends_with("results/local/latest.json"));
         assert!(destination(&[]).ends_with("results/full.json"));
+        assert!(destination(&["--rounds", "3", "--seconds", "0.5"]).ends_with(RECORD));
+        assert!(destination(&["--rounds", "7"]).ends_with("results/local/latest.json"));
         assert_eq!(
             destination(&["--quick", "--json", "/tmp/a.json"]),
             Path::new("/tmp/a.json")
         );
+        let is_record = |arguments: &[&str]| parse(arguments).is_record();
+        assert!(is_record(&[]) && is_record(&["--rounds", "3"]));
+        assert!(!is_record(&["--quick"]) && !is_record(&["--json", "/tmp/a.json"]));
+        assert!(!is_record(&["--rounds", "5"]) && !is_record(&["--only", "kernel"]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod plot;
 pub mod readme;
+mod standing;
 mod table;
 
 use serde::Serialize;
@@ -64,6 +65,18 @@ pub struct Report {
     pub results: Results,
 }
 
+/// What a reader may look for in vain, and why.
+const LEFT_OUT: [&str; 5] = [
+    "IPv6, physical NICs, more than one CPU or queue.",
+    "Bulkhead on XDP by rules and by groups: XDP leaves the first packet of a session to TCX, so it would be TCX's figure less the \
+     way there, as under \"every packet a new session\".",
+    "A bare XDP redirect between sockets: it hands over checksums that the sender left to its interface unfinished, and \
+     no socket takes such packets. Bulkhead on XDP finishes them.",
+    "The bare redirects by rules, groups, commits and members: they have none.",
+    "Commits and members as the daemon is told of them, over its socket or from a feed: timed is the data plane, as the others' \
+     tools are without whoever calls them.",
+];
+
 impl Report {
     /// Judges the results.
     #[must_use]
@@ -122,10 +135,10 @@ impl Report {
             text.push('\n');
         }
         text += &self.notes();
-        text.trim_end().to_owned() + "\n"
+        text + &format!("\n## Not measured\n\n* {}\n", LEFT_OUT.join("\n* "))
     }
 
-    /// A plot for each scenario that has an axis and several points on it.
+    /// A plot for each scenario: lines over its axis where it has several points there, bars where it has none.
     #[must_use]
     pub fn plots(&self) -> Vec<(Scenario, String)> {
         Scenario::ALL

@@ -43,6 +43,20 @@ fn a_limit_is_kept_at_its_target_and_broken_above() {
 }
 
 #[test]
+fn one_round_that_loses_a_packet_breaks_the_promise_to_lose_none() {
+    let figures = |rounds| {
+        let lost = at(S::Commit, C::BulkheadTcx, commit::LOST, 10_000);
+        results(&[(lost, rounds)])
+    };
+    assert!(promise(&figures(&[0.0, 0.0, 0.0]), "commit_packets_lost").met);
+    let broken = promise(&figures(&[0.0, 0.0, 1.0]), "commit_packets_lost");
+    assert_eq!(
+        (broken.measured, broken.met, broken.spread),
+        (1.0, false, [0.0, 1.0])
+    );
+}
+
+#[test]
 fn a_cost_has_the_source_s_own_time_taken_off() {
     // 100 ns and 150 ns with the source, whose share is 50 ns: the cost has doubled.
     let figures = results(&[
@@ -92,7 +106,13 @@ fn made(point: &Point) -> bool {
         Scenario::Latency => &[latency::IDLE_P99, latency::LOADED_P99],
         Scenario::Commit => &[commit::TIME, commit::LOST],
         Scenario::Membership => &[membership::ADD, membership::REMOVE],
-        Scenario::Daemon => &[daemon::START, daemon::RESIDENT, daemon::TABLES, daemon::KILLED],
+        Scenario::Daemon => &[
+            daemon::START,
+            daemon::RESIDENT,
+            daemon::TABLES,
+            daemon::KILLED,
+            daemon::STOPPED,
+        ],
         _ => &[""],
     };
     settings
@@ -109,10 +129,10 @@ fn made(point: &Point) -> bool {
 #[test]
 fn every_figure_that_is_judged_is_measured_by_a_full_run() {
     let promised = PROMISES.iter().map(|definition| definition.quantity);
-    let judged = promised.chain(FURTHER).flat_map(|quantity| match quantity {
+    let judged = promised.chain(ratios::all()).flat_map(|quantity| match quantity {
         Quantity::Ratio(of, over) => vec![of, over],
         Quantity::Cost(of, over, source) => vec![of, over, source],
-        Quantity::Value(point) => vec![point],
+        Quantity::Value(point) | Quantity::Most(point) => vec![point],
     });
     for point in judged {
         assert!(made(&point), "{point:?}");

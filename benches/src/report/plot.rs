@@ -1,16 +1,19 @@
-//! A scenario's figures as SVG: medians over the axis, both logarithmic, whiskers from the smallest to the largest round.
+//! A scenario's figures as SVG: medians over the axis, both logarithmic, whiskers from the smallest to the largest round;
+//! bars where there is no axis.
 //!
 //! Written by hand: two axes, lines and a legend are two hundred lines, and no font, no rasteriser and no crate with a
 //! hundred features is wanted for them. Colours are those of Okabe and Ito, which people with colour-blindness tell
 //! apart; the background is white, so that it can be read wherever it is shown.
 
+mod bars;
+
 use std::fmt::Write as _;
 
 use super::thousands;
 use crate::plan::Scenario;
-use crate::series::{Point, Results, Series};
+use crate::series::{Point, Results, Series, Unit};
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 820.0;
 const LEFT: f64 = 70.0;
 const PLOT_WIDTH: f64 = 420.0;
 const TOP: f64 = 44.0;
@@ -65,10 +68,12 @@ impl Axis {
     }
 }
 
-/// The plot of a scenario; `None` where there is no axis, or no line of two points on it.
+/// The plot of a scenario; `None` where there is an axis, but no line of two points on it, or nothing was measured.
 #[must_use]
 pub fn svg(scenario: Scenario, results: &Results) -> Option<String> {
-    let axis = scenario.axis()?;
+    let Some(axis) = scenario.axis() else {
+        return bars::svg(scenario, results);
+    };
     // One unit per plot: that of the first figure.
     let unit = results.of(scenario).next()?.unit;
     let lines = lines(scenario, results, unit);
@@ -80,13 +85,7 @@ pub fn svg(scenario: Scenario, results: &Results) -> Option<String> {
     let values = all().flat_map(|series| [series.summary.min, series.summary.max]);
     let y = Axis::over(values, TOP + PLOT_HEIGHT, -PLOT_HEIGHT)?;
 
-    let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"{LEFT}\" y=\"22\" font-size=\"14\" font-weight=\"bold\">{}, {}</text>\n",
-        escape(scenario.title()),
-        unit.sign()
-    );
+    let mut text = head(scenario, unit, HEIGHT);
     grid(&mut text, &x, &y);
     let _infallible = writeln!(
         text,
@@ -101,7 +100,18 @@ pub fn svg(scenario: Scenario, results: &Results) -> Option<String> {
     Some(text)
 }
 
-fn lines(scenario: Scenario, results: &Results, unit: crate::series::Unit) -> Vec<Line<'_>> {
+/// The beginning of a plot: its size, its background, what it is of.
+fn head(scenario: Scenario, unit: Unit, height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <text x=\"{LEFT}\" y=\"22\" font-size=\"14\" font-weight=\"bold\">{}, {}</text>\n",
+        escape(scenario.title()),
+        unit.sign()
+    )
+}
+
+fn lines(scenario: Scenario, results: &Results, unit: Unit) -> Vec<Line<'_>> {
     let mut lines: Vec<(Point, Line<'_>)> = Vec::new();
     for series in results.of(scenario).filter(|series| series.unit == unit) {
         let key = Point {
@@ -110,10 +120,7 @@ fn lines(scenario: Scenario, results: &Results, unit: crate::series::Unit) -> Ve
         };
         let index = lines.iter().position(|(known, _)| *known == key);
         let index = index.unwrap_or_else(|| {
-            let mut name = series.point.contender.id().to_owned();
-            if !series.point.variant.is_empty() {
-                name += &format!(", {}", series.point.variant);
-            }
+            let name = name(&series.point);
             let series = Vec::new();
             lines.push((key, Line { name, series }));
             lines.len() - 1
@@ -124,6 +131,14 @@ fn lines(scenario: Scenario, results: &Results, unit: crate::series::Unit) -> Ve
         line.series.sort_by_key(|series| series.point.at);
     }
     lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// Whose figure it is and, where there are several, which.
+fn name(point: &Point) -> String {
+    match point.variant {
+        "" => point.contender.id().to_owned(),
+        variant => format!("{}, {variant}", point.contender.id()),
+    }
 }
 
 fn grid(text: &mut String, x: &Axis, y: &Axis) {
@@ -208,7 +223,6 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::contender::Contender;
-    use crate::series::Unit;
 
     fn results(points: &[u64]) -> Results {
         let mut results = Results::default();
@@ -236,9 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn without_an_axis_or_a_second_point_there_is_no_plot() {
+    fn without_a_second_point_on_the_axis_there_is_no_plot() {
         assert_eq!(svg(Scenario::Rules, &results(&[10])), None);
-        assert_eq!(svg(Scenario::Established, &results(&[10, 100])), None);
         assert_eq!(svg(Scenario::Rules, &Results::default()), None);
     }
 

@@ -1,6 +1,7 @@
-//! The README's table of promises, made from a run's JSON and from nothing else.
+//! What the README says of a run, made from the run's JSON and from nothing else: the table of promises, which run it
+//! was, and how Bulkhead stands against the others' own best.
 //!
-//! The table stands between two marks, the first of which names the JSON. A promise that the run did not judge is in the
+//! It stands between two marks, the first of which names the JSON. A promise that the run did not judge is in the
 //! table too, as not measured.
 
 use std::fs;
@@ -9,16 +10,35 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use super::standing::{self, RecordedRatio};
 use crate::promises::{Definition, PROMISES, Target};
 
 const BEGIN: &str = "<!-- promises:begin: ";
 const BEGIN_ENDS: &str = " -->\n";
 const END: &str = "<!-- promises:end -->";
 
-/// What the table needs of the JSON.
+/// What is needed of the JSON.
 #[derive(Debug, Deserialize)]
 struct Recorded {
+    environment: RecordedEnvironment,
+    method: RecordedMethod,
     promises: Vec<RecordedPromise>,
+    ratios: Vec<RecordedRatio>,
+}
+
+/// Where it was measured.
+#[derive(Debug, Deserialize)]
+struct RecordedEnvironment {
+    date: String,
+    commit: String,
+}
+
+/// How it was measured.
+#[derive(Debug, Deserialize)]
+struct RecordedMethod {
+    rounds: usize,
+    seconds: f64,
+    took_seconds: u64,
 }
 
 /// A promise as a run judged it.
@@ -31,9 +51,24 @@ struct RecordedPromise {
     met: bool,
 }
 
-/// The table of a run's JSON.
-pub fn table(json: &str) -> Result<String> {
+/// All that the README says of a run.
+pub fn section(json: &str) -> Result<String> {
     let recorded: Recorded = serde_json::from_str(json).context("not the JSON of a run")?;
+    let (environment, method) = (&recorded.environment, &recorded.method);
+    let day = environment.date.get(..10).unwrap_or(&environment.date);
+    Ok(format!(
+        "{}\nRun of {day} at commit `{}`: {} interleaved rounds of {} s, {} minutes in all.\n\n{}",
+        table(&recorded),
+        environment.commit,
+        method.rounds,
+        method.seconds,
+        method.took_seconds.div_ceil(60),
+        standing::text(&recorded.ratios)?
+    ))
+}
+
+/// The table of promises.
+fn table(recorded: &Recorded) -> String {
     let mut text =
         String::from("| what | against | target | measured (min – max) | reached |\n|---|---|---|---|---|\n");
     for definition in &PROMISES {
@@ -63,7 +98,7 @@ pub fn table(json: &str) -> Result<String> {
             definition.what, definition.against
         );
     }
-    Ok(text)
+    text
 }
 
 const fn target(definition: &Definition) -> f64 {
@@ -85,29 +120,29 @@ fn figure(unit: &str, promise: &RecordedPromise) -> String {
     )
 }
 
-/// The README's present table and the name of the JSON it is made from.
+/// What stands between the marks at present, and the name of the JSON it is made from.
 fn marked(readme: &str) -> Result<(&str, &str)> {
     let (_, rest) = readme
         .split_once(BEGIN)
         .with_context(|| format!("no line begins with {BEGIN}"))?;
     let (json, rest) = rest
         .split_once(BEGIN_ENDS)
-        .context("the table's first mark does not end")?;
-    let (table, _) = rest
+        .context("the first mark does not end")?;
+    let (section, _) = rest
         .split_once(END)
         .with_context(|| format!("no line is {END}"))?;
-    Ok((json, table))
+    Ok((json, section))
 }
 
-/// Puts the table of `json`, a path inside the repository, into the README.
+/// Puts what `json`, a path inside the repository, says into the README.
 pub fn update(repository: &Path, json: &str) -> Result<()> {
     let path = repository.join("README.md");
     let readme = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let recorded =
         fs::read_to_string(repository.join(json)).with_context(|| format!("cannot read {json}"))?;
-    let (old_json, old_table) = marked(&readme)?;
-    let old = format!("{BEGIN}{old_json}{BEGIN_ENDS}{old_table}{END}");
-    let new = format!("{BEGIN}{json}{BEGIN_ENDS}{}{END}", table(&recorded)?);
+    let (old_json, old_section) = marked(&readme)?;
+    let old = format!("{BEGIN}{old_json}{BEGIN_ENDS}{old_section}{END}");
+    let new = format!("{BEGIN}{json}{BEGIN_ENDS}{}{END}", section(&recorded)?);
     fs::write(&path, readme.replace(&old, &new)).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -115,33 +150,44 @@ pub fn update(repository: &Path, json: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// A run's JSON with these promises.
+    fn json(promises: &str) -> String {
+        format!(
+            r#"{{ "environment": {{ "date": "2026-01-02T03:04:05Z", "commit": "0123456789ab-dirty" }},
+                "method": {{ "rounds": 3, "seconds": 0.5, "took_seconds": 601 }},
+                "promises": [{promises}], "ratios": [] }}"#
+        )
+    }
+
     #[test]
     fn the_readme_says_what_its_json_says() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let readme = fs::read_to_string(repository.join("README.md")).expect("a README");
-        let (json, present) = marked(&readme).expect("a marked table");
+        let (json, present) = marked(&readme).expect("a marked section");
         let recorded = fs::read_to_string(repository.join(json)).expect("the JSON it names");
         assert_eq!(
             present,
-            table(&recorded).expect("a table"),
+            section(&recorded).expect("a section"),
             "run `cargo xtask bench --readme {json}`"
         );
     }
 
     #[test]
     fn every_promise_is_a_row_measured_or_not() {
-        let json = r#"{ "promises": [
-            { "id": "bulk_tcp_vs_kernel", "target": 1.0, "measured": 0.985, "spread": [0.9, 1.25], "met": false },
-            { "id": "commit_10000_rules", "target": 500.0, "measured": 81.4, "spread": [80.0, 90.0], "met": true }
-        ] }"#;
-        let text = table(json).expect("a table");
-        assert_eq!(text.lines().count(), PROMISES.len() + 2);
+        let json = json(
+            r#"{ "id": "bulk_tcp_vs_kernel", "target": 1.0, "measured": 0.985, "spread": [0.9, 1.25], "met": false },
+            { "id": "commit_10000_rules", "target": 500.0, "measured": 81.4, "spread": [80.0, 90.0], "met": true }"#,
+        );
+        let text = section(&json).expect("a section");
         let row = |start: &str| {
             text.lines()
                 .find(|line| line.starts_with(start))
                 .expect("a row")
                 .to_owned()
         };
+        for definition in &PROMISES {
+            row(&format!("| {} | {} |", definition.what, definition.against));
+        }
         let bulk = row("| bulk TCP over veth");
         assert!(
             bulk.ends_with("| ≥ 1.0 × | 0.98 × (0.90 – 1.25) | no |"),
@@ -156,10 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn the_run_is_named_with_its_commit_and_its_rounds() {
+        let text = section(&json("")).expect("a section");
+        assert!(
+            text.contains(
+                "\nRun of 2026-01-02 at commit `0123456789ab-dirty`: 3 interleaved rounds of 0.5 s, 11 minutes in all.\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_figure_for_another_target_is_not_this_promise_s() {
-        let json = r#"{ "promises": [
-            { "id": "bulk_tcp_vs_kernel", "target": 0.5, "measured": 0.9, "spread": [0.9, 0.9], "met": true } ] }"#;
-        let text = table(json).expect("a table");
-        assert_eq!(text.matches("not measured").count(), PROMISES.len());
+        let json = json(
+            r#"{ "id": "bulk_tcp_vs_kernel", "target": 0.5, "measured": 0.9, "spread": [0.9, 0.9], "met": true }"#,
+        );
+        let recorded = serde_json::from_str(&json).expect("a run");
+        assert_eq!(table(&recorded).matches("not measured").count(), PROMISES.len());
     }
 }

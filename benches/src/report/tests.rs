@@ -133,6 +133,7 @@ fn markdown_rows_have_the_head_s_columns_and_plots_their_tables() {
     assert!(plot > text.find(Scenario::BulkTcp.title()).expect("its table"));
     assert!(text.contains("* something happened"), "{text}");
     assert!(text.contains("1 min 1 s"), "{text}");
+    assert!(text.contains("## Not measured\n\n* IPv6"), "{text}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::contender::Carrier;
 use crate::cpu::{self, Meter, Scope};
 use crate::go_on;
 use crate::lab::{Lab, Purpose};
@@ -77,11 +78,8 @@ fn transfer(lab: &Lab, streams: usize, length: Duration, cpu: usize) -> Result<f
             .with_context(|| format!("cannot connect to {address}"))?;
         pairs.push((sender, listener.accept().context("cannot accept")?.0));
     }
-    let forwarded = |lab: &Lab| {
-        lab.bulkhead()
-            .map_or(Ok(0), |bulkhead| bulkhead.judged().map(|judged| judged.forwarded))
-    };
-    let packets = forwarded(lab)?;
+    let judged = || lab.bulkhead().map(|bulkhead| bulkhead.judged()).transpose();
+    let before = judged()?;
     let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
     let (gbps, sent) = thread::scope(|scope| {
         let (mut senders, mut receivers) = (Vec::new(), Vec::new());
@@ -119,12 +117,20 @@ fn transfer(lab: &Lab, streams: usize, length: Duration, cpu: usize) -> Result<f
     })?;
     let arrived = received.into_inner();
     ensure!(arrived == sent, "{sent} bytes were sent, {arrived} arrived");
-    // A segment is at most 64 KiB, so that many packets passed the firewall at least.
-    let packets = forwarded(lab)? - packets;
-    ensure!(
-        lab.bulkhead().is_none() || packets >= sent >> 16,
-        "{sent} bytes arrived and the firewall forwarded {packets} packets"
-    );
+    if let (Some(before), Some(after)) = (before, judged()?) {
+        let packets = after.forwarded - before.forwarded;
+        // A segment is at most 64 KiB, so that many packets passed the firewall at least.
+        ensure!(
+            packets >= sent >> 16,
+            "{sent} bytes arrived and the firewall forwarded {packets} packets"
+        );
+        let in_xdp = after.in_xdp - before.in_xdp;
+        // An interface that cannot receive redirects leaves its direction to TCX, and the figure would be of both.
+        ensure!(
+            in_xdp > packets / 2 || !matches!(lab.contender.carrier(), Carrier::Bulkhead { xdp: true, .. }),
+            "XDP settled {in_xdp} of {packets} packets"
+        );
+    }
     Ok(gbps)
 }
 

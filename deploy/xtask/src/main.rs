@@ -73,7 +73,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Build and run the side-by-side network benchmark (needs root): half an hour, under five minutes with `--quick`
+    /// Build and run the side-by-side network benchmark (needs root): a quarter of an hour, under five minutes with `--quick`
     #[command(disable_help_flag = true)]
     Bench {
         /// Arguments of `bulkhead-bench`
