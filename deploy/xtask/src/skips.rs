@@ -76,6 +76,11 @@ const SKIPS: &[Skip] = &[
         because: "what is told could not be parsed",
         on: &Series::ALL,
     },
+    Skip {
+        test: "netns_the_benchmark_measures_judges_and_writes_its_report",
+        because: "the benchmark needs TCX, and a processor that is not emulated",
+        on: &Series::ALL,
+    },
     // Some machines' own kernels; Debian's have the module.
     Skip {
         test: "netns_clsact_filters_of_others_beside_ours_stay_as_they_are",

@@ -29,6 +29,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bulkhead_dataplane::link::has_tcx;
 use bulkhead_testkit::{Client, Host, HostSpec, Outcome, TcpConversation, TcpServer, Topology, privileged};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -122,6 +123,7 @@ fn netns_agent_sessions_show_explain_observe_and_clear() {
     assert_eq!(mode, 0o600, "{mode:o}");
 
     // Every interface is guarded, and says how.
+    let hook = if has_tcx() { "tcx" } else { "clsact" };
     let interfaces = daemon.json(&["show", "interfaces"]);
     for interface in interfaces["interfaces"].as_array().expect("interfaces") {
         assert_eq!(
@@ -131,7 +133,7 @@ fn netns_agent_sessions_show_explain_observe_and_clear() {
         );
         assert_eq!(
             (&interface["hook"], &interface["kind"]),
-            (&"tcx".into(), &"veth".into()),
+            (&hook.into(), &"veth".into()),
             "{interface}"
         );
     }

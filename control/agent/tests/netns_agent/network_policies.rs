@@ -292,16 +292,10 @@ fn kube_agent_enforces_egress_to_blocks_with_exceptions_and_ranges_of_ports() {
         server.v4,
         world.v6
     );
-    let namespace = topology.firewall();
-    let env = namespace.run(KubeEnv::start).expect("an API server");
-    let kubeconfig = env.kubeconfig_file("admin").expect("a kubeconfig");
-    let owner = Owner {
-        namespace,
-        client: env.client("admin").expect("a client"),
-    };
-    let define = || owner.client.define(&multi_network_policies());
-    namespace.run(define).expect("a definition");
-    owner.create(PODS, &pod("web-0", "web", inside));
+    let cluster = Cluster::start(topology.firewall(), &["multiNetworkPolicies=true"]);
+    cluster.define_network_policies();
+    let kubeconfig = cluster.kubeconfig();
+    cluster.create(PODS, &pod("web-0", "web", inside));
     let daemon = Launch::new(CONFIGURATION)
         .arguments(&[
             "--network-policies=on",
@@ -325,7 +319,7 @@ fn kube_agent_enforces_egress_to_blocks_with_exceptions_and_ranges_of_ports() {
         } })
     };
     let plain = |cidr: [&str; 2]| cidr.map(|cidr| json!({ "cidr": cidr }));
-    owner.create(POLICIES, &policy("web", &egress(plain(outside))));
+    cluster.create(POLICIES, &policy("web", &egress(plain(outside))));
     until("the server is beyond the block", || {
         !reaches(inside, in_segment[0])
     });
@@ -337,7 +331,7 @@ fn kube_agent_enforces_egress_to_blocks_with_exceptions_and_ranges_of_ports() {
     assert!(hits_of(&daemon, ISOLATION) > 0);
     // All of it but what is excepted.
     let excepting = [0, 1].map(|family| json!({ "cidr": all[family], "except": [outside[family]] }));
-    owner.merge(WEB_POLICY, &egress(excepting));
+    cluster.merge(WEB_POLICY, &egress(excepting));
     until("the world is excepted", || !reaches(inside, reached[2]));
     for to in &reached {
         assert!(!reaches(inside, *to), "{to}");
@@ -346,12 +340,12 @@ fn kube_agent_enforces_egress_to_blocks_with_exceptions_and_ranges_of_ports() {
         assert!(reaches(inside, to), "{to} is in the block and not excepted");
     }
     // Without the exception it is the same block; with the other one it is the other way round.
-    owner.merge(WEB_POLICY, &egress(plain(all)));
+    cluster.merge(WEB_POLICY, &egress(plain(all)));
     until("nothing is excepted", || {
         reaches(inside, reached[2]) && reaches(inside, reached[3])
     });
     let excepting = [0, 1].map(|family| json!({ "cidr": all[family], "except": [segment[family]] }));
-    owner.merge(WEB_POLICY, &egress(excepting));
+    cluster.merge(WEB_POLICY, &egress(excepting));
     until("the server is excepted", || !reaches(inside, in_segment[0]));
     assert!(!reaches(inside, in_segment[1]));
     assert!(reaches(inside, reached[2]) && reaches(inside, reached[3]));
