@@ -180,6 +180,17 @@ pub fn source_nat(ruleset: &Ruleset, from: usize, to: usize, tuple: &Tuple) -> O
 /// The first rule that says what becomes of the destination of a packet from zone `from`.
 #[must_use]
 pub fn destination_nat(ruleset: &Ruleset, from: usize, tuple: &Tuple) -> Option<NatMatch> {
+    destination_nat_among(ruleset, ruleset, from, tuple)
+}
+
+/// The same with members that somebody else knows: those that dynamic groups have by now.
+#[must_use]
+pub fn destination_nat_among(
+    ruleset: &Ruleset,
+    members: &impl Membership,
+    from: usize,
+    tuple: &Tuple,
+) -> Option<NatMatch> {
     let fixed = ruleset.static_nat.iter().position(|rule| {
         covers(&rule.outside, &tuple.destination) && (rule.from.is_empty() || rule.from.contains(&from))
     });
@@ -192,7 +203,7 @@ pub fn destination_nat(ruleset: &Ruleset, from: usize, tuple: &Tuple) -> Option<
                 destination: &rule.destination,
                 service: &rule.service,
             };
-            matches(ruleset, ruleset, &named, (from, from), tuple)
+            matches(ruleset, members, &named, (from, from), tuple)
         })
     };
     fixed

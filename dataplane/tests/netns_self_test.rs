@@ -4,11 +4,11 @@
 mod common;
 
 use anyhow::{Context as _, Result, ensure};
-use bulkhead_abi::{PolicyAction, Reason, Route4Key, Route6Key, RouteEntry, ZoneKey};
+use bulkhead_abi::{PolicyAction, Reason, Route4Key, Route6Key, RouteEntry, ZoneKey, protocol};
 use bulkhead_dataplane::{
     bpf::Object,
     engine::{Check, Engine, Options},
-    ruleset::{Group, HookMode, Policy, Prefix, Ruleset, Scan, Screen, Wire},
+    ruleset::{Action, DestinationNat, Group, HookMode, Policy, Pool, Prefix, Ruleset, Scan, Screen, Wire},
 };
 use bulkhead_testkit::{HostSpec, Topology, privileged};
 
@@ -362,5 +362,62 @@ fn netns_self_test_goes_by_the_members_that_groups_have() -> Result<()> {
         matches!(wrong(&checks)[..], [("self-test", why)] if why.contains("policy out is to decide")),
         "{checks:?}"
     );
+    Ok(())
+}
+
+/// A packet that a rule of translation turns elsewhere may be permitted there. Whom such a rule is about can change without a commit.
+#[test]
+fn netns_self_test_opens_nothing_where_a_group_brings_translation() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let topology = topology()?;
+    let prefix = |address: &str, length| -> Result<Prefix> {
+        Ok(Prefix {
+            address: address.parse()?,
+            length,
+        })
+    };
+    let group = |name: &str, members, dynamic| Group {
+        name: name.into(),
+        members,
+        dynamic,
+        ..Group::default()
+    };
+    let mut rules = common::ruleset(HookMode::Auto, false);
+    let target = prefix("10.77.0.2", 32)?;
+    rules.groups.push(group("people", Vec::new(), true));
+    rules.groups.push(group("target", vec![target], false));
+    rules.policies.push(Policy {
+        name: "in".into(),
+        from: vec![1],
+        to: vec![0],
+        destination: vec![2],
+        action: Action::Permit,
+        ..Policy::default()
+    });
+    rules.pools.push(Pool {
+        name: "target".into(),
+        ranges: vec![(target.address, target.address)],
+        ..Pool::default()
+    });
+    rules.destination_nat.push(DestinationNat {
+        name: "turned".into(),
+        from: vec![1],
+        source: vec![1],
+        pool: Some(0),
+        ..DestinationNat::default()
+    });
+    let engine = start(&topology, rules)?;
+    for members in [vec![], vec![prefix("10.77.1.0", 24)?]] {
+        engine.set_members("people", members)?;
+        // All pairs of interfaces have their turn.
+        for _ in 0..4 {
+            let checks = ask(&topology, &engine);
+            ensure!(wrong(&checks).is_empty(), "{checks:?}");
+        }
+    }
+    let opened = engine.sessions(&|session| session.protocol == protocol::UDP_LITE, 10)?;
+    ensure!(opened.total == 0, "{opened:?}");
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! Whether packets are judged as the configuration says: packets of our own, run through the programs over the live tables,
-//! and held against the configuration itself, not against what was compiled from it.
+//! and held against the configuration itself, not against what was compiled from it; who is in a group is asked of the address
+//! book, of which the tables are made.
 //!
 //! Owns those packets. They are run (`BPF_PROG_TEST_RUN`), never sent, and end where no state is made: on each interface one
 //! that the parser refuses, and in each family a datagram (in UDP-Lite, RFC 3828, which no screen counts) to a multicast
-//! group of the documentation's, which is for the firewall itself and so a matter of `hostInbound`, or on a wire of policy; where there are routes besides, in each family one
-//! between two zones that the configuration denies (`crossing`). Their verdict must be the expected one, counted under
-//! the expected reason. What they were counted as is taken back at once on whatever CPU, so that counters show users' packets
-//! alone; what they tell is known by a source port drawn at the start and goes no further than the events thread. Only a denial
-//! that was not expected stays counted. On a wire a policy that matches would count a hit, so there such packets are left out,
-//! and a TCP segment of no connection is tried besides. No remembered decision serves them: it is forgotten first, so
-//! that they meet the tables themselves.
+//! group of the documentation's, which is for the firewall itself and so a matter of `hostInbound`, or on a wire of policy;
+//! where there are routes besides, in each family one between two zones that the configuration denies (`crossing`). Their
+//! verdict must be the expected one, counted under the expected reason. What they were counted as is taken back at once on
+//! whatever CPU, so that counters show users' packets alone; what they tell is known by a source port drawn at the start and
+//! goes no further than the events thread. Only a denial that was not expected stays counted. On a wire a policy that matches
+//! would count a hit, so there such packets are left out, and a TCP segment of no connection is tried besides. The decision
+//! that is remembered for one is forgotten first, so that it meets the tables themselves; where a live packet brings it back
+//! in the same instant, it serves that test, and a miss is taken off that was not counted.
 //!
 //! What a packet cannot try without a trace, above all what is permitted, is asked of the same tables from here (`policy`).
 //! Not tried at all: translation, screens, limits, timeouts, neighbours, the XDP programs, and tables' entries that none of
@@ -27,7 +29,7 @@ use std::{
     },
 };
 
-use bulkhead_abi::{ControlRequest, Event, Reason, ZONE_SELF, protocol};
+use bulkhead_abi::{ControlRequest, Event, EventKind, Reason, ZONE_SELF, protocol};
 use bulkhead_pipeline::{Question, Walk, decide};
 use etherparse::{IpNumber, PacketBuilder};
 
@@ -112,7 +114,8 @@ impl Ledger {
 
     /// Whether an event is about a packet of a self-test.
     pub(super) fn is_own(&self, event: &Event) -> bool {
-        if event.source_port != self.port || event.destination_port != PORT {
+        let denied = u32::from(event.kind) == EventKind::Deny as u32;
+        if !denied || event.source_port != self.port || event.destination_port != PORT {
             return false;
         }
         let ends = (
@@ -157,7 +160,7 @@ struct Trial {
 impl Engine {
     /// Everything that must hold for packets to be judged by the configuration in force: its generation is live, each
     /// interface is there with its programs on it, packets of our own meet their verdicts, and the tables answer as the
-    /// configuration does. Costs less than a tenth of a millisecond for each interface; waits for a commit under way.
+    /// configuration does. What it looks at is bounded, whatever the configuration's size; waits for a commit under way.
     #[must_use]
     pub fn readiness(&self) -> Vec<Check> {
         let shared = &self.shared;
@@ -356,7 +359,7 @@ fn trials(live: &Live, position: usize, port: u16) -> Vec<Trial> {
                 Some(_) => None,
             },
             // A rule about destinations may turn it elsewhere.
-            None if reference::destination_nat(ruleset, rule.zone, &tuple).is_some() => None,
+            None if is_turned_elsewhere(live, rule.zone, &tuple) => None,
             None if reference::host_inbound(ruleset, rule.zone, &tuple) => Some((OK, Reason::ToHost)),
             None => Some((SHOT, Reason::HostInboundDeny)),
         };
@@ -378,6 +381,12 @@ fn trials(live: &Live, position: usize, port: u16) -> Vec<Trial> {
         }
     }
     trials
+}
+
+/// Whether a rule about destinations translates a packet, with the members that groups have by now.
+fn is_turned_elsewhere(live: &Live, from: usize, tuple: &Tuple) -> bool {
+    let ends = policy::Ends::of(live, tuple);
+    reference::destination_nat_among(&live.ruleset, &ends, from, tuple).is_some()
 }
 
 /// A datagram to a group, from a source on the link.

@@ -383,6 +383,18 @@ impl Book {
         Some(self.members_of(self.dynamic(group)?.number, limit))
     }
 
+    /// A member of a dynamic group in a family, if there is one among the first `visits` entries of each kind; `None`: there is no
+    /// group of that name.
+    #[must_use]
+    pub fn sample(&self, group: &str, v4: bool, visits: usize) -> Option<Option<Prefix>> {
+        let list = self.dynamic(group)?.number;
+        Some(if v4 {
+            self.v4.sample(&self.sets, list, visits).map(plain4)
+        } else {
+            self.v6.sample(&self.sets, list, visits).map(plain6)
+        })
+    }
+
     /// The class of an address.
     #[must_use]
     pub fn class(&self, address: &IpAddr) -> u32 {

@@ -331,6 +331,18 @@ impl<A: Bits> Side<A> {
         hosts.chain(self.prefixes.iter().map(|(key, node)| (*key, node.class)))
     }
 
+    /// A prefix on a list, among the first `visits` hosts and the first `visits` real prefixes.
+    pub fn sample(&self, sets: &Sets, list: u32, visits: usize) -> Option<Key<A>> {
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|(bits, node)| ((*bits, A::WIDTH), node.own));
+        let prefixes = self.prefixes.iter().map(|(key, node)| (*key, node.own));
+        let looked_at = hosts.take(visits).chain(prefixes.take(visits));
+        let mut on_list = looked_at.filter(|(_, own)| sets.lists(*own).binary_search(&list).is_ok());
+        on_list.next().map(|(key, _)| key)
+    }
+
     /// The prefixes on a list, in order.
     pub fn on_list(&self, sets: &Sets, list: u32) -> impl Iterator<Item = Key<A>> {
         let having = sets.having(list);

@@ -14,14 +14,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bulkhead_abi::{Reason, RouteKind, protocol};
 
-use super::{PORT, SHOT, Trial, policy, udp_lite};
+use super::{
+    PORT, SHOT, Trial,
+    policy::{self, Ends},
+    udp_lite,
+};
 use crate::{
     address::address,
     engine::{Live, attach::Interface},
     fib::Mirror,
-    reference::{self, Tuple},
+    reference::{self, Membership as _, Tuple},
     ruleset::Ruleset,
 };
+
+/// Pairs of interfaces that a turn looks at.
+const PAIRS: usize = 32;
 
 /// A neighbour that there may be, on an interface.
 struct End {
@@ -55,11 +62,13 @@ pub(super) fn crossing(
     let count = ends.len() * ends.len();
     let pairs = (0..count).map(|step| (turn as usize).wrapping_add(step) % count);
     let pairs = pairs.filter_map(|pair| Some((ends.get(pair / ends.len())?, ends.get(pair % ends.len())?)));
-    let mut pairs = pairs.filter(|(from, to)| from.zone != to.zone);
-    let denied = pairs.find(|(from, to)| {
+    let pairs = pairs.filter(|(from, to)| from.zone != to.zone);
+    let denied = pairs.take(policy::share(live, PAIRS)).find(|(from, to)| {
         let tuple = tuple(from, to);
-        reference::destination_nat(&live.ruleset, from.zone, &tuple).is_none()
-            && policy::expected(live, from.zone, to.zone, &tuple).is_none()
+        let ends = Ends::of(live, &tuple);
+        !is_destination_of_translation(&live.ruleset, &ends, &tuple)
+            && reference::destination_nat_among(&live.ruleset, &ends, from.zone, &tuple).is_none()
+            && reference::first_match_among(&live.ruleset, &ends, from.zone, to.zone, &tuple).is_none()
     });
     let (from, to) = denied?;
     let question = policy::question(
@@ -145,7 +154,6 @@ fn is_forwarded(address: &IpAddr) -> bool {
 /// Whether translation may know an address: what belongs to it does not go where routes lead.
 fn is_translated(ruleset: &Ruleset, address: &IpAddr) -> bool {
     let pools = ruleset.pools.iter().flat_map(|pool| &pool.ranges);
-    let mut rules = ruleset.destination_nat.iter().flat_map(|rule| &rule.destination);
     let mut fixed = ruleset
         .static_nat
         .iter()
@@ -153,8 +161,13 @@ fn is_translated(ruleset: &Ruleset, address: &IpAddr) -> bool {
     pools
         .into_iter()
         .any(|(first, last)| (first..=last).contains(&address))
-        || rules.any(|group| reference::in_group(ruleset, *group, address))
         || fixed.any(|prefix| reference::covers(prefix, address))
+}
+
+/// Whether a rule of translation names one of a packet's addresses as a destination, with the members that groups have by now.
+fn is_destination_of_translation(ruleset: &Ruleset, ends: &Ends, tuple: &Tuple) -> bool {
+    let mut groups = ruleset.destination_nat.iter().flat_map(|rule| &rule.destination);
+    groups.any(|group| ends.has(*group, &tuple.source) || ends.has(*group, &tuple.destination))
 }
 
 #[cfg(test)]

@@ -18,13 +18,15 @@ use crate::{
     engine::{Live, explain::ReadOnly},
     membership::nesting,
     reference::{self, Membership, Tuple},
-    ruleset::{Action, Policy, Prefix, Ruleset, ServiceMatch},
+    ruleset::{Action, Policy, Ruleset, ServiceMatch},
 };
 
 /// Policies of a turn: some thirty system calls each.
 const POLICIES: usize = 8;
-/// Members of a dynamic group that are looked at for one of a family.
-const MEMBERS: usize = 16;
+/// Rules that a turn holds packets against, one after the other: milliseconds, while locks are held that changes wait for.
+const RULES: usize = 200_000;
+/// Addresses that are looked at for one that a group has in a family, nested groups included.
+const ADDRESSES: usize = 1024;
 /// What stands for "any address" (RFC 5737, RFC 3849).
 const ANYBODY: [[IpAddr; 2]; 2] = [
     [
@@ -70,6 +72,11 @@ impl Membership for Ends {
     }
 }
 
+/// How many packets a turn may hold against the configuration's policies, at most `most`.
+pub(super) fn share(live: &Live, most: usize) -> usize {
+    (RULES / live.ruleset.policies.len().max(1)).clamp(1, most)
+}
+
 /// What the configuration says of a packet between two zones (indices).
 pub(super) fn expected(live: &Live, from: usize, to: usize, tuple: &Tuple) -> Option<usize> {
     reference::first_match_among(&live.ruleset, &Ends::of(live, tuple), from, to, tuple)
@@ -102,10 +109,13 @@ pub(super) fn zone_number(zone: usize) -> u8 {
 /// The first answer of the tables that is not the configuration's.
 pub(super) fn ask(env: &ReadOnly<'_>, live: &Live, turn: u64) -> Result<(), String> {
     let policies = &live.ruleset.policies;
-    let count = policies.len().min(POLICIES);
+    let count = policies.len().min(share(live, POLICIES));
     for step in 0..count {
-        let at = (turn as usize).wrapping_mul(count).wrapping_add(step) % policies.len();
-        let (from, to, tuple) = about(live, &policies[at]);
+        let asked = (turn as usize).wrapping_mul(count).wrapping_add(step);
+        let (round, at) = (asked / policies.len(), asked % policies.len());
+        // The other family when it is this policy's turn again.
+        let v4_first = (round + at).is_multiple_of(2);
+        let (from, to, tuple) = about(live, &policies[at], v4_first);
         compare(env, live, from, to, &tuple).map_err(|wrong| {
             let zone = |zone: usize| live.ruleset.zones.get(zone).map_or("", |zone| zone.name.as_str());
             format!(
@@ -158,15 +168,20 @@ fn compare(env: &ReadOnly<'_>, live: &Live, from: usize, to: usize, tuple: &Tupl
     Ok(())
 }
 
-/// A packet that the policy is about: its first zones, an address of its groups where one is of a family that both have, its
-/// first service. Another policy may decide about it all the same.
-fn about(live: &Live, policy: &Policy) -> (usize, usize, Tuple) {
+/// A packet that the policy is about: its first zones, an address of its groups where one is of a family that both have, of one
+/// family rather than the other, its first service. Another policy may decide about it all the same.
+fn about(live: &Live, policy: &Policy, v4_first: bool) -> (usize, usize, Tuple) {
     let from = policy.from.first().copied().unwrap_or(0);
     let other = (0..live.ruleset.zones.len())
         .find(|zone| *zone != from)
         .unwrap_or(from);
     let to = policy.to.first().copied().unwrap_or(other);
-    let member = |groups: &[usize], v4: bool| groups.iter().find_map(|group| member(live, *group, v4));
+    let member = |groups: &[usize], v4: bool| {
+        let mut left = ADDRESSES;
+        groups
+            .iter()
+            .find_map(|group| member(live, *group, v4, &mut left))
+    };
     let ends = |v4: bool| {
         let [source, destination] = ANYBODY[usize::from(!v4)];
         let named = |groups: &[usize], anybody| match groups {
@@ -179,9 +194,9 @@ fn about(live: &Live, policy: &Policy) -> (usize, usize, Tuple) {
         ))
     };
     // Groups may be empty, or of one family.
-    let [source, destination] = ANYBODY[0];
-    let (source, destination) = ends(true)
-        .or_else(|| ends(false))
+    let [source, destination] = ANYBODY[usize::from(!v4_first)];
+    let (source, destination) = ends(v4_first)
+        .or_else(|| ends(!v4_first))
         .unwrap_or((source, destination));
     let (protocol, port) = service(&live.ruleset, policy);
     let tuple = Tuple {
@@ -193,19 +208,27 @@ fn about(live: &Live, policy: &Policy) -> (usize, usize, Tuple) {
     (from, to, tuple)
 }
 
-/// The first address that a group, or one within it, names in a family.
-fn member(live: &Live, group: usize, v4: bool) -> Option<IpAddr> {
-    let first = |members: &[Prefix]| {
-        let mut addresses = members.iter().map(|member| member.address);
-        addresses.find(|address| address.is_ipv4() == v4)
-    };
+/// An address that a group, or one within it, names in a family; found among the first that stand there, of which `left` may still
+/// be looked at.
+fn member(live: &Live, group: usize, v4: bool, left: &mut usize) -> Option<IpAddr> {
     let group = live.ruleset.groups.get(group)?;
-    let listed = match live.book.members(&group.name, MEMBERS) {
+    let visits = (*left).min(ADDRESSES / 4);
+    *left = left.checked_sub(visits).filter(|_| visits > 0)?;
+    let listed = match live.book.sample(&group.name, v4, visits) {
         // A dynamic group: the ruleset has what it began with.
-        Some(members) => first(&members),
-        None => first(&group.members),
+        Some(member) => member.map(|member| member.address),
+        None => {
+            let addresses = group.members.iter().map(|member| member.address);
+            addresses.take(visits).find(|address| address.is_ipv4() == v4)
+        }
     };
-    listed.or_else(|| group.groups.iter().find_map(|nested| member(live, *nested, v4)))
+    let nested = |left: &mut usize| {
+        group
+            .groups
+            .iter()
+            .find_map(|nested| member(live, *nested, v4, left))
+    };
+    listed.or_else(|| nested(left))
 }
 
 /// Protocol and port of the first service that the policy names.
