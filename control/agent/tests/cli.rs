@@ -572,6 +572,8 @@ fn without_a_file_the_contract_is_the_last_revisions() {
         "{nothing}"
     );
 
+    // What the daemon's own file said when it was last taken; other documents were committed since.
+    let taken = format!("{ABSENT}  size: medium\n");
     let draft = |file: &str| bulkhead_revisions::Draft {
         time_ms: 1,
         author: "somebody".to_owned(),
@@ -580,7 +582,7 @@ fn without_a_file_the_contract_is_the_last_revisions() {
         source: bulkhead_revisions::Source::ConfigMap,
         file: file.to_owned(),
         repeats: None,
-        taken: None,
+        taken: Some(bulkhead_revisions::digest(taken.as_bytes())),
         confirm_within_ms: None,
     };
     let disk = bulkhead_revisions::Directory::open(&revisions).expect("a directory");
@@ -629,6 +631,21 @@ fn without_a_file_the_contract_is_the_last_revisions() {
         stderr(&output).contains("2 data interfaces are named here, but 5 were asked for"),
         "{}",
         stderr(&output)
+    );
+
+    // A file counts until it was taken, and from then on what was committed since.
+    let file = state.path().join("firewall.yaml");
+    std::fs::write(&file, format!("{ABSENT}  size: large\n")).expect("a file");
+    let path = file.to_str().expect("text");
+    let named_too = || contract(&["--state", named, "--config", path]);
+    assert_eq!(setting_of(&named_too(), "size")["value"], "large");
+    std::fs::write(&file, &taken).expect("a file");
+    let shown = named_too();
+    let line = setting_of(&shown, "size");
+    assert_eq!((&line["value"], &line["origin"]), (&"small".into(), &origin));
+    assert!(
+        warnings(&shown).contains("has not changed since it was taken"),
+        "{shown}"
     );
 
     // What it says is overridden like a file's.

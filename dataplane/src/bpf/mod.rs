@@ -240,10 +240,11 @@ impl Object {
         Self::begin_with(embedded(), sizes, wired, pins)
     }
 
-    /// [`Object::begin`] with the object of another build of this `ABI_VERSION` in place of the embedded one.
+    /// [`Object::begin`] with the object of another build of this `ABI_VERSION` in place of the embedded one. That it is of this
+    /// version is the caller's word: an object does not say.
     ///
     /// # Errors
-    /// As [`Object::begin`], and if it is no such object.
+    /// As [`Object::begin`], and if it is no object with these programs.
     pub fn begin_with(
         object: &[u8],
         sizes: &Sizes,

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
-/// The child. Dropped before its end, it is ended.
+/// The child. Dropped before its end, it is ended; what it has started itself ends by itself.
 pub struct Ahead {
     what: String,
     child: Child,
@@ -37,15 +37,16 @@ impl Ahead {
         Ok(Self { what, child, log })
     }
 
-    /// Waits for its end and prints what it printed. An error unless it succeeded.
-    pub fn finish(mut self) -> Result<()> {
+    /// Waits for its end, and prints and returns what it printed. An error unless it succeeded.
+    pub fn finish(mut self) -> Result<String> {
         let status = self.child.wait()?;
         let said = fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
-        println!("$ {}\n{}", self.what, String::from_utf8_lossy(&said));
+        let said = String::from_utf8_lossy(&said).into_owned();
+        println!("$ {}\n{said}", self.what);
         if !status.success() {
             bail!("`{}` failed: {status}; its output stands above", self.what);
         }
-        Ok(())
+        Ok(said)
     }
 }
 

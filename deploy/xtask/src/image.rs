@@ -92,12 +92,12 @@ pub fn begin_verified(ws: &Workspace) -> Result<Ahead> {
     Ahead::start(&ourselves, directory.join("log"))
 }
 
-/// Writes the image to its usual place, for tests that start it.
-pub fn make(ws: &Workspace) -> Result<PathBuf> {
+/// Writes the image to its usual place, for tests that start it. Also returns its digest.
+pub fn make(ws: &Workspace) -> Result<(PathBuf, String)> {
     let target_directory = Metadata::load(ws)?.target_directory;
     let output = default_output(&target_directory);
-    write(ws, &target_directory, &Provenance::find(ws)?, &output)?;
-    Ok(output)
+    let digest = write(ws, &target_directory, &Provenance::find(ws)?, &output)?;
+    Ok((output, digest))
 }
 
 /// Builds a program of this workspace the way the image's is built, and says where it is.

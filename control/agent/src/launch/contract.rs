@@ -1,11 +1,12 @@
 //! `bulkhead run --print-contract`: what a start would use, and where each value came from.
 //!
 //! Looks at the configuration too: what it says of forwarding and size counts where nothing else does, and where it is overridden
-//! that is shown. That is the file, if one is named, and else the revision that was accepted last; the Kubernetes API is
-//! not asked, which is said. Starts nothing, makes nothing and changes nothing.
+//! that is shown. That is the file, if one is named that a start would take, and else the revision that was accepted last; the
+//! Kubernetes API is not asked, which is said. Starts nothing, makes nothing and changes nothing.
 
 use anyhow::{Context as _, Result};
 use bulkhead_config::{Forwarding, SizeEntry};
+use bulkhead_revisions::{Revision, digest};
 use serde::Serialize;
 
 use super::settings::Key;
@@ -119,15 +120,27 @@ impl Launch {
     }
 
     /// The configuration that a start would begin with, as far as that can be seen from here: the file, or else the revision that
-    /// was accepted last.
+    /// was accepted last. A file that has not changed since it was taken is not taken again, so that commits since then stay.
     fn document(&self, warnings: &mut Vec<String>) -> Result<Option<(Configuration, Origin)>> {
-        if let Some(file) = &self.config {
-            let configuration = Configuration::read(file, &self.terms)?.check_place(&self.terms)?;
-            return Ok(Some((configuration, Origin::File(file.display().to_string()))));
-        }
         let directory = state::revisions_directory(self.state.as_deref());
         let newest = bulkhead_revisions::newest(&directory).context("cannot look at the revisions")?;
         let directory = directory.display();
+        if let Some(file) = &self.config {
+            let content = digest(&Configuration::bytes(file)?);
+            let was_taken =
+                |revision: &Revision| revision.taken.as_ref() == Some(&content) && revision.sha256 != content;
+            match &newest {
+                Some((revision, _)) if was_taken(revision) => warnings.push(format!(
+                    "{} has not changed since it was taken: a start goes on with revision {}, committed since",
+                    file.display(),
+                    revision.number
+                )),
+                _ => {
+                    let configuration = Configuration::read(file, &self.terms)?.check_place(&self.terms)?;
+                    return Ok(Some((configuration, Origin::File(file.display().to_string()))));
+                }
+            }
+        }
         let unknown = "forwarding, size, ports and interfaces are known when there is a configuration";
         let unseen =
             |place| format!("{place} is not looked at here, only what was accepted from there before");
