@@ -10,6 +10,7 @@
 //! together with the command that installs it; nothing is skipped in silence.
 #![forbid(unsafe_code)]
 
+mod btf;
 mod strip;
 
 use std::{

@@ -1,10 +1,14 @@
-//! Takes the DWARF out of a BPF object.
+//! Takes the DWARF out of a BPF object, and puts its types in an order that is the same in every build ([`btf`]).
 //!
-//! It is what `.BTF` and `.BTF.ext` are made from, by which the kernel names lines, and nobody reads it afterwards; but it is
+//! DWARF is what `.BTF` and `.BTF.ext` are made from, by which the kernel names lines, and nobody reads it afterwards; but it is
 //! three quarters of the object, and the object is in the binary. Sections keep their numbers, by which symbols and relocations
 //! refer to them: one that is taken out becomes empty. Refuses what is not a 64-bit little-endian ELF file with its parts inside.
 
+use std::borrow::Cow;
+
 use anyhow::{Context as _, Result, bail};
+
+use crate::btf;
 
 /// Length of the file's header, and of a section's.
 const HEADER: usize = 64;
@@ -21,7 +25,7 @@ const ALIGNMENT: usize = 48;
 /// A section without bytes in the file.
 const NO_BITS: u64 = 8;
 
-/// The object without the sections `.debug_*` and their relocations.
+/// The object without the sections `.debug_*` and their relocations, its types in order.
 pub(crate) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
     if object.get(..6) != Some(b"\x7fELF\x02\x01") {
         bail!("not a 64-bit little-endian ELF file");
@@ -40,11 +44,16 @@ pub(crate) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
             header.fill(0);
         }
         let bytes = content(object, &header)?;
+        let bytes = if name.starts_with(b".BTF\0") {
+            Cow::Owned(btf::ordered(bytes).context("in the section .BTF")?)
+        } else {
+            Cow::Borrowed(bytes)
+        };
         if !bytes.is_empty() {
             let alignment = place(read(&header, ALIGNMENT, 8)?)?.max(1);
             result.resize(result.len().next_multiple_of(alignment), 0);
             header[OFFSET..OFFSET + 8].copy_from_slice(&(result.len() as u64).to_le_bytes());
-            result.extend_from_slice(bytes);
+            result.extend_from_slice(&bytes);
         }
         kept.extend_from_slice(&header);
     }
@@ -90,7 +99,7 @@ fn place(number: u64) -> Result<usize> {
 mod tests {
     use super::*;
 
-    const NAMES: &[u8] = b"\0.text\0.debug_info\0.rel.debug_info\0.BTF\0.bss\0.names\0";
+    const NAMES: &[u8] = b"\0.text\0.debug_info\0.rel.debug_info\0.BTF.ext\0.bss\0.names\0";
 
     /// A file of these sections: name, kind, alignment, bytes.
     fn file(sections: &[(&str, u64, u64, &[u8])]) -> Vec<u8> {
@@ -130,7 +139,7 @@ mod tests {
             (".text", 1, 8, b"instructions"),
             (".debug_info", 1, 1, &[7; 1_000]),
             (".rel.debug_info", 9, 8, &[9; 500]),
-            (".BTF", 1, 4, b"types"),
+            (".BTF.ext", 1, 4, b"lines"),
             (".bss", NO_BITS, 8, &[]),
             (".names", 3, 1, NAMES),
         ]);
@@ -144,7 +153,7 @@ mod tests {
         assert_eq!(section(&stripped, 1), b"instructions");
         assert_eq!(section(&stripped, 2), b"");
         assert_eq!(section(&stripped, 3), b"");
-        assert_eq!(section(&stripped, 4), b"types");
+        assert_eq!(section(&stripped, 4), b"lines");
         assert_eq!(section(&stripped, 6), NAMES);
         assert_eq!(
             without_dwarf(&stripped).expect("a file"),
